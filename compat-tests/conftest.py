@@ -1,0 +1,197 @@
+"""Options, the server under test, and the fixtures that every suite uses."""
+
+import itertools
+import json
+import os
+import random
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Nothing of the caller's own AWS or proxy set-up may reach the clients under test.
+for name in [n for n in os.environ if n.startswith("AWS_") and n not in
+             ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")]:
+    del os.environ[name]
+os.environ |= {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+               "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+import pytest
+
+from support.endpoint import Endpoint, Identity
+from support.raw import Raw
+from support.server import Server
+
+RESULTS = Path(__file__).parent / ".cache" / "results.jsonl"
+SECOND = Identity("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeysecondsec1")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("S3 endpoint")
+    group.addoption("--endpoint", help="URL of an S3 endpoint to test instead of a freshly started server")
+    group.addoption("--domain", help="with --endpoint: the domain of its virtual hosts")
+    group.addoption("--seed", default=secrets.token_hex(4), help="seed of all random data")
+
+
+def pytest_report_header(config):
+    return f"endpoint: {config.getoption('endpoint') or 'own server'}, seed: {config.getoption('seed')}"
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "server" in Path(item.fspath).relative_to(Path(__file__).parent).parts[:1]:
+            item.add_marker("osproxy_only")
+        if config.getoption("endpoint") and item.get_closest_marker("osproxy_only"):
+            item.add_marker(pytest.mark.skip(reason="osproxy only"))
+
+
+# --- the endpoint ---
+
+@pytest.fixture(scope="session")
+def server(request, tmp_path_factory):
+    """The session's own server. Tests that use it are osproxy_only or go through `endpoint`."""
+    running = Server(tmp_path_factory.mktemp("server") / "data").start()
+    yield running
+    code = running.stop()
+    assert code == 0, f"the server ended with {code}:\n{running.tail()}"
+
+
+@pytest.fixture(scope="session")
+def endpoint(request):
+    url = request.config.getoption("endpoint")
+    if not url:
+        return request.getfixturevalue("server").endpoint
+    identity = Identity(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    return Endpoint(url.rstrip("/"), identity, os.environ.get("AWS_REGION", "us-east-1"), request.config.getoption("domain"))
+
+
+@pytest.fixture(scope="session")
+def stranger(request):
+    """The endpoint as another account sees it: a second tenant, or ALT_AWS_* for a foreign endpoint."""
+    endpoint = request.getfixturevalue("endpoint")
+    if not request.config.getoption("endpoint"):
+        server = request.getfixturevalue("server")
+        server.create_tenant("second")
+        return endpoint.as_identity(server.create_key("second", SECOND.access_key, SECOND.secret_key))
+    try:
+        return endpoint.as_identity(Identity(os.environ["ALT_AWS_ACCESS_KEY_ID"], os.environ["ALT_AWS_SECRET_ACCESS_KEY"]))
+    except KeyError:
+        pytest.skip("no second account: set ALT_AWS_ACCESS_KEY_ID and ALT_AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """Makes servers that belong to one test alone: own_server(env={...}) starts one."""
+    started = []
+
+    def make(name="data", start=True, **options):
+        server = Server(tmp_path / name, **options)
+        started.append(server)
+        return server.start() if start else server
+
+    yield make
+    for server in started:
+        if server.process and server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3(endpoint):
+    return endpoint.client()
+
+
+@pytest.fixture(scope="session")
+def raw(endpoint):
+    return Raw(endpoint)
+
+
+# --- buckets and data ---
+
+@pytest.fixture(scope="session")
+def bucket_names(request):
+    prefix = f"compat-{secrets.token_hex(4)}"
+    return (f"{prefix}-{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def make_bucket(s3, bucket_names):
+    """Makes buckets that are emptied and deleted after the test."""
+    made = []
+
+    def make(client=s3):
+        name = next(bucket_names)
+        client.create_bucket(Bucket=name)
+        made.append((client, name))
+        return name
+
+    yield make
+    for client, name in made:
+        remove_bucket(client, name)
+
+
+@pytest.fixture
+def bucket(make_bucket):
+    return make_bucket()
+
+
+def remove_bucket(client, name):
+    """Removes a bucket with all it holds; one that is gone already is fine."""
+    try:
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=name):
+            for upload in page.get("Uploads", []):
+                client.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            objects = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+            if objects:
+                client.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
+        client.delete_bucket(Bucket=name)
+    except client.exceptions.NoSuchBucket:
+        pass
+
+
+@pytest.fixture
+def rng(request):
+    """Random data that the printed seed and the test's name reproduce."""
+    return random.Random(f"{request.config.getoption('seed')} {request.node.nodeid}")
+
+
+@pytest.fixture
+def pool():
+    """Sixteen threads for what has to happen at the same time."""
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+
+
+# --- results: the closing line, and what the compatibility table is made of ---
+
+OUTCOMES = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def pytest_sessionstart(session):
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    outcomes = item.stash.setdefault(PHASES, {})
+    outcomes[report.when] = report.outcome
+    if report.when == "teardown":
+        found = set(outcomes.values())
+        outcome = next(o for o in ("failed", "skipped", "passed") if o in found)
+        OUTCOMES[outcome] += 1
+        record = {"test": item.nodeid, "outcome": outcome, "client": item.stash.get(CLIENT, "suite"),
+                  "ops": sorted({op for mark in item.iter_markers("op") for op in mark.args} | item.stash.get(SEEN_OPS, set()))}
+        with RESULTS.open("a") as results:
+            results.write(json.dumps(record) + "\n")
+    return report
+
+
+PHASES = pytest.StashKey[dict]()
+CLIENT = pytest.StashKey[str]()
+SEEN_OPS = pytest.StashKey[set]()
+
+
+def pytest_unconfigure(config):
+    if any(OUTCOMES.values()):
+        print("{passed} passed, {failed} failed, {skipped} skipped".format(**OUTCOMES))

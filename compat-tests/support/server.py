@@ -1,0 +1,166 @@
+"""The server under test as a process: started on free ports, stopped by its own process id."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+
+from .endpoint import Endpoint, Identity
+
+TOP = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("OSPROXY_BINARY", TOP / "target" / "release" / "osproxy"))
+ROOT = Identity("ROOTACCESSKEY0000001", "rootsecretkeyrootsecretkeyrootsecretkey1")
+DOMAIN = "s3.localhost"
+READY_DEADLINE = 30.0
+STOP_DEADLINE = 60.0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One `osproxy serve` on a data directory. `start` after `kill` runs it again on the same data."""
+
+    def __init__(self, data_dir, env=None, identity=ROOT, arguments=()):
+        self.data_dir = Path(data_dir)
+        self.identity = identity
+        self.env = {"OSPROXY_S3__DOMAINS": DOMAIN} | (env or {})
+        self.arguments = list(arguments)
+        self.process = None
+        self.log = []
+        self.s3_port = self.admin_port = None
+
+    # --- life ---
+
+    def start(self):
+        self.launch()
+        if not self._ready.wait(READY_DEADLINE):
+            self.kill()
+            raise AssertionError("server not ready in time:\n" + self.tail())
+        if self.process.poll() is not None:
+            raise AssertionError(f"server ended with {self.process.returncode}:\n" + self.tail())
+        return self
+
+    def launch(self):
+        """Starts the process without waiting for it to be ready."""
+        assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
+        self.s3_port, self.admin_port = free_port(), free_port()
+        command = [BINARY, "serve", "--data-dir", self.data_dir,
+                   "--s3-listen", f"127.0.0.1:{self.s3_port}",
+                   "--admin-listen", f"127.0.0.1:{self.admin_port}", *self.arguments]
+        self._ready = threading.Event()
+        self.process = subprocess.Popen(
+            [str(word) for word in command], env=self._environment(), cwd=self.data_dir.parent,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
+        self._reader.start()
+
+    def _environment(self):
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("OSPROXY_")}
+        if self.identity:
+            inherited["OSPROXY_ROOT_ACCESS_KEY"] = self.identity.access_key
+            inherited["OSPROXY_ROOT_SECRET_KEY"] = self.identity.secret_key
+        return inherited | self.env
+
+    def _read_log(self, process):
+        for raw in process.stderr:
+            line = raw.decode(errors="replace").rstrip("\n")
+            self.log.append(line)
+            if re.search(r"\bready\b", line):
+                self._ready.set()
+        process.stderr.close()
+        self._ready.set()  # the process ended: `start` looks at its exit code
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, deadline=STOP_DEADLINE):
+        code = self.process.wait(deadline)
+        self._reader.join(5)
+        return code
+
+    def stop(self):
+        """Drains and returns the exit code."""
+        if self.process is None or self.process.poll() is not None:
+            return self.process and self.process.returncode
+        self.signal()
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError("server did not stop after SIGTERM:\n" + self.tail()) from None
+
+    def kill(self):
+        """Ends it as a crash does."""
+        self.process.kill()
+        self.wait()
+
+    def tail(self, lines=40):
+        return "\n".join(self.log[-lines:])
+
+    # --- asking it ---
+
+    @property
+    def endpoint(self):
+        return Endpoint(f"http://127.0.0.1:{self.s3_port}", self.identity, domain=DOMAIN)
+
+    def admin(self, path):
+        """Status and text of a GET on the admin listener."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metrics(self):
+        """Samples of /metrics as {(name, frozenset of label pairs): value}."""
+        status, text = self.admin("/metrics")
+        assert status == 200, text
+        return parse_metrics(text)
+
+    def metric(self, name, **labels):
+        """The sum over all samples of `name` that carry these labels."""
+        wanted = set(labels.items())
+        return sum(value for (sample, found), value in self.metrics().items()
+                   if sample == name and wanted <= found)
+
+    def memory(self, field="VmHWM"):
+        """Peak (VmHWM) or present (VmRSS) resident bytes of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.M)[1]) * 1024
+
+    def command(self, *words, check=True):
+        """Runs a subcommand of the binary on this server's data directory."""
+        done = subprocess.run([str(BINARY), *map(str, words), "--data-dir", str(self.data_dir)],
+                              env=self._environment(), capture_output=True, text=True, timeout=120)
+        if check and done.returncode != 0:
+            raise AssertionError(f"osproxy {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def stats(self):
+        return json.loads(self.command("stats", "--json").stdout)
+
+    def create_tenant(self, name):
+        self.command("tenants", "create", name)
+
+    def create_key(self, tenant, access_key, secret_key):
+        self.command("keys", "create", "--tenant", tenant, "--access-key", access_key, "--secret-key", secret_key)
+        return Identity(access_key, secret_key)
+
+
+def parse_metrics(text):
+    samples = {}
+    for line in text.splitlines():
+        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)(?: \d+)?", line)
+        if found:
+            labels = frozenset(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
+            samples[found[1], labels] = float(found[3])
+    return samples

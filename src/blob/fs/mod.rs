@@ -1,0 +1,235 @@
+//! Blobs as files of this machine.
+//!
+//! A blob is written under its final name at once: no row names it before it is finished, so a torn file is
+//! no more than a blob that nobody names. Finishing syncs the file, then its directory; the directories are
+//! made, synced and kept open from the start. Blocking calls run on the runtime's blocking threads, one hop
+//! per call of ours. A read first asks for what is in the page cache, on the calling thread; only what is not
+//! costs a hop, and the next piece is then read ahead while the client takes this one.
+
+mod directory;
+mod read;
+mod write;
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio_util::task::TaskTracker;
+
+use self::directory::{Directory, open_directories};
+use super::buffers::Buffers;
+use super::config::{BackendConfig, Durability};
+use super::{BlobName, Watch};
+use crate::model::fault::{Fault, Kind};
+
+pub(super) use self::read::{List, Reader};
+pub(super) use self::write::Writer;
+
+/// The service name that selects this module.
+pub(super) const SERVICE: &str = "fs";
+/// A range at least this long is announced as sequential, which widens the kernel's read-ahead.
+const LONG_RANGE_BYTES: u64 = 1 << 20;
+
+/// A directory tree of blobs.
+pub(super) struct Store {
+    root: PathBuf,
+    directories: Vec<Arc<Directory>>,
+    durability: Durability,
+    buffers: Buffers,
+    /// Set once the file system refuses to say what is cached.
+    cache_unknown: AtomicBool,
+    watch: Watch,
+    cleanups: TaskTracker,
+}
+
+impl Store {
+    pub(super) async fn open(
+        config: &BackendConfig,
+        durability: Durability,
+        buffers: Buffers,
+        watch: Watch,
+        cleanups: TaskTracker,
+    ) -> Result<Self, Fault> {
+        if let Some(unknown) = config.options.keys().find(|key| *key != "root") {
+            return Err(watch.config_fault(format_args!("unknown option `{unknown}`")));
+        }
+        let Some(root) = config.options.get("root").filter(|root| !root.is_empty()) else {
+            return Err(watch.config_fault("option `root` is missing"));
+        };
+        let root = PathBuf::from(root);
+        let path = root.clone();
+        let directories = spawn_blocking(move || open_directories(&path))
+            .await
+            .map_err(|error| lost_thread("open backend", error))?
+            .map_err(|error| watch.config_fault(root.display()).source(error))?;
+        tracing::info!(
+            backend = &*watch.backend,
+            service = SERVICE,
+            root = %root.display(),
+            ?durability,
+            "backend open"
+        );
+        Ok(Self {
+            root,
+            directories,
+            durability,
+            buffers,
+            cache_unknown: AtomicBool::new(false),
+            watch,
+            cleanups,
+        })
+    }
+
+    pub(super) fn create(self: &Arc<Self>, name: BlobName) -> Writer {
+        Writer::new(self.clone(), name)
+    }
+
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        name: BlobName,
+        range: Range<u64>,
+    ) -> Result<Reader, Fault> {
+        let started = Instant::now();
+        let result = self.open_file(name).await.and_then(|(file, size)| {
+            if size < range.end {
+                return Err(self
+                    .watch
+                    .fault(Kind::Corrupt, "open blob", &name)
+                    .context(format_args!("{size} bytes long, read up to {}", range.end)));
+            }
+            Ok(file)
+        });
+        self.watch.record("open blob", started, &result);
+        let file = result?;
+        let len = range.end - range.start;
+        if len >= LONG_RANGE_BYTES {
+            // A hint: what it answers changes nothing.
+            let _ =
+                rustix::fs::fadvise(&file, range.start, NonZeroU64::new(len), Advice::Sequential);
+        }
+        Ok(Reader::new(self.clone(), name, file, range))
+    }
+
+    /// The file and its length. Without a hop when the name is in the kernel's cache.
+    async fn open_file(&self, name: BlobName) -> Result<(File, u64), Fault> {
+        let directory = self.directory(&name);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let cached = rustix::fs::openat2(
+            &directory.handle,
+            name.as_str(),
+            flags,
+            Mode::empty(),
+            ResolveFlags::CACHED,
+        );
+        let opened = match cached {
+            Ok(handle) => Ok(handle),
+            // Not cached, not known to this kernel, or a failure that the plain call will repeat.
+            Err(_) => spawn_blocking(move || {
+                rustix::fs::openat(&directory.handle, name.as_str(), flags, Mode::empty())
+            })
+            .await
+            .map_err(|error| lost_thread("open blob", error))?,
+        };
+        let file = File::from(
+            opened.map_err(|error| self.read_fault("open blob", &name, io::Error::from(error)))?,
+        );
+        let size = file
+            .metadata()
+            .map_err(|error| self.read_fault("open blob", &name, error))?
+            .len();
+        Ok((file, size))
+    }
+
+    pub(super) async fn delete(&self, name: BlobName) -> Result<(), Fault> {
+        let started = Instant::now();
+        let directory = self.directory(&name);
+        let result = spawn_blocking(move || directory.unlink(&name))
+            .await
+            .map_err(|error| lost_thread("delete blob", error))
+            .and_then(|result| {
+                result.map_err(|error| self.write_fault("delete blob", &name, error))
+            });
+        self.watch.record("delete blob", started, &result);
+        result
+    }
+
+    pub(super) async fn size(&self, name: BlobName) -> Result<u64, Fault> {
+        let started = Instant::now();
+        let result = self.open_file(name).await.map(|(_, size)| size);
+        self.watch.record("measure blob", started, &result);
+        result
+    }
+
+    pub(super) fn list(self: &Arc<Self>) -> List {
+        List::new(self.clone())
+    }
+
+    fn directory(&self, name: &BlobName) -> Arc<Directory> {
+        self.directories[name.directory()].clone()
+    }
+
+    /// Makes every read take the way through a blocking thread.
+    #[cfg(test)]
+    pub(super) fn forget_page_cache(&self) {
+        self.cache_unknown.store(true, Ordering::Relaxed);
+    }
+
+    /// What is in the page cache at `offset`, as far as `buffer` reaches; `None` when that cannot be told.
+    fn read_cached(&self, file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
+        if self.cache_unknown.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut slices = [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Some(read),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.cache_unknown.store(true, Ordering::Relaxed);
+                None
+            }
+            // Not cached, or an error that the plain read will repeat.
+            Err(_) => None,
+        }
+    }
+
+    fn read_fault(&self, operation: &'static str, name: &BlobName, error: io::Error) -> Fault {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            _ => kind_of(&error),
+        };
+        self.watch.fault(kind, operation, name).source(error)
+    }
+
+    fn write_fault(&self, operation: &'static str, name: &BlobName, error: io::Error) -> Fault {
+        self.watch
+            .fault(kind_of(&error), operation, name)
+            .source(error)
+    }
+}
+
+/// What an error says when it does not speak of a blob that is read.
+fn kind_of(error: &io::Error) -> Kind {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Kind::Full,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Kind::Busy,
+        Some(Errno::EXIST) => Kind::Internal,
+        _ => Kind::Unavailable,
+    }
+}
+
+fn lost_thread(operation: &'static str, error: JoinError) -> Fault {
+    // Cancelled means that the runtime is shutting down.
+    let kind = if error.is_panic() {
+        Kind::Internal
+    } else {
+        Kind::Unavailable
+    };
+    Fault::new(kind, operation).source(error)
+}

@@ -1,0 +1,134 @@
+//! Names of blobs, as every backend sees them.
+//!
+//! A name is 32 lower-case hexadecimal digits: 16 of the blob id, whose high bits are the time the blob was
+//! born, then 16 random ones. It says nothing about what the blob holds, is used once, and sorts by birth.
+//! At a backend the blob lies at `xx/<name>`, where `xx` are the first two random digits, so that services
+//! with directories, and the file system, spread their entries evenly over 256 of them.
+
+use std::fmt;
+
+/// Digits of the id, and of the random part.
+const HALF: usize = 16;
+/// How many directories the names are spread over.
+pub(super) const FAN_OUT: usize = 256;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The name of one copy of a blob at its backend.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobName([u8; 2 * HALF]);
+
+impl BlobName {
+    /// A new name for the blob `id`; no two calls answer the same.
+    pub fn new(id: i64) -> Self {
+        let random = getrandom::u64()
+            .expect("the system's random source does not fail once the process is running");
+        Self::from_parts(id, random)
+    }
+
+    /// The name in `text`, or `None` when it was not made by [`BlobName::new`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = <[u8; 2 * HALF]>::try_from(text.as_bytes()).ok()?;
+        digits
+            .iter()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            .then_some(Self(digits))
+    }
+
+    /// The id of the blob.
+    pub fn id(&self) -> i64 {
+        let id = u64::from_str_radix(&self.as_str()[..HALF], 16)
+            .expect("a name consists of hexadecimal digits");
+        id.cast_signed()
+    }
+
+    /// The 32 digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+
+    /// The directory of this name, below [`FAN_OUT`].
+    pub(super) fn directory(&self) -> usize {
+        usize::from_str_radix(self.directory_name(), 16)
+            .expect("a name consists of hexadecimal digits")
+    }
+
+    /// Where the blob lies below the root of its backend.
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.directory_name(), self.as_str())
+    }
+
+    /// The name of a blob found at `path`; `None` when no blob of ours lies there.
+    pub(super) fn from_path(path: &str) -> Option<Self> {
+        let (directory, name) = path.trim_start_matches('/').split_once('/')?;
+        Self::parse(name).filter(|name| name.directory_name() == directory)
+    }
+
+    fn directory_name(&self) -> &str {
+        &self.as_str()[HALF..HALF + 2]
+    }
+
+    fn from_parts(id: i64, random: u64) -> Self {
+        let mut digits = [0; 2 * HALF];
+        let halves = [id.cast_unsigned(), random];
+        for (half, out) in halves.iter().zip(digits.chunks_exact_mut(HALF)) {
+            for (byte, pair) in half.to_be_bytes().iter().zip(out.chunks_exact_mut(2)) {
+                pair[0] = DIGITS[usize::from(byte >> 4)];
+                pair[1] = DIGITS[usize::from(byte & 0x0f)];
+            }
+        }
+        Self(digits)
+    }
+}
+
+impl fmt::Display for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobName({})", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_name_parses_back_to_itself(id: i64, random: u64) {
+            let name = BlobName::from_parts(id, random);
+            prop_assert_eq!(name.as_str(), format!("{:016x}{random:016x}", id.cast_unsigned()));
+            prop_assert_eq!(BlobName::parse(name.as_str()), Some(name));
+            prop_assert_eq!(BlobName::from_path(&name.path()), Some(name));
+            prop_assert_eq!(name.id(), id);
+            prop_assert_eq!(name.directory(), (random >> 56) as usize);
+        }
+
+        #[test]
+        fn only_32_lower_case_hexadecimal_digits_are_a_name(text in ".{0,40}|[0-9a-fA-F]{30,34}") {
+            let ours = text.len() == 32
+                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            prop_assert_eq!(BlobName::parse(&text).is_some(), ours);
+        }
+    }
+
+    #[test]
+    fn names_of_one_blob_differ_and_sort_by_id() {
+        assert_ne!(BlobName::new(7), BlobName::new(7));
+        assert!(BlobName::new(7) < BlobName::new(8));
+    }
+
+    #[test]
+    fn a_name_in_the_wrong_directory_is_not_ours() {
+        let name = BlobName::from_parts(1, 0xab00_0000_0000_0000);
+        assert_eq!(BlobName::from_path(&format!("ab/{name}")), Some(name));
+        assert_eq!(BlobName::from_path(&format!("ac/{name}")), None);
+        assert_eq!(BlobName::from_path(&format!("x/ab/{name}")), None);
+        assert_eq!(BlobName::from_path(name.as_str()), None);
+    }
+}

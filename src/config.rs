@@ -1,0 +1,993 @@
+//! The whole configuration: what can be set, where it is set, and what is refused.
+//!
+//! Layers, later ones win: defaults, the file named by `--config` or `OSPROXY_CONFIG`, the environment as
+//! `OSPROXY_SECTION__NAME`, flags of the command line. A key or variable that does not exist is refused by name.
+//! `config/reference.toml` shows every key. Each section belongs to the module that obeys it; this file only
+//! gathers them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format as _, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+/// Every setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The directory of the embedded database, the root key and local blobs. Made at the first start.
+    pub data_dir: PathBuf,
+    /// The S3 endpoint.
+    pub s3: S3,
+    /// The administration endpoint.
+    pub admin: Admin,
+    /// Limits of every listener.
+    pub http: crate::http::Config,
+    /// Logging.
+    pub log: crate::telemetry::Config,
+    /// How content is stored, kept and collected.
+    pub storage: Storage,
+    /// Memory.
+    pub limits: Limits,
+    /// Where blobs are kept, by name.
+    pub backend: BTreeMap<String, Backend>,
+    /// What is only taken from the environment.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./osproxy-data"),
+            s3: S3::default(),
+            admin: Admin::default(),
+            http: crate::http::Config::default(),
+            log: crate::telemetry::Config::default(),
+            storage: Storage::default(),
+            limits: Limits::default(),
+            backend: BTreeMap::from([(Backend::LOCAL.to_owned(), Backend::local())]),
+            secrets: Secrets::default(),
+        }
+    }
+}
+
+// ---- [s3] ----
+
+/// Section `[s3]`: the S3 endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3 {
+    /// Address and port; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Base domains of virtual-host requests (`bucket.DOMAIN`), without a port. Path style always works.
+    pub domains: Vec<String>,
+    /// The region that signatures must name and GetBucketLocation answers.
+    pub region: String,
+    /// Whether an upload of content that the same access key has sent before may be answered without its body.
+    pub instant: InstantUpload,
+    /// Size in bytes of the largest file in a browser upload (POST with a policy).
+    pub max_post_bytes: u64,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            domains: Vec::new(),
+            region: "us-east-1".to_owned(),
+            instant: InstantUpload::Auto,
+            max_post_bytes: 5 << 30,
+        }
+    }
+}
+
+/// Whether instant uploads are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstantUpload {
+    /// When the client waits for `100 Continue` and the signature covers a known digest.
+    Auto,
+    /// Never; every body is read.
+    Off,
+}
+
+impl S3 {
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_label = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        };
+        if !is_label(&self.region) {
+            return Err(expected(
+                "s3.region",
+                "lower-case letters, digits and hyphens",
+                &self.region,
+            ));
+        }
+        for domain in &self.domains {
+            if !domain.split('.').all(is_label) {
+                return Err(expected(
+                    "s3.domains",
+                    "lower-case host names without a port",
+                    domain,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+// ---- [admin] ----
+
+/// Section `[admin]`: health, metrics and administration. Whoever reaches this address is an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9001)),
+        }
+    }
+}
+
+// ---- [storage] ----
+
+/// Section `[storage]`: how content is stored, kept and collected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// The name of the backend that new blobs go to.
+    pub backend: String,
+    /// What must be on stable storage before an answer.
+    pub durability: Durability,
+    /// Bytes; content up to this size lives in its database row and has no blob.
+    pub inline_max_bytes: u64,
+    /// Bytes; bodies up to this size are held in memory until it is known whether they are stored already.
+    pub memory_max_bytes: u64,
+    /// Bytes; content above this size is cut into several blobs.
+    pub blob_max_bytes: NonZeroU64,
+    /// Seconds after its last release before content without a reference is collected.
+    pub grace_seconds: NonZeroU64,
+    /// Seconds that a collected blob's bytes stay at the backend. A database that is restored from a backup names
+    /// blobs that were collected since, so this must be at least the time between backups. The default covers a
+    /// copy taken by hand; a longer one would hold the room of every overwrite for as long.
+    pub blob_retention_seconds: u64,
+    /// Days after which a multipart upload that was not touched is aborted.
+    pub stale_upload_days: NonZeroU32,
+    /// Seconds between two runs of the collector.
+    pub collect_interval_seconds: NonZeroU64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            backend: Backend::LOCAL.to_owned(),
+            durability: Durability::Durable,
+            inline_max_bytes: 16 << 10,
+            memory_max_bytes: 1 << 20,
+            blob_max_bytes: const { NonZeroU64::new(4 << 30).expect("not zero") },
+            grace_seconds: const { NonZeroU64::new(3600).expect("not zero") },
+            blob_retention_seconds: 3600,
+            stale_upload_days: const { NonZeroU32::new(7).expect("not zero") },
+            collect_interval_seconds: const { NonZeroU64::new(60).expect("not zero") },
+        }
+    }
+}
+
+/// What must be on stable storage before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Bytes, directory entries and the commit.
+    Durable,
+    /// Nothing: a crash of the machine may lose the last seconds of acknowledged writes.
+    Relaxed,
+}
+
+impl Storage {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.inline_max_bytes > self.memory_max_bytes {
+            return Err(expected(
+                "storage.inline_max_bytes",
+                "at most storage.memory_max_bytes",
+                self.inline_max_bytes,
+            ));
+        }
+        if self.memory_max_bytes > self.blob_max_bytes.get() {
+            return Err(expected(
+                "storage.memory_max_bytes",
+                "at most storage.blob_max_bytes",
+                self.memory_max_bytes,
+            ));
+        }
+        Ok(())
+    }
+}
+
+// ---- [limits] ----
+
+/// Section `[limits]`: what all requests share, and what a tenant may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of bodies that all uploads together hold in memory; more wait.
+    pub upload_memory_bytes: NonZeroU64,
+    /// Bytes of all buffers for reading from file systems together; more wait.
+    pub read_buffer_bytes: NonZeroU64,
+    /// Bytes of all parts on their way to services other than `fs`; more wait.
+    pub part_buffer_bytes: NonZeroU64,
+    /// Most buckets of one tenant.
+    pub buckets_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload_memory_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
+            read_buffer_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
+            part_buffer_bytes: const { NonZeroU64::new(192 << 20).expect("not zero") },
+            buckets_max: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, storage: &Storage) -> Result<(), ConfigError> {
+        if self.upload_memory_bytes.get() < storage.memory_max_bytes {
+            return Err(expected(
+                "limits.upload_memory_bytes",
+                "at least storage.memory_max_bytes",
+                self.upload_memory_bytes,
+            ));
+        }
+        Ok(())
+    }
+}
+
+// ---- [backend.NAME] ----
+
+/// Section `[backend.NAME]`: one place where blobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The kind of service: `fs`, `s3` and others.
+    pub service: String,
+    /// What the service needs. A relative `root` of `fs` is under `data_dir`.
+    #[serde(default)]
+    pub options: Options,
+    /// Operations at a time.
+    #[serde(default = "Backend::default_concurrency")]
+    pub concurrency: NonZeroU32,
+    /// Seconds for one operation, or for one piece of a transfer.
+    #[serde(default = "Backend::default_timeout_seconds")]
+    pub timeout_seconds: NonZeroU64,
+    /// How often an operation is tried again after a failure that may pass.
+    #[serde(default = "Backend::default_retries")]
+    pub retries: u32,
+}
+
+impl Backend {
+    /// The name of the backend that exists without configuration.
+    pub const LOCAL: &str = "local";
+
+    /// The file system under `data_dir`.
+    fn local() -> Self {
+        Self {
+            service: "fs".to_owned(),
+            options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
+            concurrency: Self::default_concurrency(),
+            timeout_seconds: Self::default_timeout_seconds(),
+            retries: Self::default_retries(),
+        }
+    }
+
+    fn default_concurrency() -> NonZeroU32 {
+        const { NonZeroU32::new(64).expect("not zero") }
+    }
+
+    fn default_timeout_seconds() -> NonZeroU64 {
+        const { NonZeroU64::new(30).expect("not zero") }
+    }
+
+    fn default_retries() -> u32 {
+        3
+    }
+}
+
+/// Options of a service, as text. Those that may be a secret print as `***`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Options(pub BTreeMap<String, String>);
+
+/// Options whose values may be shown; any other may be a secret.
+const SHOWN: [&str; 6] = [
+    "root",
+    "bucket",
+    "container",
+    "endpoint",
+    "region",
+    "enable_virtual_host_style",
+];
+
+impl Options {
+    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| {
+            let is_shown = SHOWN.contains(&name.as_str());
+            (name.as_str(), if is_shown { value } else { "***" })
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Options {
+    /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut options = BTreeMap::new();
+        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
+            let text = match &value {
+                Value::String(_, text) => text.clone(),
+                Value::Bool(..) | Value::Num(..) => show(&value),
+                _ => {
+                    let problem = format!("expected a text, a number or a flag for {name}");
+                    return Err(D::Error::custom(problem));
+                }
+            };
+            options.insert(name, text);
+        }
+        Ok(Self(options))
+    }
+}
+
+impl Serialize for Options {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.shown())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
+
+// ---- secrets ----
+
+/// A text that prints as `***` and is wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What is only taken from the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// `OSPROXY_ROOT_ACCESS_KEY` and `OSPROXY_ROOT_SECRET_KEY`: the root key in place of a generated one.
+    pub root: Option<RootKey>,
+    /// `OSPROXY_MASTER_KEY`: what seals the secrets in the database, in place of the file in the data directory.
+    pub master_key: Option<Secret>,
+}
+
+/// A root key given by the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootKey {
+    /// The access key id.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: Secret,
+}
+
+// ---- loading ----
+
+/// Why a configuration is refused. The text begins with the key or variable at fault.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Settings of the command line, which win over all others.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--s3-listen`
+    pub s3_listen: Option<SocketAddr>,
+    /// `--admin-listen`
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// The start of every variable that is ours.
+const PREFIX: &str = "OSPROXY_";
+
+impl Config {
+    /// Loads all layers and checks the result. `file` is the one of `--config`; without it `OSPROXY_CONFIG` may
+    /// name one. No file is read that was not named, and a named file must exist.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            let value = value
+                .into_string()
+                .map_err(|_| ConfigError(format!("{name}: expected UTF-8")))?;
+            environment.insert(name.to_owned(), value);
+        }
+        Self::load_from(file, environment, overrides)
+    }
+
+    fn load_from(
+        file: Option<&Path>,
+        mut environment: BTreeMap<String, String>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let named = environment.remove("OSPROXY_CONFIG").map(PathBuf::from);
+        let secrets = Secrets::take(&mut environment)?;
+        let mut layers = Figment::new();
+        if let Some(path) = file.or(named.as_deref()) {
+            let source = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("{source}: {error}")))?;
+            let sections = Toml::string(&text)
+                .data()
+                .map_err(|error| ConfigError(format!("{source}: {error}")))?;
+            layers = layers.merge(Layer { source, sections });
+        }
+        layers = layers
+            .merge(Layer::of_environment(&environment)?)
+            .merge(Layer::of_overrides(overrides));
+        let mut defaults = Self::default();
+        if layers.find_value("backend.local.service").is_ok() {
+            // Another service under this name must not inherit the options of the default one.
+            defaults.backend.remove(Backend::LOCAL);
+        }
+        let layers = Figment::from(Serialized::defaults(defaults)).merge(layers);
+        let mut config: Self = layers.extract().map_err(explain)?;
+        config.secrets = secrets;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Every setting in effect as `section.key` and its value, sorted, with secrets as `***`.
+    pub fn effective(&self) -> Vec<(String, String)> {
+        let mut settings = Vec::new();
+        if let Ok(value) = Value::serialize(self) {
+            flatten("", &value, &mut settings);
+        }
+        settings
+    }
+
+    /// Checks what the types do not, across sections too.
+    fn check(&self) -> Result<(), ConfigError> {
+        self.s3.check()?;
+        self.http.check().map_err(ConfigError)?;
+        self.log
+            .filter()
+            .map_err(|error| ConfigError(error.to_string()))?;
+        self.storage.check()?;
+        self.limits.check(&self.storage)?;
+        if self.s3.listen == self.admin.listen && self.s3.listen.port() != 0 {
+            return Err(expected(
+                "admin.listen",
+                "another address than s3.listen",
+                self.admin.listen,
+            ));
+        }
+        for name in self.backend.keys() {
+            let is_plain = !name.is_empty()
+                && name.len() <= 32
+                && name
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+            if !is_plain {
+                return Err(expected(
+                    "backend",
+                    "names of at most 32 lower-case letters, digits, hyphens and underscores",
+                    name,
+                ));
+            }
+        }
+        if !self.backend.contains_key(&self.storage.backend) {
+            let names: Vec<&str> = self.backend.keys().map(String::as_str).collect();
+            return Err(expected(
+                "storage.backend",
+                format_args!("one of the backends {}", names.join(", ")),
+                &self.storage.backend,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Secrets {
+    fn take(environment: &mut BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut take = |name: &str| {
+            environment
+                .remove(name)
+                .map(|value| {
+                    if value.is_empty() {
+                        Err(ConfigError(format!("{name}: expected a text, found none")))
+                    } else {
+                        Ok(value)
+                    }
+                })
+                .transpose()
+        };
+        let access_key = take("OSPROXY_ROOT_ACCESS_KEY")?;
+        let secret_key = take("OSPROXY_ROOT_SECRET_KEY")?;
+        let master_key = take("OSPROXY_MASTER_KEY")?.map(Secret::new);
+        let root = match (access_key, secret_key) {
+            (Some(access_key), Some(secret_key)) => Some(RootKey {
+                access_key,
+                secret_key: Secret::new(secret_key),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(ConfigError(
+                    "OSPROXY_ROOT_SECRET_KEY: expected beside OSPROXY_ROOT_ACCESS_KEY".to_owned(),
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(ConfigError(
+                    "OSPROXY_ROOT_ACCESS_KEY: expected beside OSPROXY_ROOT_SECRET_KEY".to_owned(),
+                ));
+            }
+        };
+        Ok(Self { root, master_key })
+    }
+}
+
+/// One source of settings.
+struct Layer {
+    source: String,
+    sections: Map<Profile, Dict>,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(self.sections.clone())
+    }
+}
+
+impl Layer {
+    fn new(source: &str, settings: Dict) -> Self {
+        Self {
+            source: source.to_owned(),
+            sections: Map::from([(Profile::Default, settings)]),
+        }
+    }
+
+    /// Variables `OSPROXY_SECTION__NAME`. A value is read as what the default is: text as it stands, so that a
+    /// secret of digits stays a text; numbers; lists separated by commas.
+    fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut settings = Dict::new();
+        for (variable, text) in environment {
+            let path: Vec<String> = variable
+                .strip_prefix(PREFIX)
+                .unwrap_or(variable)
+                .split("__")
+                .map(str::to_ascii_lowercase)
+                .collect();
+            let value = match default_at(&path) {
+                Some(Value::Num(..)) => match text.trim().parse::<u64>() {
+                    Ok(number) => Value::from(number),
+                    Err(_) => return Err(expected(variable, "a whole number", text)),
+                },
+                Some(Value::Array(..)) => text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .collect::<Vec<_>>()
+                    .into(),
+                Some(Value::String(..)) => Value::from(text.as_str()),
+                Some(_) => {
+                    let problem = format!("{variable}: names a section, expected one of its keys");
+                    return Err(ConfigError(problem));
+                }
+                None => return Err(ConfigError(format!("{variable}: there is no such setting"))),
+            };
+            insert(&mut settings, &path, value);
+        }
+        Ok(Self::new("the environment", settings))
+    }
+
+    fn of_overrides(overrides: &Overrides) -> Self {
+        let mut settings = Dict::new();
+        let mut set = |section: &[&str], text: Option<String>| {
+            if let Some(text) = text {
+                let path: Vec<String> = section.iter().map(|name| (*name).to_owned()).collect();
+                insert(&mut settings, &path, Value::from(text));
+            }
+        };
+        set(
+            &["data_dir"],
+            overrides
+                .data_dir
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
+        );
+        set(
+            &["s3", "listen"],
+            overrides.s3_listen.map(|address| address.to_string()),
+        );
+        set(
+            &["admin", "listen"],
+            overrides.admin_listen.map(|address| address.to_string()),
+        );
+        Self::new("the command line", settings)
+    }
+}
+
+/// The default of one setting, which also says what it is. Any option of any backend is a text.
+fn default_at(path: &[String]) -> Option<Value> {
+    let (mut value, rest) = match path {
+        [section, _, options, _] if section == "backend" && options == "options" => {
+            return Some(Value::from(""));
+        }
+        [section, _, rest @ ..] if section == "backend" => {
+            (Value::serialize(Backend::local()).ok()?, rest)
+        }
+        _ => (Value::serialize(Config::default()).ok()?, path),
+    };
+    for name in rest {
+        value = value.into_dict()?.remove(name)?;
+    }
+    Some(value)
+}
+
+fn insert(settings: &mut Dict, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [name] => {
+            settings.insert(name.clone(), value);
+        }
+        [section, rest @ ..] => {
+            let inner = settings
+                .entry(section.clone())
+                .or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn flatten(prefix: &str, value: &Value, settings: &mut Vec<(String, String)>) {
+    match value {
+        Value::Dict(_, dict) => {
+            for (name, value) in dict {
+                let key = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
+                flatten(&key, value, settings);
+            }
+        }
+        other => settings.push((prefix.to_owned(), show(other))),
+    }
+}
+
+/// A value as TOML writes it.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Array(_, items) => {
+            let items: Vec<String> = items.iter().map(show).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Bool(_, bool) => bool.to_string(),
+        Value::Num(_, number) => match number.to_u128() {
+            Some(number) => number.to_string(),
+            None => number.to_i128().map_or_else(String::new, |n| n.to_string()),
+        },
+        other => format!("{:?}", other.as_str().unwrap_or_default()),
+    }
+}
+
+fn expected(key: &str, what: impl fmt::Display, found: impl fmt::Display) -> ConfigError {
+    ConfigError(format!("{key}: expected {what}, found \"{found}\""))
+}
+
+/// Puts the key at fault first. Unknown keys come with the keys there are.
+fn explain(error: figment::Error) -> ConfigError {
+    use figment::error::Kind;
+    let mut path = error.path.clone();
+    let problem = match &error.kind {
+        Kind::UnknownField(name, known) => {
+            if path.last() != Some(name) {
+                path.push(name.clone());
+            }
+            format!("there is no such setting, only {}", known.join(", "))
+        }
+        Kind::MissingField(name) => {
+            path.push(name.to_string());
+            "expected a value".to_owned()
+        }
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
+            format!("expected {wanted}, found {found}")
+        }
+        Kind::UnknownVariant(found, wanted) => {
+            format!("expected one of {}, found \"{found}\"", wanted.join(", "))
+        }
+        other => other.to_string(),
+    };
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or_else(String::new, |metadata| format!(" (in {})", metadata.name));
+    ConfigError(format!("{}: {problem}{source}", path.join(".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../config/reference.toml");
+
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("test.toml");
+        std::fs::write(&path, file).expect("written");
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load_from(Some(&path), environment, &Overrides::default())
+    }
+
+    fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
+        load(file, environment).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn reference_file_is_the_defaults_and_misses_no_key() {
+        assert_eq!(load(REFERENCE, &[]).expect("valid"), Config::default());
+        let mut in_file = Vec::new();
+        let sections = Toml::string(REFERENCE).data().expect("TOML");
+        flatten(
+            "",
+            &Value::from(sections[&Profile::Default].clone()),
+            &mut in_file,
+        );
+        assert_eq!(in_file, Config::default().effective());
+    }
+
+    #[test]
+    fn reference_file_explains_every_key() {
+        let mut before = "";
+        for line in REFERENCE.lines() {
+            if line.contains(" = ") && !line.starts_with('#') {
+                assert!(before.starts_with('#'), "no comment above {line}");
+            }
+            before = line;
+        }
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("test.toml");
+        std::fs::write(
+            &path,
+            "[s3]\nlisten = \"127.0.0.1:1\"\nregion = \"file-1\"\n",
+        )
+        .expect("written");
+        let environment = BTreeMap::from([
+            ("OSPROXY_CONFIG".to_owned(), path.display().to_string()),
+            ("OSPROXY_S3__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+            ("OSPROXY_DATA_DIR".to_owned(), "/elsewhere".to_owned()),
+        ]);
+        let mut overrides = Overrides::default();
+        let config = Config::load_from(None, environment.clone(), &overrides).expect("valid");
+        assert_eq!(config.s3.listen.port(), 2);
+        assert_eq!(config.s3.region, "file-1");
+        assert_eq!(config.data_dir, Path::new("/elsewhere"));
+        assert_eq!(config.http, crate::http::Config::default());
+        overrides.s3_listen = Some(SocketAddr::from(([127, 0, 0, 1], 3)));
+        overrides.data_dir = Some(PathBuf::from("/flag"));
+        let config = Config::load_from(None, environment, &overrides).expect("valid");
+        assert_eq!(config.s3.listen.port(), 3);
+        assert_eq!(config.data_dir, Path::new("/flag"));
+    }
+
+    #[test]
+    fn environment_reads_a_value_as_what_the_setting_is() {
+        let config = load(
+            "[backend.vendor]\nservice = \"s3\"\noptions = { n = 8, flag = true }\n",
+            &[
+                ("OSPROXY_S3__DOMAINS", "s3.example.com, s3.test"),
+                ("OSPROXY_HTTP__MAX_CONNECTIONS", "7"),
+                ("OSPROXY_STORAGE__DURABILITY", "relaxed"),
+                ("OSPROXY_BACKEND__VENDOR__OPTIONS__SECRET_ACCESS_KEY", "007"),
+                ("OSPROXY_BACKEND__VENDOR__RETRIES", "9"),
+            ],
+        )
+        .expect("valid");
+        assert_eq!(config.s3.domains, ["s3.example.com", "s3.test"]);
+        assert_eq!(config.http.max_connections.get(), 7);
+        assert_eq!(config.storage.durability, Durability::Relaxed);
+        let vendor = &config.backend["vendor"];
+        assert_eq!(vendor.options.0["secret_access_key"], "007");
+        assert_eq!(vendor.options.0["n"], "8");
+        assert_eq!(vendor.options.0["flag"], "true");
+        assert_eq!(vendor.retries, 9);
+        assert_eq!(config.backend["local"], Backend::local());
+    }
+
+    #[test]
+    fn local_backend_with_another_service_inherits_no_options() {
+        let config = load(
+            "[backend.local]\nservice = \"s3\"\noptions.bucket = \"b\"\n",
+            &[],
+        )
+        .expect("valid");
+        let names: Vec<&String> = config.backend["local"].options.0.keys().collect();
+        assert_eq!(names, ["bucket"]);
+    }
+
+    #[test]
+    fn unknown_keys_and_variables_are_refused_by_name() {
+        for (file, key) in [
+            ("colour = 1", "colour: "),
+            ("[s4]\nlisten = \"\"", "s4: "),
+            ("[http]\nmax_conections = 1", "http.max_conections: "),
+            ("[backend.local]\nroot = \"x\"", "backend.local.root: "),
+        ] {
+            let text = refusal(file, &[]);
+            assert!(text.starts_with(key), "{text}");
+            assert!(text.contains("test.toml"), "{text}");
+        }
+        for variable in [
+            "OSPROXY_COLOUR",
+            "OSPROXY_HTTP__COLOUR",
+            "OSPROXY_BACKEND__LOCAL__COLOUR",
+            "OSPROXY_HTTP__MAX_HEADERS__X",
+        ] {
+            let text = refusal("", &[(variable, "1")]);
+            assert_eq!(text, format!("{variable}: there is no such setting"));
+        }
+        let text = refusal("", &[("OSPROXY_HTTP", "1")]);
+        assert!(text.starts_with("OSPROXY_HTTP: "), "{text}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_key_and_expectation() {
+        for (file, parts) in [
+            (
+                "[s3]\nlisten = \"nowhere\"",
+                ["s3.listen: ", "socket address"],
+            ),
+            ("[s3]\nlisten = 9000", ["s3.listen: ", "socket address"]),
+            ("[s3]\ninstant = \"maybe\"", ["s3.instant: ", "auto, off"]),
+            ("[s3]\ndomains = [\"A b\"]", ["s3.domains: ", "host names"]),
+            ("[s3]\nregion = \"\"", ["s3.region: ", "letters"]),
+            (
+                "[http]\nmax_connections = 0",
+                ["http.max_connections: ", "nonzero"],
+            ),
+            (
+                "[http]\nmax_requests = -1",
+                ["http.max_requests: ", "expected"],
+            ),
+            (
+                "[http]\nbuffer_bytes = 10",
+                ["http.buffer_bytes: ", "at least 8192"],
+            ),
+            (
+                "[http]\naccess_log = true",
+                ["http.access_log: ", "expected"],
+            ),
+            ("[log]\nlevel = \"loud\"", ["log.level: ", "loud"]),
+            (
+                "[storage]\ninline_max_bytes = 9999999999",
+                ["storage.inline_max_bytes: ", "at most"],
+            ),
+            ("[storage]\nbackend = \"x\"", ["storage.backend: ", "local"]),
+            (
+                "[limits]\nupload_memory_bytes = 1",
+                ["limits.upload_memory_bytes: ", "at least"],
+            ),
+            (
+                "[backend.x]\nretries = 1",
+                ["backend.x.service: ", "expected"],
+            ),
+            (
+                "[backend.\"X Y\"]\nservice = \"fs\"",
+                ["backend: ", "lower-case"],
+            ),
+            (
+                "[admin]\nlisten = \"127.0.0.1:9000\"",
+                ["admin.listen: ", "s3.listen"],
+            ),
+            (
+                "[backend.local.options]\nodd = [1]",
+                ["backend.local.options: ", "odd"],
+            ),
+            ("[s3", ["", "test.toml"]),
+        ] {
+            let text = refusal(file, &[]);
+            assert!(text.starts_with(parts[0]), "{file}: {text}");
+            assert!(text.contains(parts[1]), "{file}: {text}");
+        }
+        let text = refusal("", &[("OSPROXY_HTTP__MAX_CONNECTIONS", "many")]);
+        assert_eq!(
+            text,
+            "OSPROXY_HTTP__MAX_CONNECTIONS: expected a whole number, found \"many\""
+        );
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = Config::load_from(
+            Some(Path::new("/no/such/file.toml")),
+            BTreeMap::new(),
+            &Overrides::default(),
+        )
+        .expect_err("refused");
+        assert!(error.to_string().starts_with("/no/such/file.toml: "));
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_and_print_as_stars() {
+        let config = load(
+            "[backend.local.options]\naccess_key_id = \"visible\"\n",
+            &[
+                ("OSPROXY_ROOT_ACCESS_KEY", "0123"),
+                ("OSPROXY_ROOT_SECRET_KEY", "visible"),
+                ("OSPROXY_MASTER_KEY", "visible"),
+            ],
+        )
+        .expect("valid");
+        let root = config.secrets.root.as_ref().expect("given");
+        assert_eq!(root.access_key, "0123");
+        assert_eq!(root.secret_key.reveal(), "visible");
+        let printed = format!("{config:?} {:?}", config.effective());
+        assert!(!printed.contains("visible"), "{printed}");
+        assert!(printed.contains("***"));
+    }
+
+    #[test]
+    fn half_a_root_key_is_refused() {
+        for name in ["OSPROXY_ROOT_ACCESS_KEY", "OSPROXY_ROOT_SECRET_KEY"] {
+            let text = refusal("", &[(name, "x")]);
+            assert!(text.starts_with("OSPROXY_ROOT_"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What may be thrown away: contents without a reference, condemned blobs, and blobs that no row names.
+//!
+//! The collector alone decides. A content goes when its newest release is older than the grace and than the
+//! oldest read open anywhere; the check for references is a second statement under the row's lock, and the
+//! foreign keys are the second net. The blob is marked in the same transaction, its bytes go later.
+
+use serde::Serialize;
+
+use super::ContentStore;
+use crate::blob::BlobName;
+use crate::meta::{nodes, releases};
+use crate::model::clock::Millis;
+use crate::model::fault::Fault;
+use crate::model::ids::{BlobId, ContentId, minted_at};
+
+/// Contents looked at and blobs deleted in one round.
+const ROUND: usize = 500;
+
+/// What one pass of the collector did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CollectReport {
+    /// Contents looked at.
+    pub looked_at: u64,
+    /// Contents deleted.
+    pub contents: u64,
+    /// Blobs whose bytes were deleted.
+    pub blobs: u64,
+    /// Blobs whose deletion failed and will be tried again.
+    pub failed: u64,
+}
+
+/// What one sweep found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SweepReport {
+    /// Blobs listed.
+    pub listed: u64,
+    /// Blobs that no row names and that were deleted.
+    pub orphans: u64,
+    /// Objects at the backends that are not blobs of ours, left alone.
+    pub foreign: u64,
+}
+
+enum Verdict {
+    Kept,
+    Deleted,
+}
+
+impl ContentStore {
+    /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time.
+    pub async fn collect(&self) -> Result<CollectReport, Fault> {
+        let mut report = CollectReport::default();
+        let before = self.horizon(self.config.grace().as_millis() as Millis).await?.0;
+        loop {
+            let due = self
+                .meta
+                .scan("find released", move |session| {
+                    Box::pin(releases::due(session, before, ROUND))
+                })
+                .await?;
+            if due.is_empty() {
+                break;
+            }
+            let mut moved = false;
+            for content in due {
+                report.looked_at += 1;
+                let (verdict, forgotten) = self.judge(content, before).await?;
+                moved |= forgotten;
+                if matches!(verdict, Verdict::Deleted) {
+                    report.contents += 1;
+                }
+            }
+            // Contents that wait for a younger release keep their old ones: no endless round over them.
+            if !moved {
+                break;
+            }
+        }
+        self.delete_condemned(&mut report).await?;
+        Ok(report)
+    }
+
+    /// Times before which no open read and no open write can matter, at most `age` ago.
+    async fn horizon(&self, age: Millis) -> Result<(Millis, Millis), Fault> {
+        let open = self
+            .meta
+            .read("find open", |session| Box::pin(nodes::oldest_open(session)))
+            .await?;
+        let limit = self.clock.now() - age;
+        let (read, write) = open.unwrap_or((limit, limit));
+        Ok((limit.min(read), limit.min(write)))
+    }
+
+    /// Decides on one content in one transaction; `true` when it forgot any release.
+    async fn judge(&self, content: ContentId, before: Millis) -> Result<(Verdict, bool), Fault> {
+        let (uids, now) = (self.uids.clone(), self.clock.now());
+        self.meta
+            .transact("collect", move |session| {
+                let uids = uids.clone();
+                Box::pin(async move {
+                    let locked = crate::meta::contents::lock(session, content).await?;
+                    let found = releases::of(session, content).await?;
+                    if found.iter().any(|(_, at)| *at >= before) {
+                        // The youngest release decides; the older ones say nothing more.
+                        let old: Vec<_> = found.iter().filter(|(_, at)| *at < before).collect();
+                        for (id, _) in &old {
+                            releases::forget(session, *id).await?;
+                        }
+                        return Ok((Verdict::Kept, !old.is_empty()));
+                    }
+                    let mut verdict = Verdict::Kept;
+                    if locked && !releases::is_referenced(session, content).await? {
+                        for child in releases::take_extents(session, content).await? {
+                            releases::release(session, uids.next()?, child, now).await?;
+                        }
+                        if let Some(blob) = releases::delete_content(session, content).await? {
+                            releases::condemn_blob(session, blob, now).await?;
+                        }
+                        verdict = Verdict::Deleted;
+                    }
+                    for (id, _) in &found {
+                        releases::forget(session, *id).await?;
+                    }
+                    Ok((verdict, !found.is_empty()))
+                })
+            })
+            .await
+    }
+
+    async fn delete_condemned(&self, report: &mut CollectReport) -> Result<(), Fault> {
+        let before = self.clock.now() - self.config.blob_retention_seconds as Millis * 1000 + 1;
+        loop {
+            let blobs = self
+                .meta
+                .scan("find condemned", move |session| {
+                    Box::pin(releases::condemned(session, before, ROUND))
+                })
+                .await?;
+            let mut deleted = 0;
+            for (blob, owned) in blobs {
+                match self.delete_blob(blob, owned).await {
+                    Ok(()) => deleted += 1,
+                    Err(fault) => {
+                        tracing::warn!(%fault, "delete blob");
+                        report.failed += 1;
+                    }
+                }
+            }
+            report.blobs += deleted;
+            if deleted == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn delete_blob(&self, blob: BlobId, owned: bool) -> Result<(), Fault> {
+        let copies = self
+            .meta
+            .read("find copies", move |session| {
+                Box::pin(releases::copies(session, blob))
+            })
+            .await?;
+        if owned {
+            for copy in copies {
+                if let Some(name) = BlobName::parse(&copy.name) {
+                    let backend = self.backend_name(copy.backend)?;
+                    self.blobs.delete(backend, &name).await?;
+                }
+            }
+        }
+        self.meta
+            .transact("forget blob", move |session| {
+                Box::pin(releases::forget_blob(session, blob))
+            })
+            .await
+    }
+
+    /// Deletes blobs that no row names and that are older than the grace and than every open write: what
+    /// crashes, cancelled uploads and commits of unknown outcome left behind.
+    pub async fn sweep(&self) -> Result<SweepReport, Fault> {
+        let mut report = SweepReport::default();
+        let before = self.horizon(self.config.grace().as_millis() as Millis).await?.1;
+        for (id, backend) in &self.backends {
+            let mut list = self.blobs.list(backend)?;
+            while let Some(name) = list.next().await {
+                let name = name?;
+                report.listed += 1;
+                if minted_at(name.id()) >= before {
+                    continue;
+                }
+                let (backend_id, blob) = (*id, BlobId(name.id()));
+                let named = self
+                    .meta
+                    .scan("find copy", move |session| {
+                        Box::pin(releases::is_named(session, backend_id, blob))
+                    })
+                    .await?;
+                if !named {
+                    self.blobs.delete(backend, &name).await?;
+                    report.orphans += 1;
+                }
+            }
+            report.foreign += list.skipped();
+        }
+        Ok(report)
+    }
+}

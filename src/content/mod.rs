@@ -1,0 +1,230 @@
+//! Contents: bytes in once, bytes out, and what may be thrown away.
+//!
+//! ```text
+//!   receive --> Received --> link (in the caller's transaction) --> settle
+//!                  |  bytes are durable, or known, before any row names them
+//!   open --> Reader, over rows, blobs and extents
+//!   collect, sweep: what no reference is left to, what no row names
+//! ```
+//!
+//! - [`ContentStore::receive`] hashes a body once while it streams. Short bodies stay in memory, so that it
+//!   is decided before any backend write whether they are known; long ones go to a new blob meanwhile.
+//! - [`ContentStore::link`] runs inside the transaction that takes the reference. Of two uploads of equal
+//!   bytes one wins there, and the other's blob is dropped by [`ContentStore::settle`] after the commit.
+//! - Order of writes: bytes, then the row that names them; and the row goes before the bytes. A crash
+//!   anywhere leaves at worst a blob that no row names, which the sweep finds by listing.
+//! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
+
+mod collect;
+mod open;
+mod receive;
+mod reader;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobStore;
+use crate::meta::contents::{self, Known, Location, NewContent};
+use crate::meta::{MetaStore, Session, buckets};
+use crate::model::clock::Clock;
+use crate::model::digest::Sha256Digest;
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
+use crate::telemetry::Metrics;
+
+pub use collect::{CollectReport, SweepReport};
+pub use open::OpenTimes;
+pub use reader::Reader;
+pub use receive::{Body, Incoming, ReceiveError, Received};
+
+/// Where and how bytes are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Contents up to this many bytes lie in their SQL row and have no blob.
+    pub inline_max_bytes: u64,
+    /// Bodies up to this many bytes stay in memory until it is known whether they are new.
+    pub memory_max_bytes: u64,
+    /// How long after its last reference went a content is kept, in seconds.
+    pub grace_seconds: u64,
+    /// How long a condemned blob's bytes are kept, in seconds: at least the time between two backups of the
+    /// database, so that a restored one finds its blobs.
+    pub blob_retention_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            inline_max_bytes: 16 * 1024,
+            memory_max_bytes: 256 * 1024,
+            grace_seconds: 3600,
+            blob_retention_seconds: 0,
+        }
+    }
+}
+
+impl Config {
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
+    }
+}
+
+/// What a content store is made of.
+pub struct Parts {
+    /// The rows.
+    pub meta: MetaStore,
+    /// The bytes.
+    pub blobs: BlobStore,
+    /// Numbers for contents, blobs and releases.
+    pub uids: Arc<UidGenerator>,
+    /// The time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Settings.
+    pub config: Config,
+}
+
+/// The store of contents. Shared by all requests.
+pub struct ContentStore {
+    meta: MetaStore,
+    blobs: BlobStore,
+    uids: Arc<UidGenerator>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    config: Config,
+    open: Arc<OpenTimes>,
+    /// Names of backends by the id their rows have.
+    backends: HashMap<i64, String>,
+}
+
+/// What became of linking a received content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// The content to refer to.
+    To(ContentId),
+    /// It was known when the body came and is gone now, and the bytes were not kept: the client must send
+    /// them again.
+    Gone,
+}
+
+impl ContentStore {
+    /// A store over backends whose rows exist.
+    pub async fn new(parts: Parts) -> Result<Self, Fault> {
+        let backends = parts
+            .meta
+            .read("load backends", |session| Box::pin(buckets::backends(session)))
+            .await?;
+        Ok(Self {
+            open: Arc::new(OpenTimes::new(parts.clock.clone())),
+            meta: parts.meta,
+            blobs: parts.blobs,
+            uids: parts.uids,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            config: parts.config,
+            backends: backends.into_iter().collect(),
+        })
+    }
+
+    /// When the oldest read and write still open here began.
+    pub fn open_times(&self) -> &Arc<OpenTimes> {
+        &self.open
+    }
+
+    /// The content of these bytes in `space`, if it is known and `sender` has possession of it: sent these
+    /// bytes in full by itself, through a reference that still stands.
+    pub async fn possessed(
+        &self,
+        space: SpaceId,
+        sha256: Sha256Digest,
+        length: u64,
+        sender: SenderId,
+    ) -> Result<Option<Known>, Fault> {
+        self.meta
+            .read("find possessed", move |session| {
+                Box::pin(async move {
+                    let known = contents::find(session, space, &sha256, length).await?;
+                    Ok(match known {
+                        Some(known) if contents::possessed_by(session, known.id, sender).await? => {
+                            Some(known)
+                        }
+                        _ => None,
+                    })
+                })
+            })
+            .await
+    }
+
+    /// Takes the place of a received content in `session`'s transaction: inserts it, or finds the equal one
+    /// that stands. The caller writes the reference in the same transaction.
+    pub async fn link(
+        session: &mut Session,
+        received: &Received,
+        now: i64,
+    ) -> Result<Linked, Fault> {
+        let new = NewContent {
+            id: received.new_id,
+            space: received.space,
+            digests: &received.digests,
+            shared: received.shared,
+            now,
+        };
+        Ok(match &received.holding {
+            receive::Holding::Inline(bytes) => {
+                Linked::To(contents::insert_inline(session, &new, bytes).await?)
+            }
+            receive::Holding::Stored(stored) => {
+                Linked::To(contents::insert_stored(session, &new, stored.blob()).await?)
+            }
+            receive::Holding::Known(id) => {
+                if contents::lock(session, *id).await? {
+                    Linked::To(*id)
+                } else {
+                    Linked::Gone
+                }
+            }
+        })
+    }
+
+    /// Says how the transaction that linked `received` ended, so that bytes nobody refers to are dropped:
+    /// `Ok` with the content it refers to, or the fault. To be called once, after
+    /// [`Received::begin_commit`].
+    pub fn settle(&self, received: &Received, outcome: Result<ContentId, Option<Kind>>) {
+        match outcome {
+            Ok(content) if content == received.new_id => {}
+            Ok(_) => {
+                self.metrics.dedup_hit();
+                self.discard(received);
+            }
+            // It may be committed: the row, if it is there, needs the bytes.
+            Err(Some(Kind::Unknown)) => {}
+            Err(_) => self.discard(received),
+        }
+    }
+
+    fn discard(&self, received: &Received) {
+        if let receive::Holding::Stored(stored) = &received.holding {
+            stored.discard();
+        }
+    }
+
+    /// Opens `range` of a content whose location was read together with its version.
+    pub fn open(
+        self: &Arc<Self>,
+        content: ContentId,
+        location: Location,
+        range: std::ops::Range<u64>,
+    ) -> Reader {
+        Reader::new(Arc::clone(self), content, location, range)
+    }
+
+    fn backend_name(&self, id: i64) -> Result<&str, Fault> {
+        self.backends.get(&id).map(String::as_str).ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "find backend").context(format_args!("backend row {id}"))
+        })
+    }
+}

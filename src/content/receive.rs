@@ -1,0 +1,506 @@
+//! Bytes in: one pass of hashing over a body, with bounded memory, into a row or a blob.
+//!
+//! A long body flows in batches of about [`BATCH_BYTES`]. While one batch is hashed (MD5 on one thread, the
+//! rest on another) and written, the next is read from the client; no more than two are held, and no thread
+//! waits for a slow client.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use tokio::task::spawn_blocking;
+
+use super::ContentStore;
+use super::open::Token;
+use crate::blob::{BlobName, BlobStore, Writer};
+use crate::meta::contents::{self, CopyRow, Known, NewBlob};
+use crate::meta::buckets;
+use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BlobId, ContentId, SpaceId};
+
+/// Bytes hashed and written in one go.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Bodies up to this many bytes are hashed where they arrive: the hop to another thread would cost more.
+const HASH_HERE_BYTES: usize = 64 * 1024;
+
+/// An error of a body, made by the protocol that reads it.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+/// A body as it arrives.
+pub type Body<'a> = Pin<&'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send)>;
+
+/// What is known of a body before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incoming {
+    /// Where its bytes may be shared.
+    pub space: SpaceId,
+    /// Whether they may be shared at all.
+    pub shared: bool,
+    /// The length the client declared.
+    pub length: Option<u64>,
+    /// Most bytes taken.
+    pub limit: u64,
+    /// The SHA-256 that the protocol verifies while the body streams: the stream fails if it is wrong.
+    pub verified_sha256: Option<Sha256Digest>,
+    /// Whether SHA-1 is wanted too.
+    pub sha1: bool,
+}
+
+/// Why a body was not received. Nothing is left behind.
+#[derive(Debug)]
+pub enum ReceiveError {
+    /// The body itself failed; the protocol knows its own errors.
+    Body(BodyError),
+    /// More bytes than the limit.
+    TooLarge,
+    /// Fewer or more bytes than declared.
+    WrongLength,
+    /// A store failed.
+    Fault(Fault),
+}
+
+impl From<Fault> for ReceiveError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A content whose bytes are safe, in memory short enough for a row, or known already; no row names it yet.
+/// Dropped before [`Received::begin_commit`], it takes its blob along.
+pub struct Received {
+    /// What its bytes are known by.
+    pub digests: Digests,
+    pub(super) space: SpaceId,
+    pub(super) shared: bool,
+    pub(super) new_id: ContentId,
+    pub(super) holding: Holding,
+    /// Keeps the sweep from this blob until the transaction has ended.
+    _open: Token,
+}
+
+pub(super) enum Holding {
+    Inline(Bytes),
+    Known(ContentId),
+    Stored(StoredBlob),
+}
+
+impl Received {
+    /// From here on the bytes stay unless [`ContentStore::settle`] says otherwise, whoever goes away.
+    pub fn begin_commit(&self) {
+        if let Holding::Stored(stored) = &self.holding {
+            stored.state.store(COMMITTING, Ordering::SeqCst);
+        }
+    }
+
+    /// The space its bytes were received for.
+    pub fn space(&self) -> SpaceId {
+        self.space
+    }
+}
+
+/// Nobody has tried to name it: dropping it deletes the bytes.
+const FRESH: u8 = 0;
+/// A transaction may name it at any moment: dropping it leaves the bytes.
+const COMMITTING: u8 = 1;
+/// The transaction ended without naming it.
+const DISCARDED: u8 = 2;
+
+/// A finished blob that no row is known to name.
+pub(super) struct StoredBlob {
+    blob: NewBlob,
+    blobs: BlobStore,
+    copies: Vec<(String, BlobName)>,
+    state: AtomicU8,
+}
+
+impl StoredBlob {
+    pub(super) fn blob(&self) -> &NewBlob {
+        &self.blob
+    }
+
+    pub(super) fn discard(&self) {
+        self.state.store(DISCARDED, Ordering::SeqCst);
+    }
+}
+
+impl Drop for StoredBlob {
+    fn drop(&mut self) {
+        if self.state.load(Ordering::SeqCst) == COMMITTING {
+            return;
+        }
+        let blobs = self.blobs.clone();
+        let copies = std::mem::take(&mut self.copies);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            for (backend, name) in copies {
+                if let Err(fault) = blobs.delete(&backend, &name).await {
+                    // The sweep will find it.
+                    tracing::debug!(%fault, "drop unused blob");
+                }
+            }
+        });
+    }
+}
+
+/// A body's hashing in two halves that can run side by side.
+struct Hashing {
+    md5: Md5Hasher,
+    identity: IdentityHasher,
+}
+
+impl Hashing {
+    fn new(incoming: &Incoming) -> Self {
+        Self {
+            md5: Md5Hasher::default(),
+            identity: IdentityHasher::new(incoming.verified_sha256.is_none(), incoming.sha1),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.identity.update(bytes);
+    }
+
+    fn finish(self, incoming: &Incoming) -> Result<Digests, Fault> {
+        self.identity
+            .finish(self.md5.finish(), incoming.verified_sha256)
+            .ok_or_else(|| Fault::new(Kind::Internal, "hash body").context("no SHA-256"))
+    }
+}
+
+impl ContentStore {
+    /// Reads a body to its end and makes its bytes safe.
+    pub async fn receive(
+        &self,
+        incoming: Incoming,
+        mut body: Body<'_>,
+    ) -> Result<Received, ReceiveError> {
+        if incoming
+            .length
+            .is_some_and(|length| length > incoming.limit)
+        {
+            return Err(ReceiveError::TooLarge);
+        }
+        let mut source = Source {
+            body: &mut body,
+            incoming: &incoming,
+            taken: 0,
+            ended: false,
+        };
+        let open = self.open.write();
+        let memory_max = self.config.memory_max_bytes as usize;
+        if let Some(known) = self.known_by_signature(&incoming).await? {
+            source.drain().await?;
+            return self.received(&incoming, known.digests, Holding::Known(known.id), open);
+        }
+        let first = source.read_batch(memory_max).await?;
+        if source.ended {
+            self.receive_short(&incoming, first, open).await
+        } else {
+            self.receive_long(&incoming, first, source, open).await
+        }
+    }
+
+    /// A body whose known SHA-256 is signed need only be verified, when the content is there to stay.
+    async fn known_by_signature(&self, incoming: &Incoming) -> Result<Option<Known>, Fault> {
+        let (Some(sha256), Some(length)) = (incoming.verified_sha256, incoming.length) else {
+            return Ok(None);
+        };
+        if !incoming.shared || length <= self.config.memory_max_bytes {
+            return Ok(None);
+        }
+        let known = self.find(incoming.space, sha256, length).await?;
+        // Every checksum a client may send must be comparable with what is stored.
+        Ok(known.filter(|known| {
+            !known.release_pending && (!incoming.sha1 || known.digests.sha1.is_some())
+        }))
+    }
+
+    async fn find(
+        &self,
+        space: SpaceId,
+        sha256: Sha256Digest,
+        length: u64,
+    ) -> Result<Option<Known>, Fault> {
+        self.meta
+            .read("find content", move |session| {
+                Box::pin(async move { contents::find(session, space, &sha256, length).await })
+            })
+            .await
+    }
+
+    /// A content known already: what is left is to refer to it.
+    pub fn known(
+        &self,
+        space: SpaceId,
+        known: Known,
+    ) -> Result<Received, Fault> {
+        Ok(Received {
+            digests: known.digests,
+            space,
+            shared: true,
+            new_id: ContentId(self.uids.next()?),
+            holding: Holding::Known(known.id),
+            _open: self.open.write(),
+        })
+    }
+
+    fn received(
+        &self,
+        incoming: &Incoming,
+        digests: Digests,
+        holding: Holding,
+        open: Token,
+    ) -> Result<Received, ReceiveError> {
+        Ok(Received {
+            digests,
+            space: incoming.space,
+            shared: incoming.shared,
+            new_id: ContentId(self.uids.next()?),
+            holding,
+            _open: open,
+        })
+    }
+
+    async fn receive_short(
+        &self,
+        incoming: &Incoming,
+        frames: Vec<Bytes>,
+        open: Token,
+    ) -> Result<Received, ReceiveError> {
+        let length: usize = frames.iter().map(Bytes::len).sum();
+        let digests = if length <= HASH_HERE_BYTES {
+            hash(incoming, &frames)?
+        } else {
+            let (incoming, frames) = (*incoming, frames.clone());
+            spawn_blocking(move || hash(&incoming, &frames))
+                .await
+                .map_err(|error| Fault::new(Kind::Internal, "hash body").source(error))??
+        };
+        if length as u64 <= self.config.inline_max_bytes {
+            return self.received(incoming, digests, Holding::Inline(join(&frames)), open);
+        }
+        if incoming.shared
+            && let Some(known) = self
+                .find(incoming.space, digests.sha256, digests.length)
+                .await?
+            && !known.release_pending
+        {
+            return self.received(incoming, digests, Holding::Known(known.id), open);
+        }
+        let mut target = self.new_blob(incoming).await?;
+        for frame in frames {
+            target.writer.write(frame).await?;
+        }
+        let stored = target.finish(&self.blobs, digests.length).await?;
+        self.received(incoming, digests, Holding::Stored(stored), open)
+    }
+
+    async fn receive_long(
+        &self,
+        incoming: &Incoming,
+        first: Vec<Bytes>,
+        mut source: Source<'_, '_>,
+        open: Token,
+    ) -> Result<Received, ReceiveError> {
+        let mut target = self.new_blob(incoming).await?;
+        let mut hashing = Hashing::new(incoming);
+        let mut batch: Arc<[Bytes]> = first.into();
+        while !batch.is_empty() {
+            let work = process(hashing, &mut target.writer, Arc::clone(&batch));
+            let (done, next) = tokio::join!(work, source.read_batch(BATCH_BYTES));
+            hashing = done?;
+            batch = next?.into();
+        }
+        let digests = hashing.finish(incoming)?;
+        let stored = target.finish(&self.blobs, digests.length).await?;
+        self.received(incoming, digests, Holding::Stored(stored), open)
+    }
+
+    /// Begins a blob where the space's placement says.
+    async fn new_blob(&self, incoming: &Incoming) -> Result<Target, Fault> {
+        let space = incoming.space;
+        let placement = self
+            .meta
+            .read("find placement", move |session| {
+                Box::pin(buckets::placement_of(session, space))
+            })
+            .await?;
+        let backend = *placement.first().ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "find placement").context(format_args!("space {space}"))
+        })?;
+        let id = self.uids.next()?;
+        let name = BlobName::new(id);
+        let backend_name = self.backend_name(backend)?.to_owned();
+        let mut writer = self.blobs.create(&backend_name, &name)?;
+        if let Some(length) = incoming.length {
+            writer = writer.expect_size(length);
+        }
+        Ok(Target {
+            id: BlobId(id),
+            name,
+            backend,
+            backend_name,
+            writer,
+        })
+    }
+}
+
+/// A blob being written.
+struct Target {
+    id: BlobId,
+    name: BlobName,
+    backend: i64,
+    backend_name: String,
+    writer: Writer,
+}
+
+impl Target {
+    async fn finish(self, blobs: &BlobStore, expected: u64) -> Result<StoredBlob, Fault> {
+        let size = self.writer.finish().await?;
+        let stored = StoredBlob {
+            blob: NewBlob {
+                id: self.id,
+                size,
+                copies: vec![CopyRow {
+                    backend: self.backend,
+                    name: self.name.as_str().to_owned(),
+                }],
+            },
+            blobs: blobs.clone(),
+            copies: vec![(self.backend_name, self.name)],
+            state: AtomicU8::new(FRESH),
+        };
+        if size == expected {
+            Ok(stored)
+        } else {
+            Err(Fault::new(Kind::Corrupt, "write blob")
+                .context(format_args!("{expected} bytes sent, {size} stored")))
+        }
+    }
+}
+
+/// Hashes and writes one batch, side by side.
+async fn process(
+    hashing: Hashing,
+    writer: &mut Writer,
+    batch: Arc<[Bytes]>,
+) -> Result<Hashing, Fault> {
+    let Hashing {
+        mut md5,
+        mut identity,
+    } = hashing;
+    let frames = Arc::clone(&batch);
+    let md5 = spawn_blocking(move || {
+        frames.iter().for_each(|frame| md5.update(frame));
+        md5
+    });
+    let frames = Arc::clone(&batch);
+    let identity = spawn_blocking(move || {
+        frames.iter().for_each(|frame| identity.update(frame));
+        identity
+    });
+    let write = async {
+        for frame in batch.iter() {
+            writer.write(frame.clone()).await?;
+        }
+        Ok::<(), Fault>(())
+    };
+    let (md5, identity, written) = tokio::join!(md5, identity, write);
+    written?;
+    let panicked = |error| Fault::new(Kind::Internal, "hash body").source(error);
+    Ok(Hashing {
+        md5: md5.map_err(panicked)?,
+        identity: identity.map_err(panicked)?,
+    })
+}
+
+fn hash(incoming: &Incoming, frames: &[Bytes]) -> Result<Digests, Fault> {
+    let mut hashing = Hashing::new(incoming);
+    frames.iter().for_each(|frame| hashing.update(frame));
+    hashing.finish(incoming)
+}
+
+fn join(frames: &[Bytes]) -> Bytes {
+    match frames {
+        [only] => only.clone(),
+        _ => {
+            let mut joined = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+            frames
+                .iter()
+                .for_each(|frame| joined.extend_from_slice(frame));
+            joined.freeze()
+        }
+    }
+}
+
+/// A body with its limits.
+struct Source<'a, 'b> {
+    body: &'a mut Body<'b>,
+    incoming: &'a Incoming,
+    taken: u64,
+    ended: bool,
+}
+
+impl Source<'_, '_> {
+    /// The next frame, within limit and declared length; `None` at a clean end.
+    async fn next(&mut self) -> Result<Option<Bytes>, ReceiveError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.body.next().await {
+            Some(frame) => {
+                let frame = frame.map_err(ReceiveError::Body)?;
+                self.taken += frame.len() as u64;
+                if self.taken > self.incoming.limit {
+                    return Err(ReceiveError::TooLarge);
+                }
+                if self
+                    .incoming
+                    .length
+                    .is_some_and(|length| self.taken > length)
+                {
+                    return Err(ReceiveError::WrongLength);
+                }
+                Ok(Some(frame))
+            }
+            None => {
+                self.ended = true;
+                if self
+                    .incoming
+                    .length
+                    .is_some_and(|length| self.taken != length)
+                {
+                    return Err(ReceiveError::WrongLength);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Frames of more than `enough` bytes together, or all that is left.
+    async fn read_batch(&mut self, enough: usize) -> Result<Vec<Bytes>, ReceiveError> {
+        let mut frames = Vec::new();
+        let mut size = 0;
+        while size <= enough {
+            let Some(frame) = self.next().await? else {
+                break;
+            };
+            if !frame.is_empty() {
+                size += frame.len();
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    async fn drain(&mut self) -> Result<(), ReceiveError> {
+        while self.next().await?.is_some() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! Rows of buckets, and of the backends, placements and spaces they name.
+
+use super::session::{Row, Session, params};
+use crate::model::bucket::{Bucket, Dedup};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BucketId, SpaceId, TenantId};
+use crate::model::names::BucketName;
+
+fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
+    let corrupt = |what: &'static str| Fault::new(Kind::Corrupt, "decode row").context(what);
+    Ok(Bucket {
+        id: BucketId(row.int(0)?),
+        name: BucketName::parse(row.str(1)?).map_err(|_| corrupt("name of bucket"))?,
+        tenant: TenantId(row.int(2)?),
+        space: SpaceId(row.int(3)?),
+        dedup: match row.str(4)? {
+            "off" => Dedup::Off,
+            "object" => Dedup::Object,
+            _ => return Err(corrupt("dedup of bucket")),
+        },
+        created: row.int(5)?,
+        region: row.str(6)?.to_owned(),
+        rev: row.int(7)?,
+    })
+}
+
+/// A bucket by its global name.
+pub async fn find(session: &mut Session, name: &BucketName) -> Result<Option<Bucket>, Fault> {
+    session
+        .query_one(
+            "SELECT id, name, tenant_id, space_id, dedup, created, region, rev FROM buckets WHERE name = $1",
+            params![name.as_str()],
+            bucket,
+        )
+        .await
+}
+
+/// Locks a bucket against its deletion for the rest of the transaction, and reads its revision; `None` when
+/// it is gone.
+pub async fn lock(session: &mut Session, id: BucketId) -> Result<Option<i64>, Fault> {
+    session
+        .query_one(
+            "SELECT rev FROM buckets WHERE id = $1",
+            params![id.0],
+            |row| row.int(0),
+        )
+        .await
+}
+
+/// Inserts a bucket; its name must be known to be free.
+pub async fn insert(session: &mut Session, bucket: &Bucket) -> Result<(), Fault> {
+    let dedup = match bucket.dedup {
+        Dedup::Off => "off",
+        Dedup::Object => "object",
+    };
+    session
+        .execute(
+            "INSERT INTO buckets (id, name, tenant_id, space_id, dedup, versioning, object_lock, rev, region,
+                                  created)
+             VALUES ($1, $2, $3, $4, $5, 'never', 0, $6, $7, $8)",
+            params![
+                bucket.id.0,
+                bucket.name.as_str(),
+                bucket.tenant.0,
+                bucket.space.0,
+                dedup,
+                bucket.rev,
+                bucket.region.as_str(),
+                bucket.created,
+            ],
+        )
+        .await
+}
+
+/// Deletes a bucket that is known to hold nothing, with what is left of its ended uploads.
+pub async fn delete(session: &mut Session, id: BucketId) -> Result<(), Fault> {
+    session
+        .execute(
+            "DELETE FROM upload_parts WHERE upload_uid IN (SELECT uid FROM uploads WHERE bucket_id = $1)",
+            params![id.0],
+        )
+        .await?;
+    for sql in [
+        "DELETE FROM uploads WHERE bucket_id = $1",
+        "DELETE FROM usage WHERE bucket_id = $1",
+        "DELETE FROM buckets WHERE id = $1",
+    ] {
+        session.execute(sql, params![id.0]).await?;
+    }
+    Ok(())
+}
+
+/// A tenant's buckets whose names begin with `prefix` and come after `after`, in order, at most `limit`.
+pub async fn list(
+    session: &mut Session,
+    tenant: TenantId,
+    prefix: &str,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Bucket>, Fault> {
+    // Names hold none of the bytes above `~`, so this bound ends the prefix.
+    let end = format!("{prefix}\u{7f}");
+    session
+        .query(
+            "SELECT id, name, tenant_id, space_id, dedup, created, region, rev FROM buckets
+             WHERE tenant_id = $1 AND name > $2 AND name >= $3 AND name < $4 ORDER BY name LIMIT $5",
+            params![tenant.0, after, prefix, end.as_str(), limit as i64],
+            bucket,
+        )
+        .await
+}
+
+/// How many buckets a tenant has.
+pub async fn count(session: &mut Session, tenant: TenantId) -> Result<u64, Fault> {
+    let count = session
+        .query_one(
+            "SELECT COUNT(*) FROM buckets WHERE tenant_id = $1",
+            params![tenant.0],
+            |row| row.size(0),
+        )
+        .await?;
+    Ok(count.unwrap_or(0))
+}
+
+/// The sum of a bucket's usage over all workers, as objects and bytes; of all buckets for `None`.
+pub async fn usage(session: &mut Session, id: Option<BucketId>) -> Result<(u64, u64), Fault> {
+    let found = session
+        .query_one(
+            "SELECT CAST(COALESCE(SUM(objects), 0) AS INTEGER), CAST(COALESCE(SUM(bytes), 0) AS INTEGER)
+             FROM usage WHERE $1 IS NULL OR bucket_id = $1",
+            params![id.map(|id| id.0)],
+            |row| Ok((row.size(0)?, row.size(1)?)),
+        )
+        .await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// The space of a realm at a placement, made with `new_id` when there is none yet.
+pub async fn space(
+    session: &mut Session,
+    new_id: SpaceId,
+    realm: TenantId,
+    placement: i64,
+) -> Result<SpaceId, Fault> {
+    let find = "SELECT id FROM spaces WHERE realm_id = $1 AND placement_id = $2 AND encrypted = 0";
+    let found = session
+        .query_one(find, params![realm.0, placement], |row| row.int(0))
+        .await?;
+    if let Some(id) = found {
+        return Ok(SpaceId(id));
+    }
+    session
+        .execute(
+            "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, 0)",
+            params![new_id.0, realm.0, placement],
+        )
+        .await?;
+    Ok(new_id)
+}
+
+/// Where a space's blobs go: backend ids in order.
+pub async fn placement_of(
+    session: &mut Session,
+    space: SpaceId,
+) -> Result<Vec<i64>, Fault> {
+    session
+        .query(
+            "SELECT b.backend_id FROM spaces s JOIN placement_backends b ON b.placement_id = s.placement_id
+             WHERE s.id = $1 ORDER BY b.ordinal",
+            params![space.0],
+            |row| row.int(0),
+        )
+        .await
+}
+
+/// Every backend's id by name.
+pub async fn backends(session: &mut Session) -> Result<Vec<(i64, String)>, Fault> {
+    session
+        .query("SELECT id, name FROM backends ORDER BY id", &[], |row| {
+            Ok((row.int(0)?, row.str(1)?.to_owned()))
+        })
+        .await
+}
+
+/// Records a configured backend under `new_id`, unless its name is known.
+pub async fn ensure_backend(
+    session: &mut Session,
+    new_id: i64,
+    name: &str,
+    service: &str,
+) -> Result<i64, Fault> {
+    let found = session
+        .query_one(
+            "SELECT id FROM backends WHERE name = $1",
+            params![name],
+            |row| row.int(0),
+        )
+        .await?;
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    session
+        .execute(
+            "INSERT INTO backends (id, name, service) VALUES ($1, $2, $3)",
+            params![new_id, name, service],
+        )
+        .await?;
+    Ok(new_id)
+}
+
+/// The placement of this name, made with `new_id` on one backend when there is none yet.
+pub async fn ensure_placement(
+    session: &mut Session,
+    new_id: i64,
+    name: &str,
+    backend: i64,
+) -> Result<i64, Fault> {
+    let found = session
+        .query_one(
+            "SELECT id FROM placements WHERE name = $1",
+            params![name],
+            |row| row.int(0),
+        )
+        .await?;
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    session
+        .execute(
+            "INSERT INTO placements (id, name, rev, copies_required) VALUES ($1, $2, 1, 1)",
+            params![new_id, name],
+        )
+        .await?;
+    session
+        .execute(
+            "INSERT INTO placement_backends (placement_id, ordinal, backend_id) VALUES ($1, 0, $2)",
+            params![new_id, backend],
+        )
+        .await?;
+    Ok(new_id)
+}

@@ -1,0 +1,173 @@
+//! How headers, tags and checksums are written into their columns.
+//!
+//! Headers and tags are JSON with short names, absent when empty, so that a plain object costs nothing.
+//! A checksum is `ALGORITHM:KIND:BASE64`, a composite one followed by `:PARTS`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::digest::{Checksum, ChecksumAlgorithm, ChecksumKind, ObjectChecksum};
+use crate::model::fault::{Fault, Kind};
+use crate::model::object::{Headers, Tags};
+
+#[derive(Serialize, Deserialize)]
+struct StoredHeaders {
+    #[serde(rename = "ct", default, skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(rename = "ce", default, skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
+    #[serde(rename = "cd", default, skip_serializing_if = "Option::is_none")]
+    content_disposition: Option<String>,
+    #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
+    content_language: Option<String>,
+    #[serde(rename = "cc", default, skip_serializing_if = "Option::is_none")]
+    cache_control: Option<String>,
+    #[serde(rename = "ex", default, skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    #[serde(rename = "wr", default, skip_serializing_if = "Option::is_none")]
+    website_redirect: Option<String>,
+    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
+    metadata: Vec<(String, String)>,
+}
+
+fn corrupt(what: &'static str) -> Fault {
+    Fault::new(Kind::Corrupt, "decode column").context(what)
+}
+
+fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<String, Fault> {
+    serde_json::to_string(value)
+        .map_err(|error| Fault::new(Kind::Internal, "encode column").context(what).source(error))
+}
+
+/// The column for `headers`; `None` when there are none.
+pub(super) fn headers_to_column(headers: &Headers) -> Result<Option<String>, Fault> {
+    if headers.is_empty() {
+        return Ok(None);
+    }
+    let headers = headers.clone();
+    let stored = StoredHeaders {
+        content_type: headers.content_type,
+        content_encoding: headers.content_encoding,
+        content_disposition: headers.content_disposition,
+        content_language: headers.content_language,
+        cache_control: headers.cache_control,
+        expires: headers.expires,
+        website_redirect: headers.website_redirect,
+        metadata: headers.metadata,
+    };
+    encode("headers", &stored).map(Some)
+}
+
+pub(super) fn headers_from_column(column: Option<&str>) -> Result<Headers, Fault> {
+    let Some(text) = column else {
+        return Ok(Headers::default());
+    };
+    let stored: StoredHeaders =
+        serde_json::from_str(text).map_err(|error| corrupt("headers").source(error))?;
+    Ok(Headers {
+        content_type: stored.content_type,
+        content_encoding: stored.content_encoding,
+        content_disposition: stored.content_disposition,
+        content_language: stored.content_language,
+        cache_control: stored.cache_control,
+        expires: stored.expires,
+        website_redirect: stored.website_redirect,
+        metadata: stored.metadata,
+    })
+}
+
+/// The column for `tags`; `None` when there are none.
+pub(super) fn tags_to_column(tags: &Tags) -> Result<Option<String>, Fault> {
+    if tags.0.is_empty() {
+        return Ok(None);
+    }
+    encode("tags", &tags.0).map(Some)
+}
+
+pub(super) fn tags_from_column(column: Option<&str>) -> Result<Tags, Fault> {
+    let Some(text) = column else {
+        return Ok(Tags::default());
+    };
+    serde_json::from_str(text)
+        .map(Tags)
+        .map_err(|error| corrupt("tags").source(error))
+}
+
+pub(super) fn checksum_to_column(checksum: &ObjectChecksum) -> String {
+    let mut text = format!(
+        "{}:{}:{}",
+        checksum.checksum.algorithm.as_str(),
+        checksum.kind.as_str(),
+        checksum.checksum.to_base64()
+    );
+    if let Some(parts) = checksum.parts {
+        text.push_str(&format!(":{parts}"));
+    }
+    text
+}
+
+pub(super) fn checksum_from_column(column: Option<&str>) -> Result<Option<ObjectChecksum>, Fault> {
+    let Some(text) = column else { return Ok(None) };
+    let parse = || {
+        let mut fields = text.split(':');
+        let algorithm = ChecksumAlgorithm::parse(fields.next()?)?;
+        let kind = kind_from_column(fields.next()?)?;
+        let checksum = Checksum::parse(algorithm, fields.next()?)?;
+        let parts = fields.next().map(str::parse).transpose().ok()?;
+        Some(ObjectChecksum {
+            checksum,
+            kind,
+            parts,
+        })
+    };
+    parse().map(Some).ok_or_else(|| corrupt("checksum"))
+}
+
+/// Parses S3's name of a checksum's kind.
+pub(super) fn kind_from_column(text: &str) -> Option<ChecksumKind> {
+    [ChecksumKind::FullObject, ChecksumKind::Composite]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn empty_headers_and_tags_take_no_column() {
+        assert_eq!(headers_to_column(&Headers::default()).unwrap(), None);
+        assert_eq!(tags_to_column(&Tags::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_column_is_corrupt_not_empty() {
+        assert_eq!(
+            headers_from_column(Some("{")).unwrap_err().kind(),
+            Kind::Corrupt
+        );
+        assert_eq!(
+            checksum_from_column(Some("CRC32:FULL_OBJECT:AA"))
+                .unwrap_err()
+                .kind(),
+            Kind::Corrupt
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn columns_round_trip(kind in 0usize..2, algorithm in 0usize..5, fill in any::<u8>(), name in "[a-z]{1,9}", value in ".*") {
+            let algorithm = ChecksumAlgorithm::ALL[algorithm];
+            let composite = kind == 1;
+            let checksum = ObjectChecksum {
+                checksum: Checksum { algorithm, value: vec![fill; algorithm.len_bytes()] },
+                kind: if composite { ChecksumKind::Composite } else { ChecksumKind::FullObject },
+                parts: composite.then_some(7),
+            };
+            prop_assert_eq!(checksum_from_column(Some(&checksum_to_column(&checksum))).unwrap(), Some(checksum));
+            let headers = Headers { metadata: vec![(name, value.clone())], expires: Some(value), ..Headers::default() };
+            let column = headers_to_column(&headers).unwrap();
+            prop_assert_eq!(headers_from_column(column.as_deref()).unwrap(), headers);
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Rows of contents, extents, blobs and copies.
+
+use bytes::Bytes;
+
+use super::session::{Row, Session, params};
+use crate::model::clock::Millis;
+use crate::model::content::Extent;
+use crate::model::digest::{Digests, Sha256Digest};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BlobId, ContentId, SenderId, SpaceId};
+
+/// One live copy of a blob: which backend, and the blob's name there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyRow {
+    /// The backend's row.
+    pub backend: i64,
+    /// The name at that backend.
+    pub name: String,
+}
+
+/// Where a content's bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In the row itself. Empty when the query was told not to read them.
+    Inline(Bytes),
+    /// In a blob, from `offset` on; every live copy of it.
+    Stored {
+        /// First byte in the blob.
+        offset: u64,
+        /// At least one, unless none is live.
+        copies: Vec<CopyRow>,
+    },
+    /// In other contents; see [`extents`].
+    Composite,
+}
+
+/// A content as the index knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its id.
+    pub id: ContentId,
+    /// What it is known by; the ETag and checksums a request may be compared with.
+    pub digests: Digests,
+    /// A reference to it was given up and not yet looked at by the collector.
+    pub release_pending: bool,
+}
+
+/// A new blob, written and not yet named by a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBlob {
+    /// Its id.
+    pub id: BlobId,
+    /// Bytes.
+    pub size: u64,
+    /// Where its copies are.
+    pub copies: Vec<CopyRow>,
+}
+
+/// Columns `c.kind, c.blob_offset, p.backend_id, p.name` from `first` on, and the inline bytes at `bytes`.
+pub(super) fn location(row: &Row<'_>, first: usize, bytes: Option<usize>) -> Result<Location, Fault> {
+    match row.str(first)? {
+        "inline" => Ok(Location::Inline(match bytes {
+            Some(column) => Bytes::copy_from_slice(row.bytes(column)?),
+            None => Bytes::new(),
+        })),
+        "stored" => {
+            let copy = match row.opt_int(first + 2)? {
+                Some(backend) => vec![CopyRow {
+                    backend,
+                    name: name(row, first + 3)?,
+                }],
+                None => Vec::new(),
+            };
+            Ok(Location::Stored {
+                offset: row.size(first + 1)?,
+                copies: copy,
+            })
+        }
+        "composite" => Ok(Location::Composite),
+        _ => Err(Fault::new(Kind::Corrupt, "decode row").context("kind of content")),
+    }
+}
+
+/// Joins the rows of one content that differ only in the copy.
+pub(super) fn merge_copies(into: &mut Location, from: Location) {
+    if let (Location::Stored { copies, .. }, Location::Stored { copies: more, .. }) = (into, from) {
+        copies.extend(more);
+    }
+}
+
+fn name(row: &Row<'_>, column: usize) -> Result<String, Fault> {
+    String::from_utf8(row.bytes(column)?.to_vec())
+        .map_err(|error| Fault::new(Kind::Corrupt, "decode row").source(error))
+}
+
+/// The content of these bytes in `space`, if it is known. A plain read: the row may be collected later, and
+/// [`lock`] decides at commit.
+pub async fn find(
+    session: &mut Session,
+    space: SpaceId,
+    sha256: &Sha256Digest,
+    length: u64,
+) -> Result<Option<Known>, Fault> {
+    session
+        .query_one(
+            "SELECT id, md5, crc32, crc32c, crc64nvme, sha1,
+                    EXISTS (SELECT 1 FROM released r WHERE r.content_id = contents.id)
+             FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3",
+            params![space.0, &sha256.0, length as i64],
+            |row| {
+                Ok(Known {
+                    id: ContentId(row.int(0)?),
+                    digests: Digests {
+                        length,
+                        sha256: *sha256,
+                        md5: row.array(1)?,
+                        crc32: row.int(2)? as u32,
+                        crc32c: row.int(3)? as u32,
+                        crc64nvme: row.int(4)? as u64,
+                        sha1: row.opt_array(5)?,
+                    },
+                    release_pending: row.int(6)? != 0,
+                })
+            },
+        )
+        .await
+}
+
+/// The digests a content was stored with; `None` when it is gone or has no digest (a composite).
+pub async fn digests(session: &mut Session, id: ContentId) -> Result<Option<Digests>, Fault> {
+    let found = session
+        .query_one(
+            "SELECT sha256, length, md5, crc32, crc32c, crc64nvme, sha1 FROM contents
+             WHERE id = $1 AND md5 IS NOT NULL AND sha256 IS NOT NULL",
+            params![id.0],
+            |row| {
+                Ok(Digests {
+                    sha256: Sha256Digest(row.array(0)?),
+                    length: row.size(1)?,
+                    md5: row.array(2)?,
+                    crc32: row.int(3)? as u32,
+                    crc32c: row.int(4)? as u32,
+                    crc64nvme: row.int(5)? as u64,
+                    sha1: row.opt_array(6)?,
+                })
+            },
+        )
+        .await?;
+    Ok(found)
+}
+
+/// Whether `sender` has possession of a content: some reference to it carries the sender's mark.
+pub async fn possessed_by(
+    session: &mut Session,
+    content: ContentId,
+    sender: SenderId,
+) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND sender = $2)
+                 OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND sender = $2)
+                 OR EXISTS (SELECT 1 FROM upload_parts WHERE content_id = $1 AND sender = $2)
+                 OR EXISTS (SELECT 1 FROM extents WHERE child_id = $1 AND sender = $2)",
+            params![content.0, sender.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found == Some(1))
+}
+
+/// Locks a content against the collector for the rest of the transaction; `false` when it is gone.
+pub async fn lock(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT id FROM contents WHERE id = $1",
+            params![id.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+/// What a new content's row is made of.
+pub struct NewContent<'a> {
+    /// Its id, unless an equal content is known.
+    pub id: ContentId,
+    /// Where it may be shared.
+    pub space: SpaceId,
+    /// What it is known by.
+    pub digests: &'a Digests,
+    /// Whether other uploads may find it by digest.
+    pub shared: bool,
+    /// When.
+    pub now: Millis,
+}
+
+/// Inserts an inline content unless an equal one is known; returns the id of the one that stands.
+pub async fn insert_inline(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    bytes: &[u8],
+) -> Result<ContentId, Fault> {
+    insert(session, new, "inline", None, Some(bytes)).await
+}
+
+/// Inserts a blob, its copies and a content that fills it, unless an equal content is known; returns the id
+/// of the one that stands. When that is not `new.id`, the blob's rows are gone again and its bytes are the
+/// caller's to drop after the commit.
+pub async fn insert_stored(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    blob: &NewBlob,
+) -> Result<ContentId, Fault> {
+    session
+        .execute(
+            "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, 1)",
+            params![blob.id.0, blob.size as i64, new.now],
+        )
+        .await?;
+    for copy in &blob.copies {
+        session
+            .execute(
+                "INSERT INTO copies (blob_id, backend_id, name, state) VALUES ($1, $2, $3, 'live')",
+                params![blob.id.0, copy.backend, copy.name.as_bytes()],
+            )
+            .await?;
+    }
+    let id = insert(session, new, "stored", Some(blob), None).await?;
+    if id != new.id {
+        session
+            .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.id.0])
+            .await?;
+        session
+            .execute("DELETE FROM blobs WHERE id = $1", params![blob.id.0])
+            .await?;
+    }
+    Ok(id)
+}
+
+async fn insert(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    kind: &'static str,
+    blob: Option<&NewBlob>,
+    bytes: Option<&[u8]>,
+) -> Result<ContentId, Fault> {
+    let digests = new.digests;
+    let sha256 = new.shared.then_some(&digests.sha256.0[..]);
+    session
+        .execute(
+            "INSERT INTO contents (id, space_id, sha256, length, kind, depth, md5, crc32, crc32c, crc64nvme,
+                                   sha1, created, blob_id, blob_offset, stored_length, bytes)
+             VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+             ON CONFLICT (space_id, sha256, length) DO NOTHING",
+            params![
+                new.id.0,
+                new.space.0,
+                sha256,
+                digests.length as i64,
+                kind,
+                &digests.md5,
+                i64::from(digests.crc32),
+                i64::from(digests.crc32c),
+                digests.crc64nvme as i64,
+                digests.sha1.as_ref(),
+                new.now,
+                blob.map(|blob| blob.id.0),
+                blob.map(|_| 0),
+                blob.map(|blob| blob.size as i64),
+                bytes,
+            ],
+        )
+        .await?;
+    if sha256.is_none() {
+        return Ok(new.id);
+    }
+    // The id tells who won, never the number of rows affected.
+    let id = session
+        .query_one(
+            "SELECT id FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3",
+            params![new.space.0, sha256, digests.length as i64],
+            |row| row.int(0),
+        )
+        .await?;
+    id.map(ContentId)
+        .ok_or_else(|| Fault::new(Kind::Busy, "insert content").context("collected in between"))
+}
+
+/// Inserts a composite content whose extents lie one after the other. It has no digest: it is never found,
+/// only referred to.
+pub async fn insert_composite(
+    session: &mut Session,
+    id: ContentId,
+    space: SpaceId,
+    extents: &[(Extent, Option<SenderId>)],
+    now: Millis,
+) -> Result<(), Fault> {
+    let length: u64 = extents.iter().map(|(extent, _)| extent.length).sum();
+    session
+        .execute(
+            "INSERT INTO contents (id, space_id, length, kind, depth, created)
+             VALUES ($1, $2, $3, 'composite', 1, $4)",
+            params![id.0, space.0, length as i64, now],
+        )
+        .await?;
+    for (ordinal, (extent, sender)) in extents.iter().enumerate() {
+        session
+            .execute(
+                "INSERT INTO extents (content_id, ordinal, start, length, child_id, child_offset, sender)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                params![
+                    id.0,
+                    ordinal as i64,
+                    extent.start as i64,
+                    extent.length as i64,
+                    extent.child.0,
+                    extent.child_offset as i64,
+                    sender.map(|sender| sender.0),
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Where a content's bytes lie, and how many they are; `None` when it is gone.
+pub async fn find_location(
+    session: &mut Session,
+    id: ContentId,
+) -> Result<Option<(Location, u64)>, Fault> {
+    let rows = session
+        .query(
+            "SELECT c.kind, c.blob_offset, p.backend_id, p.name, c.length, c.bytes
+             FROM contents c LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
+             WHERE c.id = $1",
+            params![id.0],
+            |row| Ok((location(row, 0, Some(5))?, row.size(4)?)),
+        )
+        .await?;
+    Ok(rows.into_iter().reduce(|mut first, next| {
+        merge_copies(&mut first.0, next.0);
+        first
+    }))
+}
+
+/// The extents of a composite that overlap `start..end`, in order.
+pub async fn extents(
+    session: &mut Session,
+    id: ContentId,
+    start: u64,
+    end: u64,
+) -> Result<Vec<Extent>, Fault> {
+    session
+        .query(
+            "SELECT start, length, child_id, child_offset FROM extents
+             WHERE content_id = $1 AND start < $2 AND start + length > $3 ORDER BY ordinal",
+            params![id.0, end as i64, start as i64],
+            |row| {
+                Ok(Extent {
+                    start: row.size(0)?,
+                    length: row.size(1)?,
+                    child: ContentId(row.int(2)?),
+                    child_offset: row.size(3)?,
+                })
+            },
+        )
+        .await
+}
+
+/// What the contents of an install add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Contents that hold bytes of their own.
+    pub contents: u64,
+    /// Bytes of those that lie in rows.
+    pub inline_bytes: u64,
+    /// Bytes of blobs that are live.
+    pub blob_bytes: u64,
+    /// Bytes of blobs that wait for their deletion.
+    pub deleting_bytes: u64,
+}
+
+/// Adds up all contents and blobs. A scan.
+pub async fn totals(session: &mut Session) -> Result<Totals, Fault> {
+    let (contents, inline_bytes) = session
+        .query_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(CASE kind WHEN 'inline' THEN length ELSE 0 END), 0) AS INTEGER)
+             FROM contents WHERE kind <> 'composite'",
+            &[],
+            |row| Ok((row.size(0)?, row.size(1)?)),
+        )
+        .await?
+        .unwrap_or_default();
+    let (blob_bytes, deleting_bytes) = session
+        .query_one(
+            "SELECT CAST(COALESCE(SUM(CASE state WHEN 'live' THEN size ELSE 0 END), 0) AS INTEGER),
+                    CAST(COALESCE(SUM(CASE state WHEN 'deleting' THEN size ELSE 0 END), 0) AS INTEGER)
+             FROM blobs",
+            &[],
+            |row| Ok((row.size(0)?, row.size(1)?)),
+        )
+        .await?
+        .unwrap_or_default();
+    Ok(Totals {
+        contents,
+        inline_bytes,
+        blob_bytes,
+        deleting_bytes,
+    })
+}

@@ -1,0 +1,126 @@
+//! The namespace's rows in SQL: one code base over the databases osproxy runs on.
+//!
+//! [`MetaStore`] runs two things: a *transaction*, which is atomic, durable when it returns, and run again
+//! as a whole when it lost a race; and a *read*, which sees what is committed. Both are functions over a
+//! [`Session`]. The row modules beside this file hold the SQL, one function a statement or two; which of
+//! them form one step is decided by the domain, above.
+//!
+//! On SQLite one thread owns the writing connection. Transactions that wait for it are committed together,
+//! each in a savepoint of its own, so that they share one fsync (see [`sqlite`]); reads use a small pool of
+//! connections and run where they are called, because a point query takes a few microseconds and never
+//! waits for the writer.
+//!
+//! Lock order, for the databases that lock rows: own node, bucket, upload, keys in byte order, contents by
+//! id, blobs by id.
+
+pub mod buckets;
+mod codec;
+pub mod contents;
+pub mod identities;
+pub mod nodes;
+pub mod objects;
+pub mod releases;
+mod session;
+mod sqlite;
+pub mod uploads;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::model::fault::Fault;
+use crate::telemetry::Metrics;
+
+pub use session::{Param, Row, Session};
+
+/// Whether what was answered survives a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Every commit reaches stable storage before it is answered.
+    Durable,
+    /// A power cut may lose the last commits; what is left is consistent.
+    Relaxed,
+}
+
+/// How long a transaction or read may wait for its turn before it is refused as busy.
+const QUEUE_WAIT: Duration = Duration::from_secs(10);
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct MetaStore {
+    engine: Arc<sqlite::Engine>,
+    metrics: Arc<Metrics>,
+    /// How metrics name this store.
+    store: Arc<str>,
+}
+
+impl MetaStore {
+    /// Opens the SQLite database at `path`, creates it where it is missing, and brings its schema up to
+    /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
+    pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
+        Ok(Self {
+            engine: Arc::new(sqlite::Engine::open(path, durability)?),
+            metrics,
+            store: Arc::from("meta"),
+        })
+    }
+
+    /// Runs `work` as one transaction. When this returns `Ok`, everything it wrote is durable; when it
+    /// returns an error, nothing is, except that [`Unknown`](crate::model::fault::Kind::Unknown) means what
+    /// it says. `work` may run several times and must have no other effect than through its session.
+    ///
+    /// Not cancelled when the caller goes away: the transaction then finishes by itself.
+    pub async fn transact<T, E, F>(&self, operation: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+    {
+        let began = std::time::Instant::now();
+        let outcome = self.engine.transact(work).await;
+        self.metrics
+            .store_done(&self.store, operation, began.elapsed());
+        outcome
+    }
+
+    /// Runs `work` on a session that only reads, in place. For point queries: it may hold up the calling
+    /// thread for as long as the database takes.
+    pub async fn read<T, E, F>(&self, operation: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send,
+        E: From<Fault>,
+    {
+        let began = std::time::Instant::now();
+        let outcome = self.engine.read(work);
+        self.metrics
+            .store_done(&self.store, operation, began.elapsed());
+        outcome
+    }
+
+    /// Runs `work` like [`MetaStore::read`] but away from the threads that serve requests. For scans.
+    pub async fn scan<T, E, F>(&self, operation: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+    {
+        let began = std::time::Instant::now();
+        let engine = Arc::clone(&self.engine);
+        let outcome = match tokio::task::spawn_blocking(move || engine.read(work)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(sqlite::stopped().source(error).into()),
+        };
+        self.metrics
+            .store_done(&self.store, operation, began.elapsed());
+        outcome
+    }
+
+    /// Lets the transactions already accepted finish, then closes the database. Later calls fail.
+    pub async fn close(&self) {
+        let engine = Arc::clone(&self.engine);
+        // The join waits for the writer's thread; a panic there has been logged by the panic hook.
+        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+    }
+}

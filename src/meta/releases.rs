@@ -1,0 +1,193 @@
+//! Rows of releases, and the statements by which the collector decides.
+
+use super::contents::CopyRow;
+use super::session::{Session, params};
+use crate::model::clock::Millis;
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BlobId, ContentId};
+
+/// Notes that a reference to `content` was given up. Locks no content: only the collector decides.
+pub async fn release(
+    session: &mut Session,
+    id: i64,
+    content: ContentId,
+    now: Millis,
+) -> Result<(), Fault> {
+    session
+        .execute(
+            "INSERT INTO released (id, content_id, at) VALUES ($1, $2, $3)",
+            params![id, content.0, now],
+        )
+        .await
+}
+
+/// Contents with a release older than `before`, at most `limit`, oldest first.
+pub async fn due(
+    session: &mut Session,
+    before: Millis,
+    limit: usize,
+) -> Result<Vec<ContentId>, Fault> {
+    session
+        .query(
+            "SELECT content_id, MIN(at) FROM
+                 (SELECT content_id, at FROM released WHERE at < $1 ORDER BY at LIMIT $2) oldest
+             GROUP BY content_id ORDER BY 2",
+            params![before, limit as i64],
+            |row| Ok(ContentId(row.int(0)?)),
+        )
+        .await
+}
+
+/// The releases of a content, as id and time.
+pub async fn of(session: &mut Session, content: ContentId) -> Result<Vec<(i64, Millis)>, Fault> {
+    session
+        .query(
+            "SELECT id, at FROM released WHERE content_id = $1 LIMIT 10000",
+            params![content.0],
+            |row| Ok((row.int(0)?, row.int(1)?)),
+        )
+        .await
+}
+
+/// Deletes one release by its id: by content it would swallow one that commits in between.
+pub async fn forget(session: &mut Session, id: i64) -> Result<(), Fault> {
+    session
+        .execute("DELETE FROM released WHERE id = $1", params![id])
+        .await
+}
+
+/// Whether any reference to a content is left. Must be a statement after the one that locked the row.
+pub async fn is_referenced(session: &mut Session, content: ContentId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1)
+                 OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1)
+                 OR EXISTS (SELECT 1 FROM upload_parts WHERE content_id = $1)
+                 OR EXISTS (SELECT 1 FROM extents WHERE child_id = $1)",
+            params![content.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found == Some(1))
+}
+
+/// Takes away a content's extents and returns the contents they referred to, each once.
+pub async fn take_extents(
+    session: &mut Session,
+    content: ContentId,
+) -> Result<Vec<ContentId>, Fault> {
+    let children = session
+        .query(
+            "SELECT DISTINCT child_id FROM extents WHERE content_id = $1",
+            params![content.0],
+            |row| Ok(ContentId(row.int(0)?)),
+        )
+        .await?;
+    session
+        .execute(
+            "DELETE FROM extents WHERE content_id = $1",
+            params![content.0],
+        )
+        .await?;
+    Ok(children)
+}
+
+/// Deletes a content's row and returns the blob it lay in. Its foreign keys refuse while anything still
+/// refers to it.
+pub async fn delete_content(
+    session: &mut Session,
+    content: ContentId,
+) -> Result<Option<BlobId>, Fault> {
+    let blob = session
+        .query_one(
+            "SELECT blob_id FROM contents WHERE id = $1",
+            params![content.0],
+            |row| row.opt_int(0),
+        )
+        .await?;
+    session
+        .execute("DELETE FROM contents WHERE id = $1", params![content.0])
+        .await?;
+    Ok(blob.flatten().map(BlobId))
+}
+
+/// Marks a blob and its copies `deleting` when no content lies in it any more.
+pub async fn condemn_blob(session: &mut Session, blob: BlobId, now: Millis) -> Result<(), Fault> {
+    let used = session
+        .query_one(
+            "SELECT 1 FROM contents WHERE blob_id = $1 LIMIT 1",
+            params![blob.0],
+            |row| row.int(0),
+        )
+        .await?;
+    if used.is_some() {
+        return Ok(());
+    }
+    session
+        .execute(
+            "UPDATE blobs SET state = 'deleting', since = $1 WHERE id = $2",
+            params![now, blob.0],
+        )
+        .await?;
+    session
+        .execute(
+            "UPDATE copies SET state = 'deleting' WHERE blob_id = $1",
+            params![blob.0],
+        )
+        .await
+}
+
+/// Condemned blobs that were marked before `before`, at most `limit`; `true`: their bytes are ours to delete.
+pub async fn condemned(
+    session: &mut Session,
+    before: Millis,
+    limit: usize,
+) -> Result<Vec<(BlobId, bool)>, Fault> {
+    session
+        .query(
+            "SELECT id, owned FROM blobs WHERE state = 'deleting' AND since < $1 ORDER BY since LIMIT $2",
+            params![before, limit as i64],
+            |row| Ok((BlobId(row.int(0)?), row.int(1)? != 0)),
+        )
+        .await
+}
+
+/// All copies of a blob, whatever their state.
+pub async fn copies(session: &mut Session, blob: BlobId) -> Result<Vec<CopyRow>, Fault> {
+    session
+        .query(
+            "SELECT backend_id, name FROM copies WHERE blob_id = $1",
+            params![blob.0],
+            |row| {
+                Ok(CopyRow {
+                    backend: row.int(0)?,
+                    name: String::from_utf8(row.bytes(1)?.to_vec()).map_err(|error| {
+                        Fault::new(Kind::Corrupt, "decode row").source(error)
+                    })?,
+                })
+            },
+        )
+        .await
+}
+
+/// Forgets a blob whose bytes are gone.
+pub async fn forget_blob(session: &mut Session, blob: BlobId) -> Result<(), Fault> {
+    session
+        .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.0])
+        .await?;
+    session
+        .execute("DELETE FROM blobs WHERE id = $1", params![blob.0])
+        .await
+}
+
+/// Whether any row names this blob at this backend.
+pub async fn is_named(session: &mut Session, backend: i64, blob: BlobId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM copies WHERE blob_id = $1 AND backend_id = $2",
+            params![blob.0, backend],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}

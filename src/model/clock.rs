@@ -1,0 +1,42 @@
+//! The time source: the system's clock, or one moved by hand in tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type Millis = i64;
+
+/// Where the time comes from. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The system's clock.
+    #[default]
+    System,
+    /// A clock that stands still until it is moved.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that shows `now` until it is moved with [`Clock::advance`].
+    pub fn manual(now: Millis) -> Self {
+        Self::Manual(Arc::new(AtomicI64::new(now)))
+    }
+
+    /// The time now. It may step backwards; nothing may rely on it for order.
+    pub fn now(&self) -> Millis {
+        match self {
+            Self::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |elapsed| elapsed.as_millis() as Millis),
+            Self::Manual(now) => now.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves a manual clock by `by` milliseconds; the system's clock is left alone.
+    pub fn advance(&self, by: Millis) {
+        if let Self::Manual(now) = self {
+            now.fetch_add(by, Ordering::SeqCst);
+        }
+    }
+}

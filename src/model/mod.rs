@@ -1,0 +1,16 @@
+//! The vocabulary of osproxy: nouns and pure rules, with no I/O and no knowledge of any protocol or store.
+//!
+//! A [`bucket`] belongs to a tenant and maps keys to versions. A version ([`object`]) is one immutable
+//! state of a key and refers to one content. A [`content`] is one immutable byte sequence, known inside a
+//! space by SHA-256 and length; its bytes lie in its SQL row, in a blob at a backend, or in other contents
+//! as extents. [`digest`] computes what a body is known by, [`ids`] numbers everything, [`names`] holds
+//! what a client may call things, [`fault`] says what went wrong in a store.
+
+pub mod bucket;
+pub mod clock;
+pub mod content;
+pub mod digest;
+pub mod fault;
+pub mod ids;
+pub mod names;
+pub mod object;

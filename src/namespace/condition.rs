@@ -1,0 +1,64 @@
+//! What the domain answers when it does not do what it was asked.
+
+use crate::model::fault::Fault;
+
+/// Why a request was not carried out. Nothing was changed, unless it is a [`Fault`] of kind
+/// [`Unknown`](crate::model::fault::Kind::Unknown).
+#[derive(Debug)]
+pub enum Condition {
+    /// No bucket of this name, or it was deleted meanwhile.
+    NoSuchBucket,
+    /// The name is taken by another tenant.
+    BucketTaken,
+    /// The name is taken by the caller itself.
+    BucketOwned,
+    /// The bucket still holds keys, or uploads are open in it.
+    BucketNotEmpty,
+    /// The tenant has as many buckets as it may.
+    TooManyBuckets,
+    /// The key has no current version.
+    NoSuchKey,
+    /// No open upload of this id under this key.
+    NoSuchUpload,
+    /// A condition of the request fails.
+    PreconditionFailed,
+    /// A digest or checksum the client sent is not that of the bytes.
+    BadDigest,
+    /// A part in the list is not there, or has another ETag or checksum.
+    InvalidPart {
+        /// Its number in the request.
+        number: u32,
+    },
+    /// The list of parts does not rise.
+    InvalidPartOrder,
+    /// A part other than the last is smaller than S3 allows.
+    PartTooSmall {
+        /// Its number.
+        number: u32,
+        /// Its bytes.
+        size: u64,
+    },
+    /// The list of parts is empty.
+    NoParts,
+    /// The version has no part of this number.
+    NoSuchPart,
+    /// The parts lack the checksum that the upload announced.
+    ChecksumMissing {
+        /// The part.
+        number: u32,
+    },
+    /// The object would be larger than S3 allows.
+    TooLarge,
+    /// A copy of an object onto itself that changes nothing.
+    CopyOntoItself,
+    /// The bytes were known when they came and are gone now: they must be sent again.
+    ContentGone,
+    /// A store failed.
+    Fault(Fault),
+}
+
+impl From<Fault> for Condition {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}

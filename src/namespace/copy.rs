@@ -1,0 +1,219 @@
+//! Copies: by reference inside a space, by bytes between spaces or for a checksum that is not stored.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::stream::unfold;
+
+use super::objects::VersionWriter;
+use super::{BodyHint, Condition, Namespace, Object, PutRequest, Written};
+use crate::content::{ReceiveError, Received};
+use crate::meta::{contents, objects};
+use crate::model::bucket::Bucket;
+use crate::model::digest::{ChecksumAlgorithm, Digests, ObjectChecksum};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{ContentId, Uid};
+use crate::model::names::ObjectKey;
+use crate::model::object::{Headers, Tags, Version, WriteConditions};
+
+/// How often a copy by reference is tried when its source changes meanwhile.
+const TRIES: usize = 3;
+
+/// What is copied: an object that was found, whose conditions hold.
+#[derive(Debug, Clone)]
+pub struct CopySource {
+    /// Where it was found.
+    pub bucket: Arc<Bucket>,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// The version.
+    pub object: Object,
+}
+
+/// A version to be written from another one's bytes.
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    /// Where.
+    pub bucket: Arc<Bucket>,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// New headers; `None` keeps the source's.
+    pub headers: Option<Headers>,
+    /// New tags; `None` keeps the source's.
+    pub tags: Option<Tags>,
+    /// The checksum wanted; `None` keeps the source's.
+    pub checksum: Option<ChecksumAlgorithm>,
+    /// Decided under the key's lock.
+    pub conditions: WriteConditions,
+}
+
+impl Namespace {
+    /// Copies an object. The copy carries no possession: nobody sent its bytes.
+    pub async fn copy(
+        &self,
+        source: &CopySource,
+        request: CopyRequest,
+    ) -> Result<Written, Condition> {
+        let mut object = source.object.clone();
+        for _ in 0..TRIES {
+            let version = &object.version;
+            let checksum = self.checksum_for_copy(version, request.checksum).await?;
+            let by_reference = source.bucket.space == request.bucket.space;
+            let Some(checksum) = checksum.filter(|_| by_reference) else {
+                return self.copy_bytes(source, &object, request).await;
+            };
+            match self.copy_reference(version, &request, checksum).await {
+                // The source was overwritten and collected since it was read.
+                Err(Condition::ContentGone) => {
+                    object = self.get(&source.bucket, &source.key).await?;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Condition::ContentGone)
+    }
+
+    /// The checksum a copy by reference is stored with; `None` when the bytes must be read for it.
+    async fn checksum_for_copy(
+        &self,
+        version: &Version,
+        wanted: Option<ChecksumAlgorithm>,
+    ) -> Result<Option<ObjectChecksum>, Condition> {
+        let stored = version.checksum.clone();
+        match (wanted, stored) {
+            (None, Some(stored)) => Ok(Some(stored)),
+            (Some(wanted), Some(stored)) if stored.checksum.algorithm == wanted => Ok(Some(stored)),
+            (wanted, _) => {
+                let algorithm = wanted.unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+                let digests = self.digests(version.content).await?;
+                Ok(digests
+                    .and_then(|digests| digests.checksum(algorithm))
+                    .map(ObjectChecksum::full))
+            }
+        }
+    }
+
+    pub(super) async fn digests(&self, content: ContentId) -> Result<Option<Digests>, Fault> {
+        self.meta
+            .read("find digests", move |session| {
+                Box::pin(contents::digests(session, content))
+            })
+            .await
+    }
+
+    async fn copy_reference(
+        &self,
+        source: &Version,
+        request: &CopyRequest,
+        checksum: ObjectChecksum,
+    ) -> Result<Written, Condition> {
+        let version = Version {
+            uid: Uid(self.uids.next()?),
+            content: source.content,
+            size: source.size,
+            etag: source.etag,
+            modified: self.clock.now(),
+            headers: request
+                .headers
+                .clone()
+                .unwrap_or_else(|| source.headers.clone()),
+            tags: request.tags.clone().unwrap_or_else(|| source.tags.clone()),
+            checksum: Some(checksum),
+        };
+        let written = Written {
+            uid: version.uid,
+            etag: version.etag,
+            size: version.size,
+            modified: version.modified,
+            checksum: version.checksum.clone(),
+        };
+        let writer = self.writer(
+            &request.bucket,
+            &request.key,
+            request.conditions.clone(),
+            None,
+        );
+        let from = source.uid;
+        self.meta
+            .transact("copy", move |session| {
+                let (writer, version): (Arc<VersionWriter>, _) =
+                    (Arc::clone(&writer), version.clone());
+                Box::pin(async move {
+                    if !contents::lock(session, version.content).await? {
+                        return Err(Condition::ContentGone);
+                    }
+                    // Before the write: a copy onto itself replaces the source and its parts.
+                    if version.etag.parts.is_some() {
+                        objects::copy_parts(session, from, version.uid).await?;
+                    }
+                    writer.write(session, &version).await
+                })
+            })
+            .await?;
+        Ok(written)
+    }
+
+    async fn copy_bytes(
+        &self,
+        source: &CopySource,
+        object: &Object,
+        request: CopyRequest,
+    ) -> Result<Written, Condition> {
+        let size = object.version.size;
+        let received = self
+            .read_again(&source.bucket, object, 0..size, &request.bucket, request.checksum)
+            .await?;
+        let checksum = request
+            .checksum
+            .and_then(|algorithm| received.digests.checksum(algorithm))
+            .map(ObjectChecksum::full);
+        let version = &object.version;
+        let put = PutRequest {
+            bucket: request.bucket,
+            key: request.key,
+            headers: request.headers.unwrap_or_else(|| version.headers.clone()),
+            tags: request.tags.unwrap_or_else(|| version.tags.clone()),
+            checksum,
+            conditions: request.conditions,
+            sender: None,
+        };
+        self.put(put, received).await
+    }
+
+    /// Reads a range of an object as a new body for `target`.
+    pub(super) async fn read_again(
+        &self,
+        source: &Bucket,
+        object: &Object,
+        range: Range<u64>,
+        target: &Bucket,
+        checksum: Option<ChecksumAlgorithm>,
+    ) -> Result<Received, Condition> {
+        let length = range.end - range.start;
+        let reader = self.open(object, range);
+        let body = unfold(reader, |mut reader| async {
+            let next = reader.next().await?;
+            Some((next.map_err(Into::into), reader))
+        });
+        let mut body = std::pin::pin!(body);
+        let hint = BodyHint {
+            length: Some(length),
+            limit: u64::MAX,
+            verified_sha256: None,
+            sha1: checksum == Some(ChecksumAlgorithm::Sha1),
+        };
+        self.receive(target, hint, body.as_mut())
+            .await
+            .map_err(|error| match error {
+                ReceiveError::Fault(fault) => Condition::Fault(fault),
+                ReceiveError::Body(error) => Condition::Fault(match error.downcast::<Fault>() {
+                    Ok(fault) => *fault,
+                    Err(error) => Fault::new(Kind::Internal, "copy bytes").source(error),
+                }),
+                ReceiveError::TooLarge | ReceiveError::WrongLength => Condition::Fault(
+                    Fault::new(Kind::Corrupt, "copy bytes")
+                        .context(format_args!("bucket {}", source.name)),
+                ),
+            })
+    }
+}

@@ -1,0 +1,256 @@
+//! Buckets, keys, versions and uploads: what the facades see.
+//!
+//! [`Namespace`] guarantees that every change of a key is one atomic step at the end, after the body: one
+//! transaction decides the conditions under the key's lock, writes the version and its reference, releases
+//! what it replaced, and counts. Reads see what is committed. It knows no protocol and asks nobody for
+//! permission: the facade has asked already.
+
+mod buckets;
+mod condition;
+mod copy;
+pub mod listing;
+mod multipart;
+mod objects;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+
+use crate::content::{ContentStore, Incoming, Linked, ReceiveError, Received};
+use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
+use crate::model::bucket::{Bucket, Dedup};
+use crate::model::clock::{Clock, Millis};
+use crate::model::digest::{Checksum, Sha256Digest};
+use crate::model::fault::Fault;
+use crate::model::ids::{BucketId, ContentId, SenderId, UidGenerator};
+use crate::model::names::BucketName;
+
+pub use crate::content::{Body, Reader};
+pub use buckets::BucketPage;
+pub use condition::Condition;
+pub use copy::{CopyRequest, CopySource};
+pub use multipart::{
+    Completed, CompleteRequest, ListedPart, NamedPart, NewUpload, PartPage, PartWritten, UploadId,
+    UploadPage, UploadQuery,
+};
+pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
+
+/// Largest single put and largest part, in bytes ("Amazon S3 multipart upload limits").
+pub const PUT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
+/// How old a bucket's settings may be for reads.
+const BUCKET_TTL: Duration = Duration::from_secs(1);
+/// Buckets remembered for that long.
+const BUCKETS_REMEMBERED: u64 = 10_000;
+
+/// Limits of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most buckets of one tenant.
+    pub buckets_max: u64,
+    /// Open uploads older than this many days are aborted.
+    pub stale_upload_days: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            buckets_max: 10_000,
+            stale_upload_days: 7,
+        }
+    }
+}
+
+/// What a namespace is made of.
+pub struct Parts {
+    /// The rows.
+    pub meta: MetaStore,
+    /// The bytes.
+    pub content: Arc<ContentStore>,
+    /// Numbers for everything.
+    pub uids: Arc<UidGenerator>,
+    /// The worker whose share of the usage counters this process writes.
+    pub worker: u16,
+    /// Where new spaces put their blobs.
+    pub default_placement: i64,
+    /// The time.
+    pub clock: Clock,
+    /// Limits.
+    pub config: Config,
+}
+
+/// The handle facades use. Shared by all requests.
+pub struct Namespace {
+    meta: MetaStore,
+    content: Arc<ContentStore>,
+    uids: Arc<UidGenerator>,
+    worker: u16,
+    default_placement: i64,
+    clock: Clock,
+    config: Config,
+    buckets: Cache<BucketName, Arc<Bucket>>,
+}
+
+/// What a client says of a body before it sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyHint {
+    /// The declared length.
+    pub length: Option<u64>,
+    /// Most bytes taken.
+    pub limit: u64,
+    /// The SHA-256 that the protocol verifies while the body streams.
+    pub verified_sha256: Option<Sha256Digest>,
+    /// Whether a SHA-1 will be compared or stored.
+    pub sha1: bool,
+}
+
+impl Namespace {
+    /// A namespace over stores that are open.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            meta: parts.meta,
+            content: parts.content,
+            uids: parts.uids,
+            worker: parts.worker,
+            default_placement: parts.default_placement,
+            clock: parts.clock,
+            config: parts.config,
+            buckets: Cache::builder()
+                .max_capacity(BUCKETS_REMEMBERED)
+                .time_to_live(BUCKET_TTL)
+                .build(),
+        }
+    }
+
+    /// Reads a body to its end and makes its bytes safe; the result is put under a key or into a part.
+    pub async fn receive(
+        &self,
+        bucket: &Bucket,
+        hint: BodyHint,
+        body: Body<'_>,
+    ) -> Result<Received, ReceiveError> {
+        let incoming = Incoming {
+            space: bucket.space,
+            shared: bucket.dedup == Dedup::Object,
+            length: hint.length,
+            limit: hint.limit,
+            verified_sha256: hint.verified_sha256,
+            sha1: hint.sha1,
+        };
+        self.content.receive(incoming, body).await
+    }
+
+    /// The content that an upload of these bytes would make, when `sender` has possession of it, so that
+    /// the upload can be answered without its body. `checksums` are compared with what is stored: one that
+    /// differs is [`Condition::BadDigest`], one that is not stored means that the body must be read.
+    pub async fn possessed(
+        &self,
+        bucket: &Bucket,
+        sha256: Sha256Digest,
+        length: u64,
+        sender: SenderId,
+        md5: Option<[u8; 16]>,
+        checksums: &[Checksum],
+    ) -> Result<Option<Received>, Condition> {
+        if bucket.dedup != Dedup::Object {
+            return Ok(None);
+        }
+        let found = self
+            .content
+            .possessed(bucket.space, sha256, length, sender)
+            .await?;
+        let Some(known) = found.filter(|known| !known.release_pending) else {
+            return Ok(None);
+        };
+        if md5.is_some_and(|md5| md5 != known.digests.md5) {
+            return Err(Condition::BadDigest);
+        }
+        for wanted in checksums {
+            match known.digests.checksum(wanted.algorithm) {
+                None => return Ok(None),
+                Some(stored) if stored != *wanted => return Err(Condition::BadDigest),
+                Some(_) => {}
+            }
+        }
+        Ok(Some(self.content.known(bucket.space, known)?))
+    }
+
+    /// The time, as versions are stamped with.
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// Runs a transaction that links `received`, and settles its bytes by how it ended. `work` gets the
+    /// content to refer to and the session, and returns what the caller wants.
+    async fn commit<T, F>(
+        &self,
+        operation: &'static str,
+        received: Received,
+        work: F,
+    ) -> Result<T, Condition>
+    where
+        T: Send + 'static,
+        F: for<'s> Fn(
+                &'s mut Session,
+                ContentId,
+                &'s Received,
+            ) -> futures::future::BoxFuture<'s, Result<T, Condition>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let received = Arc::new(received);
+        received.begin_commit();
+        let (inside, work, now) = (Arc::clone(&received), Arc::new(work), self.clock.now());
+        let outcome = self
+            .meta
+            .transact(operation, move |session| {
+                let (received, work) = (Arc::clone(&inside), Arc::clone(&work));
+                Box::pin(async move {
+                    match ContentStore::link(session, &received, now).await? {
+                        Linked::To(content) => {
+                            let value = work(session, content, &received).await?;
+                            Ok::<_, Condition>((value, content))
+                        }
+                        Linked::Gone => Err(Condition::ContentGone),
+                    }
+                })
+            })
+            .await;
+        match outcome {
+            Ok((value, content)) => {
+                self.content.settle(&received, Ok(content));
+                Ok(value)
+            }
+            Err(condition) => {
+                let kind = match &condition {
+                    Condition::Fault(fault) => Some(fault.kind()),
+                    _ => None,
+                };
+                self.content.settle(&received, Err(kind));
+                Err(condition)
+            }
+        }
+    }
+}
+
+/// Excludes the deletion of a bucket for the rest of the transaction.
+async fn lock_bucket(session: &mut Session, bucket: BucketId) -> Result<(), Condition> {
+    match bucket_rows::lock(session, bucket).await? {
+        Some(_) => Ok(()),
+        None => Err(Condition::NoSuchBucket),
+    }
+}
+
+/// Gives up one reference.
+async fn release(
+    session: &mut Session,
+    uids: &UidGenerator,
+    content: ContentId,
+    now: Millis,
+) -> Result<(), Fault> {
+    releases::release(session, uids.next()?, content, now).await
+}

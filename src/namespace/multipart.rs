@@ -1,0 +1,779 @@
+//! Multipart uploads: parts are contents of their own; complete joins them by metadata only.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::listing::prefix_end;
+use super::objects::corrupt;
+use super::{Condition, CopySource, Namespace, Written, lock_bucket, release};
+use crate::content::Received;
+use crate::meta::contents as content_rows;
+use crate::meta::objects as object_rows;
+use crate::meta::objects::VersionPart;
+use crate::meta::uploads::{self, PartRow, State, UploadRow};
+use crate::meta::Session;
+use crate::model::bucket::Bucket;
+use crate::model::clock::Millis;
+use crate::model::content::Extent;
+use crate::model::digest::{
+    Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum, join_checksums,
+};
+use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
+use crate::model::names::ObjectKey;
+use crate::model::object::{Headers, Tags, Version, WriteConditions};
+
+/// Highest part number ("Amazon S3 multipart upload limits").
+pub const PART_NUMBER_MAX: u32 = 10_000;
+/// Smallest part but the last.
+const PART_MIN_BYTES: u64 = 5 * 1024 * 1024;
+/// Largest object.
+const OBJECT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+
+/// The id of an upload as clients see it: 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadId(pub Uid);
+
+impl UploadId {
+    /// Parses a client's text; anything else than an id of ours names no upload.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 16 {
+            return None;
+        }
+        i64::from_str_radix(text, 16).ok().map(|id| Self(Uid(id)))
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0.0)
+    }
+}
+
+/// An upload to be begun.
+#[derive(Debug, Clone)]
+pub struct NewUpload {
+    /// What the version will be answered with.
+    pub headers: Headers,
+    /// The version's tags.
+    pub tags: Tags,
+    /// The checksum announced for the parts and the whole.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+}
+
+/// A part that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartWritten {
+    /// Its ETag.
+    pub etag: ETag,
+    /// When.
+    pub modified: Millis,
+    /// The checksum it is listed with.
+    pub checksum: Option<ObjectChecksum>,
+}
+
+/// A part as the list of a complete request names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPart {
+    /// Its number.
+    pub number: u32,
+    /// Its ETag; one that is none of ours is `None` and matches no part.
+    pub etag: Option<ETag>,
+    /// Its checksums, as far as they are given.
+    pub checksums: Vec<Checksum>,
+}
+
+/// A complete request.
+#[derive(Debug, Clone)]
+pub struct CompleteRequest {
+    /// Where.
+    pub bucket: Arc<Bucket>,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Which upload.
+    pub upload: UploadId,
+    /// The parts, in the client's order.
+    pub parts: Vec<NamedPart>,
+    /// The checksum the client expects of the whole: algorithm, value, and kind where it says so.
+    pub checksum: Option<(Checksum, Option<ChecksumKind>)>,
+    /// The size the client expects.
+    pub size: Option<u64>,
+    /// Decided under the key's lock.
+    pub conditions: WriteConditions,
+}
+
+/// A completed upload.
+pub type Completed = Written;
+
+/// The answer that a repeated complete gets, as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    etag: String,
+    size: u64,
+    modified: Millis,
+    checksum: Option<(String, String, Option<u32>)>,
+    composite: bool,
+}
+
+/// A part as it is listed.
+pub type ListedPart = PartRow;
+
+/// A page of an upload's parts.
+#[derive(Debug, Clone)]
+pub struct PartPage {
+    /// The upload.
+    pub upload: UploadRow,
+    /// In order of number.
+    pub parts: Vec<ListedPart>,
+    /// Whether more follow.
+    pub truncated: bool,
+}
+
+/// Which open uploads are listed.
+#[derive(Debug, Clone)]
+pub struct UploadQuery {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Groups keys.
+    pub delimiter: Option<String>,
+    /// Begin after this key ...
+    pub key_marker: String,
+    /// ... or after this upload of it.
+    pub upload_marker: Option<UploadId>,
+    /// Most entries, uploads and common prefixes together.
+    pub limit: usize,
+}
+
+/// A page of open uploads.
+#[derive(Debug, Clone, Default)]
+pub struct UploadPage {
+    /// In order of key, then of begin.
+    pub uploads: Vec<uploads::ListedUpload>,
+    /// Groups of keys.
+    pub common_prefixes: Vec<String>,
+    /// Whether more follow.
+    pub truncated: bool,
+    /// Where the next page begins: a key or common prefix, and an upload of it.
+    pub next: Option<(String, Option<UploadId>)>,
+}
+
+/// The upload under its lock, if it belongs to this key.
+async fn lock_upload(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    upload: UploadId,
+) -> Result<UploadRow, Condition> {
+    uploads::find(session, upload.0)
+        .await?
+        .filter(|row| row.bucket == bucket && row.key == *key)
+        .ok_or(Condition::NoSuchUpload)
+}
+
+async fn lock_open(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    upload: UploadId,
+) -> Result<UploadRow, Condition> {
+    let row = lock_upload(session, bucket, key, upload).await?;
+    match row.state {
+        State::Open => Ok(row),
+        State::Completed | State::Aborted => Err(Condition::NoSuchUpload),
+    }
+}
+
+impl Namespace {
+    /// Begins an upload.
+    pub async fn create_upload(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        new: NewUpload,
+    ) -> Result<UploadId, Condition> {
+        let row = UploadRow {
+            uid: Uid(self.uids.next()?),
+            bucket: bucket.id,
+            key: key.clone(),
+            initiated: self.clock.now(),
+            state: State::Open,
+            headers: new.headers,
+            tags: new.tags,
+            checksum: new.checksum,
+            list_digest: None,
+            result: None,
+            answer: None,
+        };
+        let id = UploadId(row.uid);
+        self.meta
+            .transact("create upload", move |session| {
+                let row = row.clone();
+                Box::pin(async move {
+                    lock_bucket(session, row.bucket).await?;
+                    Ok::<_, Condition>(uploads::insert(session, &row).await?)
+                })
+            })
+            .await?;
+        Ok(id)
+    }
+
+    /// An open upload; asked before a part's body is read.
+    pub async fn upload(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<UploadRow, Condition> {
+        let (bucket, key) = (bucket.id, key.clone());
+        self.meta
+            .read("find upload", move |session| {
+                Box::pin(async move { lock_open(session, bucket, &key, upload).await })
+            })
+            .await
+    }
+
+    /// Writes a received content as a part, over an older one of the same number. `checksum` was verified
+    /// against the bytes.
+    pub async fn put_part(
+        &self,
+        upload: &UploadRow,
+        number: u32,
+        checksum: Option<ObjectChecksum>,
+        sender: Option<SenderId>,
+        received: Received,
+    ) -> Result<PartWritten, Condition> {
+        let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
+        let digests = &received.digests;
+        let checksum = checksum.or_else(|| {
+            // CRC-64/NVME is what a whole without an announced checksum is answered with.
+            let algorithm = algorithm.unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+            digests.checksum(algorithm).map(ObjectChecksum::full)
+        });
+        let part = PartRow {
+            number,
+            content: ContentId(0),
+            sender,
+            size: digests.length,
+            md5: digests.md5,
+            checksum,
+            modified: self.clock.now(),
+        };
+        let written = PartWritten {
+            etag: ETag::single(part.md5),
+            modified: part.modified,
+            checksum: part.checksum.clone(),
+        };
+        let (row, uids) = (upload.clone(), Arc::clone(&self.uids));
+        self.commit("put part", received, move |session, content, _| {
+            let part = PartRow {
+                content,
+                ..part.clone()
+            };
+            let (row, uids) = (row.clone(), Arc::clone(&uids));
+            Box::pin(async move {
+                lock_open(session, row.bucket, &row.key, UploadId(row.uid)).await?;
+                let number = part.number;
+                let old = uploads::parts(session, row.uid, number - 1, 1).await?;
+                if let Some(old) = old.into_iter().find(|old| old.number == number) {
+                    release(session, &uids, old.content, part.modified).await?;
+                }
+                Ok(uploads::write_part(session, row.uid, &part).await?)
+            })
+        })
+        .await?;
+        Ok(written)
+    }
+
+    /// Writes a range of an object as a part: by reference when it is a whole content of the same space,
+    /// else by its bytes.
+    pub async fn copy_part(
+        &self,
+        upload: &UploadRow,
+        target: &Bucket,
+        number: u32,
+        source: &CopySource,
+        range: Range<u64>,
+    ) -> Result<PartWritten, Condition> {
+        let version = &source.object.version;
+        let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
+        if range == (0..version.size)
+            && source.bucket.space == target.space
+            && let Some(digests) = self.digests(version.content).await?
+            && algorithm.is_none_or(|algorithm| digests.checksum(algorithm).is_some())
+        {
+            let known = content_rows::Known {
+                id: version.content,
+                digests,
+                release_pending: false,
+            };
+            let received = self.content.known(target.space, known)?;
+            match self.put_part(upload, number, None, None, received).await {
+                Err(Condition::ContentGone) => {}
+                outcome => return outcome,
+            }
+        }
+        let received = self
+            .read_again(&source.bucket, &source.object, range, target, algorithm)
+            .await?;
+        self.put_part(upload, number, None, None, received).await
+    }
+
+    /// Makes a version of the named parts, atomically. A repeat with the same list gets the first answer.
+    pub async fn complete(&self, request: CompleteRequest) -> Result<Completed, Condition> {
+        check_order(&request.parts)?;
+        let completion = Arc::new(Completion {
+            list_digest: list_digest(&request.parts),
+            uid: Uid(self.uids.next()?),
+            composite: ContentId(self.uids.next()?),
+            now: self.clock.now(),
+            writer: self.writer(
+                &request.bucket,
+                &request.key,
+                request.conditions.clone(),
+                None,
+            ),
+            request,
+        });
+        self.meta
+            .transact("complete upload", move |session| {
+                let completion = Arc::clone(&completion);
+                Box::pin(async move { completion.run(session).await })
+            })
+            .await
+    }
+
+    /// Ends an upload and releases its parts. An upload that was aborted already is a success.
+    pub async fn abort(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<(), Condition> {
+        let (bucket, key, now) = (bucket.id, key.clone(), self.clock.now());
+        let uids = Arc::clone(&self.uids);
+        self.meta
+            .transact("abort upload", move |session| {
+                let (key, uids) = (key.clone(), Arc::clone(&uids));
+                Box::pin(async move {
+                    let row = lock_open(session, bucket, &key, upload).await?;
+                    for part in all_parts(session, row.uid).await? {
+                        release(session, &uids, part.content, now).await?;
+                    }
+                    uploads::delete_parts(session, row.uid).await?;
+                    Ok(uploads::end(session, row.uid, None, now).await?)
+                })
+            })
+            .await
+    }
+
+    /// Aborts uploads that were begun too long ago, and forgets ended ones. Returns how many it aborted.
+    pub async fn abort_stale(&self) -> Result<u64, Condition> {
+        const ROUND: usize = 500;
+        let age = self.config.stale_upload_days as Millis * 86_400_000;
+        let before = self.clock.now() - age;
+        let stale = self
+            .meta
+            .scan("find stale uploads", move |session| {
+                Box::pin(uploads::stale(session, before, ROUND))
+            })
+            .await?;
+        let aborted = stale.len() as u64;
+        for uid in stale {
+            let (uids, now) = (Arc::clone(&self.uids), self.clock.now());
+            self.meta
+                .transact("abort stale upload", move |session| {
+                    let uids = Arc::clone(&uids);
+                    Box::pin(async move {
+                        let row = uploads::find(session, uid).await?;
+                        if row.is_none_or(|row| row.state != State::Open) {
+                            return Ok::<_, Condition>(());
+                        }
+                        for part in all_parts(session, uid).await? {
+                            release(session, &uids, part.content, now).await?;
+                        }
+                        uploads::delete_parts(session, uid).await?;
+                        Ok(uploads::end(session, uid, None, now).await?)
+                    })
+                })
+                .await?;
+        }
+        self.meta
+            .transact("forget uploads", move |session| {
+                Box::pin(async move {
+                    Ok::<_, Condition>(uploads::forget_ended(session, before, ROUND).await?)
+                })
+            })
+            .await?;
+        Ok(aborted)
+    }
+
+    /// The parts of an open upload with numbers above `after`.
+    pub async fn upload_parts(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        upload: UploadId,
+        after: u32,
+        limit: usize,
+    ) -> Result<PartPage, Condition> {
+        let (bucket, key) = (bucket.id, key.clone());
+        self.meta
+            .scan("list parts", move |session| {
+                Box::pin(async move {
+                    let upload = lock_open(session, bucket, &key, upload).await?;
+                    let mut parts = uploads::parts(session, upload.uid, after, limit + 1).await?;
+                    let truncated = parts.len() > limit;
+                    parts.truncate(limit);
+                    Ok(PartPage {
+                        upload,
+                        parts,
+                        truncated,
+                    })
+                })
+            })
+            .await
+    }
+
+    /// A page of a bucket's open uploads.
+    pub async fn uploads(
+        &self,
+        bucket: &Bucket,
+        query: UploadQuery,
+    ) -> Result<UploadPage, Condition> {
+        let bucket = bucket.id;
+        self.meta
+            .scan("list uploads", move |session| {
+                Box::pin(async move { Ok(page_of_uploads(session, bucket, &query).await?) })
+            })
+            .await
+    }
+}
+
+async fn page_of_uploads(
+    session: &mut Session,
+    bucket: BucketId,
+    query: &UploadQuery,
+) -> Result<UploadPage, crate::model::fault::Fault> {
+    let mut page = UploadPage::default();
+    let end = prefix_end(query.prefix.as_bytes());
+    let marker = query.key_marker.clone().into_bytes();
+    // Without an upload to begin after, the marker's own uploads are all behind it.
+    let mut after = match query.upload_marker {
+        _ if marker < query.prefix.clone().into_bytes() => (query.prefix.clone().into_bytes(), 0),
+        Some(upload) => (marker, upload.0.0),
+        None => (marker, i64::MAX),
+    };
+    if let Some(delimiter) = &query.delimiter
+        && query.key_marker.ends_with(delimiter.as_str())
+        && query.key_marker.len() > query.prefix.len()
+        && let Some(past) = prefix_end(query.key_marker.as_bytes())
+    {
+        after = (past, 0);
+    }
+    let mut next = None;
+    loop {
+        let want = query.limit + 1;
+        let found = uploads::scan(session, bucket, (&after.0, after.1), end.as_deref(), want).await?;
+        let exhausted = found.len() < want;
+        let mut jumped = false;
+        for upload in found {
+            if page.uploads.len() + page.common_prefixes.len() == query.limit {
+                page.truncated = true;
+                page.next = next;
+                return Ok(page);
+            }
+            let group = query.delimiter.as_deref().and_then(|delimiter| {
+                super::listing::common_prefix(upload.key.as_str(), &query.prefix, delimiter)
+            });
+            if let Some(group) = group {
+                let group = group.to_owned();
+                let Some(past) = prefix_end(group.as_bytes()) else {
+                    page.common_prefixes.push(group);
+                    return Ok(page);
+                };
+                after = (past, 0);
+                next = Some((group.clone(), None));
+                page.common_prefixes.push(group);
+                jumped = true;
+                break;
+            }
+            after = (upload.key.as_bytes().to_vec(), upload.uid.0);
+            next = Some((
+                upload.key.as_str().to_owned(),
+                Some(UploadId(upload.uid)),
+            ));
+            page.uploads.push(upload);
+        }
+        if exhausted && !jumped {
+            return Ok(page);
+        }
+    }
+}
+
+async fn all_parts(
+    session: &mut Session,
+    upload: Uid,
+) -> Result<Vec<PartRow>, crate::model::fault::Fault> {
+    uploads::parts(session, upload, 0, PART_NUMBER_MAX as usize).await
+}
+
+/// Part numbers must rise; an empty list makes no object.
+fn check_order(parts: &[NamedPart]) -> Result<(), Condition> {
+    if parts.is_empty() {
+        return Err(Condition::NoParts);
+    }
+    if parts
+        .windows(2)
+        .any(|pair| pair[0].number >= pair[1].number)
+    {
+        return Err(Condition::InvalidPartOrder);
+    }
+    Ok(())
+}
+
+/// What a repeated complete is recognised by: numbers and ETags.
+fn list_digest(parts: &[NamedPart]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in parts {
+        let etag = part.etag.map(|etag| etag.to_string()).unwrap_or_default();
+        digest.update(format!("{}:{etag};", part.number));
+    }
+    digest.finalize().into()
+}
+
+/// One complete request with the ids it will use; may run several times.
+struct Completion {
+    request: CompleteRequest,
+    list_digest: [u8; 32],
+    uid: Uid,
+    composite: ContentId,
+    now: Millis,
+    writer: Arc<super::objects::VersionWriter>,
+}
+
+impl Completion {
+    async fn run(&self, session: &mut Session) -> Result<Completed, Condition> {
+        let request = &self.request;
+        lock_bucket(session, request.bucket.id).await?;
+        let upload =
+            lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
+        match upload.state {
+            State::Open => {}
+            State::Completed if upload.list_digest == Some(self.list_digest) => {
+                return first_answer(&upload);
+            }
+            State::Completed | State::Aborted => return Err(Condition::NoSuchUpload),
+        }
+        let stored = all_parts(session, upload.uid).await?;
+        let parts = self.select(&stored)?;
+        let size: u64 = parts.iter().map(|part| part.size).sum();
+        if size > OBJECT_MAX_BYTES {
+            return Err(Condition::TooLarge);
+        }
+        if request.size.is_some_and(|wanted| wanted != size) {
+            return Err(Condition::BadDigest);
+        }
+        let checksum = self.checksum(&upload, &parts)?;
+        let version = Version {
+            uid: self.uid,
+            content: self.content(session, &parts).await?,
+            size,
+            etag: ETag::multipart(parts.iter().map(|part| &part.md5)),
+            modified: self.now,
+            headers: upload.headers.clone(),
+            tags: upload.tags.clone(),
+            checksum,
+        };
+        // One part alone is the object's content itself, and who sent it sent the object.
+        let sender = match parts[..] {
+            [only] => only.sender,
+            _ => None,
+        };
+        let writer = super::objects::VersionWriter {
+            sender,
+            uids: Arc::clone(&self.writer.uids),
+            key: self.writer.key.clone(),
+            conditions: self.writer.conditions.clone(),
+            ..*self.writer
+        };
+        writer.write(session, &version).await?;
+        let version_parts: Vec<VersionPart> = parts
+            .iter()
+            .map(|part| VersionPart {
+                number: part.number,
+                size: part.size,
+                checksum: part.checksum.clone(),
+            })
+            .collect();
+        object_rows::insert_parts(session, version.uid, &version_parts).await?;
+        // Every part's own reference ends here; the listed ones live on through the extents.
+        for part in &stored {
+            let listed = parts.binary_search_by_key(&part.number, |used| used.number);
+            if listed.is_err() {
+                release(session, &self.writer.uids, part.content, self.now).await?;
+            }
+        }
+        uploads::delete_parts(session, upload.uid).await?;
+        let written = Written {
+            uid: version.uid,
+            etag: version.etag,
+            size,
+            modified: self.now,
+            checksum: version.checksum,
+        };
+        let answer = store_answer(&written)?;
+        let ended = Some((&self.list_digest, version.uid, answer.as_str()));
+        uploads::end(session, upload.uid, ended, self.now).await?;
+        Ok(written)
+    }
+
+    /// The stored parts that the list names, checked.
+    fn select<'a>(&self, stored: &'a [PartRow]) -> Result<Vec<&'a PartRow>, Condition> {
+        let mut selected = Vec::with_capacity(self.request.parts.len());
+        for named in &self.request.parts {
+            let invalid = || Condition::InvalidPart {
+                number: named.number,
+            };
+            let part = stored
+                .binary_search_by_key(&named.number, |part| part.number)
+                .map(|index| &stored[index])
+                .map_err(|_| invalid())?;
+            if named.etag != Some(ETag::single(part.md5)) {
+                return Err(invalid());
+            }
+            for wanted in &named.checksums {
+                let same = part
+                    .checksum
+                    .as_ref()
+                    .is_none_or(|stored| {
+                        stored.checksum.algorithm != wanted.algorithm || stored.checksum == *wanted
+                    });
+                if !same {
+                    return Err(invalid());
+                }
+            }
+            selected.push(part);
+        }
+        let all_but_last = &selected[..selected.len() - 1];
+        match all_but_last.iter().find(|part| part.size < PART_MIN_BYTES) {
+            Some(small) => Err(Condition::PartTooSmall {
+                number: small.number,
+                size: small.size,
+            }),
+            None => Ok(selected),
+        }
+    }
+
+    /// The checksum of the whole, and the client's expectation of it.
+    fn checksum(
+        &self,
+        upload: &UploadRow,
+        parts: &[&PartRow],
+    ) -> Result<Option<ObjectChecksum>, Condition> {
+        let (algorithm, kind) = upload
+            .checksum
+            .unwrap_or((ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject));
+        let mut values = Vec::with_capacity(parts.len());
+        for part in parts {
+            match &part.checksum {
+                Some(stored) if stored.checksum.algorithm == algorithm => {
+                    values.push((stored.checksum.value.clone(), part.size));
+                }
+                _ if upload.checksum.is_none() => return Ok(None),
+                _ => {
+                    return Err(Condition::ChecksumMissing {
+                        number: part.number,
+                    });
+                }
+            }
+        }
+        let joined = join_checksums(algorithm, kind, &values).ok();
+        if let Some((wanted, wanted_kind)) = &self.request.checksum {
+            let same = joined.as_ref().is_some_and(|joined| {
+                joined.checksum == *wanted && wanted_kind.is_none_or(|kind| kind == joined.kind)
+            });
+            if !same {
+                return Err(Condition::BadDigest);
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The content of the joined parts: a composite, or the only part's own.
+    async fn content(
+        &self,
+        session: &mut Session,
+        parts: &[&PartRow],
+    ) -> Result<ContentId, Condition> {
+        if let [only] = parts {
+            return Ok(only.content);
+        }
+        let mut start = 0;
+        let mut extents = Vec::with_capacity(parts.len());
+        for part in parts.iter().filter(|part| part.size > 0) {
+            let extent = Extent {
+                start,
+                length: part.size,
+                child: part.content,
+                child_offset: 0,
+            };
+            extents.push((extent, part.sender));
+            start += part.size;
+        }
+        let space = self.request.bucket.space;
+        content_rows::insert_composite(session, self.composite, space, &extents, self.now).await?;
+        // An empty last part has no extent to live on through.
+        for empty in parts.iter().filter(|part| part.size == 0) {
+            release(session, &self.writer.uids, empty.content, self.now).await?;
+        }
+        Ok(self.composite)
+    }
+}
+
+fn store_answer(written: &Written) -> Result<String, Condition> {
+    let checksum = written.checksum.as_ref();
+    let answer = Answer {
+        etag: written.etag.to_string(),
+        size: written.size,
+        modified: written.modified,
+        checksum: checksum.map(|checksum| {
+            (
+                checksum.checksum.algorithm.as_str().to_owned(),
+                checksum.checksum.to_base64(),
+                checksum.parts,
+            )
+        }),
+        composite: checksum.is_some_and(|checksum| checksum.kind == ChecksumKind::Composite),
+    };
+    serde_json::to_string(&answer).map_err(|error| Condition::Fault(corrupt("answer").source(error)))
+}
+
+fn first_answer(upload: &UploadRow) -> Result<Completed, Condition> {
+    let broken = || Condition::Fault(corrupt("answer of a completed upload"));
+    let text = upload.answer.as_deref().ok_or_else(broken)?;
+    let answer: Answer = serde_json::from_str(text).map_err(|_| broken())?;
+    let checksum = match answer.checksum {
+        None => None,
+        Some((algorithm, value, parts)) => Some(ObjectChecksum {
+            checksum: ChecksumAlgorithm::parse(&algorithm)
+                .and_then(|algorithm| Checksum::parse(algorithm, &value))
+                .ok_or_else(broken)?,
+            kind: if answer.composite {
+                ChecksumKind::Composite
+            } else {
+                ChecksumKind::FullObject
+            },
+            parts,
+        }),
+    };
+    Ok(Written {
+        uid: upload.result.ok_or_else(broken)?,
+        etag: ETag::parse(&answer.etag).ok_or_else(broken)?,
+        size: answer.size,
+        modified: answer.modified,
+        checksum,
+    })
+}

@@ -1,0 +1,536 @@
+//! Logs, metrics and the identity of a request.
+//!
+//! Everything above may name this module; it names nothing of ours. Counting is a few atomic operations, so that
+//! it can stand on the hot path; text is made only when a log line or the exposition is asked for.
+//!
+//! Conventions: log lines go to standard error (standard output belongs to the commands); an event is a short
+//! fixed message with fields; `error` needs a human, `warn` may soon, `info` is for changes of state, `debug` for
+//! requests. A field `request` holds the request id, which the client also got as `x-amz-request-id`.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Section `[log]`: what is logged and in which form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The form of a line.
+    pub format: Format,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or a list such as `info,osproxy::blob=debug`.
+    pub level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            format: Format::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A filter that cannot be parsed, or a second start of the log.
+#[derive(Debug, thiserror::Error)]
+#[error("log.level: {0}")]
+pub struct LogError(String);
+
+/// Libraries that speak too loudly at `info`. `s3s` logs refused requests as errors, but an error of a client is
+/// not one of the server, and the access log has it. A directive of the same target in the setting wins.
+const QUIET: &str = "s3s=off,hyper=warn,hyper_util=warn,opendal=warn,reqwest=warn,rustls=warn";
+
+impl Config {
+    /// Checks `level` without starting the log.
+    pub fn filter(&self) -> Result<EnvFilter, LogError> {
+        // The filter's grammar takes a lone unknown word for the name of a target and would log nothing else.
+        for word in self.level.split(',').map(str::trim) {
+            let may_be_level = !word.contains(['=', '[', ':']);
+            if word.is_empty() || may_be_level && word.parse::<LevelFilter>().is_err() {
+                return Err(LogError(format!(
+                    "expected a level or target=level, found {word:?}"
+                )));
+            }
+        }
+        EnvFilter::try_new(format!("{QUIET},{}", self.level))
+            .map_err(|error| LogError(format!("{error} in {:?}", self.level)))
+    }
+}
+
+/// Starts the log of this process. Fails on a filter that cannot be parsed and when called twice.
+pub fn init(config: &Config) -> Result<(), LogError> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(config.filter()?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match config.format {
+        Format::Text => builder.try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| LogError(error.to_string()))
+}
+
+/// What is known of one request while it is served.
+///
+/// The listener makes it and puts an `Arc` of it into the request's extensions; whoever learns something adds it.
+/// All of it may be read at any time from any thread.
+#[derive(Debug)]
+pub struct RequestContext {
+    id: RequestId,
+    started: Instant,
+    operation: OnceLock<&'static str>,
+    access_key: OnceLock<String>,
+    wire_bytes: AtomicU64,
+    body_bytes: AtomicU64,
+    body_failure: AtomicU8,
+}
+
+impl Default for RequestContext {
+    fn default() -> Self {
+        Self {
+            id: RequestId::next(),
+            started: Instant::now(),
+            operation: OnceLock::new(),
+            access_key: OnceLock::new(),
+            wire_bytes: AtomicU64::new(0),
+            body_bytes: AtomicU64::new(0),
+            body_failure: AtomicU8::new(0),
+        }
+    }
+}
+
+impl RequestContext {
+    /// A context with a new id that starts now.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The id, also the answer's `x-amz-request-id`.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// When the head of the request had arrived.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Names the operation (`"PutObject"`) for log and metrics. Only the first call counts.
+    pub fn set_operation(&self, operation: &'static str) {
+        let _ = self.operation.set(operation);
+    }
+
+    /// The operation; `"unknown"` before a facade has named it.
+    pub fn operation(&self) -> &'static str {
+        self.operation.get().copied().unwrap_or("unknown")
+    }
+
+    /// Records the id of the access key that signed the request, never its secret. Only the first call counts.
+    pub fn set_access_key(&self, id: &str) {
+        let _ = self.access_key.set(id.to_owned());
+    }
+
+    /// The id of the access key; absent before the signature was verified and for anonymous requests.
+    pub fn access_key(&self) -> Option<&str> {
+        self.access_key.get().map(String::as_str)
+    }
+
+    /// Adds bytes taken from the raw body, before any decoding.
+    pub fn add_wire_bytes(&self, bytes: u64) {
+        self.wire_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes taken from the raw body so far.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Adds bytes of the decoded body that a handler was given. The difference to [`Self::wire_bytes`] is what a
+    /// decoder holds back.
+    pub fn add_body_bytes(&self, bytes: u64) {
+        self.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the decoded body that a handler was given so far.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says why the raw body ended early. The last call counts.
+    pub fn set_body_failure(&self, failure: BodyFailure) {
+        self.body_failure.store(failure as u8, Ordering::Relaxed);
+    }
+
+    /// Why the raw body ended early; `None` while it did not. Decoders wrap errors in types of their own, so a
+    /// facade asks here for the cause.
+    pub fn body_failure(&self) -> Option<BodyFailure> {
+        match self.body_failure.load(Ordering::Relaxed) {
+            1 => Some(BodyFailure::Stalled),
+            2 => Some(BodyFailure::TooLarge),
+            3 => Some(BodyFailure::Disconnected),
+            _ => None,
+        }
+    }
+}
+
+/// Why a request body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BodyFailure {
+    /// No byte came for the time allowed; S3's `RequestTimeout`.
+    Stalled = 1,
+    /// It is longer than allowed; S3's `EntityTooLarge`.
+    TooLarge = 2,
+    /// The connection broke or the framing is wrong; S3's `IncompleteBody`.
+    Disconnected = 3,
+}
+
+/// Sixteen upper-case hexadecimal digits, unique in this process and random across processes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// The next id. A counter goes through a bijection that starts at a random place: no two are equal, they do
+    /// not tell how many there were, and no random bytes are drawn per request.
+    fn next() -> Self {
+        static START: OnceLock<u64> = OnceLock::new();
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let start = *START.get_or_init(|| RandomState::new().build_hasher().finish());
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = scramble(start.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            *digit = b"0123456789ABCDEF"[(number >> (60 - 4 * place)) as usize & 15];
+        }
+        Self(digits)
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014), a bijection on 64 bits.
+fn scramble(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
+}
+
+/// The metrics of this process. One instance is made at the start and shared.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    dedup_hits: Counter,
+    instant_uploads: Counter,
+    open_connections: Gauge,
+    store_duration: Family<StoreLabels, Histogram, fn() -> Histogram>,
+    rejected: Family<ReasonLabels, Counter>,
+}
+
+/// Upper bounds of the histograms in seconds, from a cached read to a large upload.
+const BUCKETS_SECONDS: [f64; 16] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    30.0, 120.0,
+];
+
+impl Metrics {
+    /// The media type of [`Self::expose`].
+    pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// Metrics at zero.
+    pub fn new() -> Arc<Self> {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("osproxy"),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(histogram),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            dedup_hits: Counter::default(),
+            instant_uploads: Counter::default(),
+            open_connections: Gauge::default(),
+            store_duration: Family::new_with_constructor(histogram),
+            rejected: Family::default(),
+        };
+        // Counters get `_total` from the exposition.
+        let registry = &mut metrics.registry;
+        registry.register(
+            "requests",
+            "Requests answered, by operation and status (499: the client left first)",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "From the request's head to the last byte of the answer",
+            metrics.request_duration.clone(),
+        );
+        registry.register(
+            "bytes_in",
+            "Bytes of request bodies, as sent",
+            metrics.bytes_in.clone(),
+        );
+        registry.register(
+            "bytes_out",
+            "Bytes of response bodies",
+            metrics.bytes_out.clone(),
+        );
+        registry.register(
+            "dedup_hits",
+            "Uploads whose content was already stored",
+            metrics.dedup_hits.clone(),
+        );
+        registry.register(
+            "instant_uploads",
+            "Uploads answered without their body",
+            metrics.instant_uploads.clone(),
+        );
+        registry.register(
+            "open_connections",
+            "Connections of clients",
+            metrics.open_connections.clone(),
+        );
+        registry.register(
+            "store_duration_seconds",
+            "One operation of a metadata or blob store",
+            metrics.store_duration.clone(),
+        );
+        registry.register(
+            "rejected",
+            "Requests refused by a limit of this server",
+            metrics.rejected.clone(),
+        );
+        Arc::new(metrics)
+    }
+
+    /// Counts one answered request and the time it took.
+    pub fn request_done(&self, operation: &'static str, status: u16, elapsed: Duration) {
+        self.requests
+            .get_or_create(&RequestLabels { operation, status })
+            .inc();
+        self.request_duration
+            .get_or_create(&OperationLabels { operation })
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts bytes of a request body.
+    pub fn add_bytes_in(&self, bytes: u64) {
+        self.bytes_in.inc_by(bytes);
+    }
+
+    /// Counts bytes of a response body.
+    pub fn add_bytes_out(&self, bytes: u64) {
+        self.bytes_out.inc_by(bytes);
+    }
+
+    /// Counts an upload whose content was already stored.
+    pub fn dedup_hit(&self) {
+        self.dedup_hits.inc();
+    }
+
+    /// Counts an upload answered without its body.
+    pub fn instant_upload(&self) {
+        self.instant_uploads.inc();
+    }
+
+    /// Counts a connection as open for as long as the returned value lives.
+    pub fn connection(self: &Arc<Self>) -> OpenConnection {
+        self.open_connections.inc();
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// Counts a request refused for a limit; `reason` is a fixed word such as `"overloaded"`.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Records the time of one operation of a store. `store` is a configured name and `operation` a fixed word:
+    /// never anything a client chooses, because every pair is kept for ever.
+    pub fn store_done(&self, store: &Arc<str>, operation: &'static str, elapsed: Duration) {
+        self.store_duration
+            .get_or_create(&StoreLabels {
+                store: Arc::clone(store),
+                operation,
+            })
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// All metrics as OpenMetrics text, which Prometheus reads.
+    pub fn expose(&self) -> String {
+        let mut text = String::new();
+        // The encoder fails only when the writer does, and a `String` does not.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// One open connection; dropping it counts it as closed.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Metrics>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open_connections.dec();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    store: Arc<str>,
+    operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_are_sixteen_upper_case_hex_digits_and_differ() {
+        let ids: HashSet<RequestId> = (0..10_000).map(|_| RequestId::next()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| {
+            id.as_str().len() == 16
+                && id
+                    .as_str()
+                    .bytes()
+                    .all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'))
+        }));
+    }
+
+    #[test]
+    fn context_keeps_the_first_operation_and_access_key() {
+        let context = RequestContext::new();
+        assert_eq!(context.operation(), "unknown");
+        assert_eq!(context.access_key(), None);
+        context.set_operation("PutObject");
+        context.set_operation("GetObject");
+        context.set_access_key("AKIA");
+        context.set_access_key("OTHER");
+        assert_eq!(context.operation(), "PutObject");
+        assert_eq!(context.access_key(), Some("AKIA"));
+    }
+
+    #[test]
+    fn body_failure_survives_its_atomic() {
+        let context = RequestContext::new();
+        assert_eq!(context.body_failure(), None);
+        for failure in [
+            BodyFailure::Stalled,
+            BodyFailure::TooLarge,
+            BodyFailure::Disconnected,
+        ] {
+            context.set_body_failure(failure);
+            assert_eq!(context.body_failure(), Some(failure));
+        }
+    }
+
+    #[test]
+    fn exposition_has_every_documented_metric() {
+        let metrics = Metrics::new();
+        metrics.request_done("GetObject", 200, Duration::from_millis(3));
+        metrics.add_bytes_in(5);
+        metrics.add_bytes_out(7);
+        metrics.dedup_hit();
+        metrics.instant_upload();
+        metrics.store_done(&Arc::from("local"), "read", Duration::from_micros(90));
+        metrics.rejected("overloaded");
+        let open = metrics.connection();
+        let text = metrics.expose();
+        for line in [
+            "osproxy_requests_total{operation=\"GetObject\",status=\"200\"} 1",
+            "osproxy_request_duration_seconds_bucket{le=\"0.005\",operation=\"GetObject\"} 1",
+            "osproxy_bytes_in_total 5",
+            "osproxy_bytes_out_total 7",
+            "osproxy_dedup_hits_total 1",
+            "osproxy_instant_uploads_total 1",
+            "osproxy_open_connections 1",
+            "osproxy_store_duration_seconds_count{store=\"local\",operation=\"read\"} 1",
+            "osproxy_rejected_total{reason=\"overloaded\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        drop(open);
+        assert!(metrics.expose().contains("osproxy_open_connections 0"));
+    }
+
+    #[test]
+    fn a_bad_level_is_refused_and_names_the_setting() {
+        for level in ["info,osproxy=loud", "loud", ""] {
+            let config = Config {
+                level: level.to_owned(),
+                ..Config::default()
+            };
+            let error = config.filter().map(|_| ()).expect_err("not a level");
+            assert!(error.to_string().starts_with("log.level: "), "{error}");
+        }
+        assert!(Config::default().filter().is_ok());
+    }
+
+    #[test]
+    fn a_directive_of_the_setting_wins_over_the_quiet_ones() {
+        let config = Config {
+            level: "info,s3s=debug".to_owned(),
+            ..Config::default()
+        };
+        let filter = config.filter().expect("a filter").to_string();
+        assert!(filter.contains("s3s=debug"), "{filter}");
+        assert!(!filter.contains("s3s=off"), "{filter}");
+    }
+}
