@@ -1,7 +1,6 @@
 """Options, the server under test, and the fixtures that every suite uses."""
 
 import itertools
-import json
 import os
 import random
 import secrets
@@ -21,7 +20,7 @@ from support.endpoint import Endpoint, Identity
 from support.raw import Raw
 from support.server import Server
 
-RESULTS = Path(__file__).parent / ".cache" / "results.jsonl"
+pytest_plugins = ["support.results"]
 SECOND = Identity("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeysecondsec1")
 
 
@@ -159,39 +158,3 @@ def pool():
     """Sixteen threads for what has to happen at the same time."""
     with ThreadPoolExecutor(16) as threads:
         yield threads
-
-
-# --- results: the closing line, and what the compatibility table is made of ---
-
-OUTCOMES = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-def pytest_sessionstart(session):
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    outcomes = item.stash.setdefault(PHASES, {})
-    outcomes[report.when] = report.outcome
-    if report.when == "teardown":
-        found = set(outcomes.values())
-        outcome = next(o for o in ("failed", "skipped", "passed") if o in found)
-        OUTCOMES[outcome] += 1
-        record = {"test": item.nodeid, "outcome": outcome, "client": item.stash.get(CLIENT, "suite"),
-                  "ops": sorted({op for mark in item.iter_markers("op") for op in mark.args} | item.stash.get(SEEN_OPS, set()))}
-        with RESULTS.open("a") as results:
-            results.write(json.dumps(record) + "\n")
-    return report
-
-
-PHASES = pytest.StashKey[dict]()
-CLIENT = pytest.StashKey[str]()
-SEEN_OPS = pytest.StashKey[set]()
-
-
-def pytest_unconfigure(config):
-    if any(OUTCOMES.values()):
-        print("{passed} passed, {failed} failed, {skipped} skipped".format(**OUTCOMES))

@@ -4,59 +4,16 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
 """
 
 import base64
-import json
 from datetime import datetime, timedelta, timezone
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from support.form import BOUNDARY, Form, form
 from support.raw import assert_refused
 from support.refusal import refused
 
 pytestmark = pytest.mark.op("PostObject")
-BOUNDARY = "----compat-form-boundary"
-
-
-def form(fields, file, file_name="a.txt", file_type="text/x-file", after=None):
-    """The form's bytes, in pieces: S3 reads no field that comes `after` the file."""
-    head = "".join(f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
-    if file is None:
-        return [f"{head}--{BOUNDARY}--\r\n".encode()]
-    head += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{file_name}"\r\nContent-Type: {file_type}\r\n\r\n'
-    pieces = [file] if isinstance(file, bytes) else list(file)
-    tail = f'\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name="{after}"\r\n\r\nvalue' if after else ""
-    return [head.encode(), *pieces, f"{tail}\r\n--{BOUNDARY}--\r\n".encode()]
-
-
-class Form:
-    """A form for one bucket: fields and policy conditions, signed when posted."""
-
-    def __init__(self, raw, bucket):
-        self.raw, self.bucket = raw, bucket
-        self.signer = raw.signer()
-        self.expiration = datetime.now(timezone.utc) + timedelta(minutes=10)
-        self.fields = {"key": "k"}
-        self.conditions = [{"bucket": bucket}, ["starts-with", "$key", ""]]
-
-    def add(self, name, value):
-        self.fields[name] = value
-        self.conditions.append({name: value})
-        return self
-
-    def signed_fields(self):
-        given = {"x-amz-algorithm": "AWS4-HMAC-SHA256", "x-amz-credential": self.signer.credential, "x-amz-date": self.signer.moment}
-        document = {"expiration": self.expiration.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-                    "conditions": self.conditions + [{name: value} for name, value in given.items()]}
-        policy = base64.b64encode(json.dumps(document).encode()).decode()
-        return self.fields | given | {"policy": policy, "x-amz-signature": self.signer.sign(policy)}
-
-    def post(self, file=b"hello", fields=None, **names):
-        return self.send(form(self.signed_fields() if fields is None else fields, file, **names))
-
-    def send(self, pieces):
-        pairs = [("host", self.raw.endpoint.netloc), ("content-type", f"multipart/form-data; boundary={BOUNDARY}"),
-                 ("content-length", str(sum(map(len, pieces))))]
-        return self.raw.send("POST", f"/{self.bucket}", pairs, pieces)
 
 
 @pytest.fixture
@@ -130,8 +87,6 @@ def test_fields_after_the_file_are_ignored(s3, bucket, upload):
 
 
 def test_file_with_lines_like_the_boundary(s3, bucket, upload):
-    body = f"\r\n--{BOUNDARY}x\r\n--{BOUNDARY[:-1]}\r\n\r\n--".encode() * 1000
-    assert upload.post(body).status in (204, 400)
     body = f"\r\n--{BOUNDARY[:-1]}\r\n-\r\n--\r\n".encode() * 5000
     assert upload.post(body).status == 204
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == body

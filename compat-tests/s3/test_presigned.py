@@ -1,7 +1,6 @@
 """Presigned URLs: reading and writing with no other credentials, response overrides, and what ends them."""
 
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,33 +12,24 @@ from support.refusal import refused
 pytestmark = pytest.mark.op("GetObject", "PutObject", "HeadObject")
 
 
-def open_url(raw, method, url, body=b"", headers=None):
-    """Follows a URL made by boto3, adding nothing of our own but the given headers."""
-    parts = urlsplit(url)
-    pairs = [("host", parts.netloc), *(headers or {}).items()]
-    if method == "PUT":
-        pairs.append(("content-length", str(len(body))))
-    return raw.send(method, f"{parts.path}?{parts.query}", pairs, body)
-
-
 @pytest.mark.parametrize("name", UNUSUAL_KEYS)
 def test_put_and_get_by_url(s3, raw, bucket, rng, name):
     key, body = UNUSUAL_KEYS[name], rng.randbytes(1000)
     place = {"Bucket": bucket, "Key": key}
-    assert open_url(raw, "PUT", s3.generate_presigned_url("put_object", place), body).status == 200
-    assert open_url(raw, "GET", s3.generate_presigned_url("get_object", place)).body == body
-    head = open_url(raw, "HEAD", s3.generate_presigned_url("head_object", place))
+    assert raw.open_url("PUT", s3.generate_presigned_url("put_object", place), body).status == 200
+    assert raw.open_url("GET", s3.generate_presigned_url("get_object", place)).body == body
+    head = raw.open_url("HEAD", s3.generate_presigned_url("head_object", place))
     assert head.status == 200 and head.headers["content-length"] == "1000"
-    assert open_url(raw, "DELETE", s3.generate_presigned_url("delete_object", place)).status == 204
+    assert raw.open_url("DELETE", s3.generate_presigned_url("delete_object", place)).status == 204
     with refused("404"):
         s3.head_object(**place)
 
 
 def test_signed_headers_must_be_sent(s3, raw, bucket):
     url = s3.generate_presigned_url("put_object", {"Bucket": bucket, "Key": "k", "ContentType": "text/plain", "Metadata": {"a": "1"}})
-    assert_refused(open_url(raw, "PUT", url, b"x"), {"SignatureDoesNotMatch", "AccessDenied"}, 403)
+    assert_refused(raw.open_url("PUT", url, b"x"), {"SignatureDoesNotMatch", "AccessDenied"}, 403)
     headers = {"content-type": "text/plain", "x-amz-meta-a": "1"}
-    assert open_url(raw, "PUT", url, b"x", headers).status == 200
+    assert raw.open_url("PUT", url, b"x", headers).status == 200
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["ContentType"], head["Metadata"]) == ("text/plain", {"a": "1"})
 
@@ -56,7 +46,7 @@ def test_response_headers_can_be_overridden(s3, raw, bucket):
     overrides = {"ResponseContentType": "application/x-other", "ResponseContentDisposition": 'attachment; filename="a b.txt"',
                  "ResponseCacheControl": "no-store", "ResponseContentLanguage": "de", "ResponseContentEncoding": "identity",
                  "ResponseExpires": datetime(2031, 1, 1, tzinfo=timezone.utc)}
-    answer = open_url(raw, "GET", s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"} | overrides))
+    answer = raw.open_url("GET", s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"} | overrides))
     assert answer.status == 200 and answer.body == b"hello"
     assert answer.headers["content-type"] == "application/x-other"
     assert answer.headers["content-disposition"] == 'attachment; filename="a b.txt"'
@@ -76,7 +66,7 @@ def test_response_headers_can_be_overridden(s3, raw, bucket):
 ])
 def test_other_operations_by_url(s3, raw, bucket, name, method, options):
     url = s3.generate_presigned_url(name, {"Bucket": bucket} | options, HttpMethod=method)
-    assert open_url(raw, method, url).status == 200
+    assert raw.open_url(method, url).status == 200
 
 
 # --- what ends a URL ---

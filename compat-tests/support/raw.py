@@ -5,7 +5,7 @@ import socket
 import ssl
 import xml.etree.ElementTree as ElementTree
 from contextlib import closing
-from urllib.parse import urlencode
+from urllib.parse import urlsplit
 
 from .sigv4 import UNSIGNED, Signer, StreamedBody, percent, sha256_hex
 
@@ -47,6 +47,10 @@ def assert_refused(answer, code, status):
     statuses = {status} if isinstance(status, int) else status
     assert answer.status in statuses and answer.code in codes, f"expected {status} {code}, got {answer}"
     return answer
+
+
+def with_query(path, query):
+    return path + ("?" + "&".join(f"{percent(name)}={percent(value)}" for name, value in query) if query else "")
 
 
 class Raw:
@@ -93,8 +97,29 @@ class Raw:
             pairs += [("content-length", str(len(body)))]
         if edit:
             pairs = edit(pairs)
-        target = encoded + ("?" + urlencode(query, quote_via=lambda s, *_: percent(s)) if query else "")
-        return self.send(method, target, pairs, body)
+        return self.send(method, with_query(encoded, query), pairs, body)
+
+    def begin(self, method, path, query=(), headers=None, *, length=None, payload_hash=UNSIGNED, body=b"", expires=None):
+        """Sends a signed head that announces `length` bytes, then `body`, and returns the open socket.
+
+        With `expires` the signature is in the query.
+        """
+        headers = dict(headers or {})
+        if expires:
+            target, pairs = self.presign(method, path, query, headers, expires=expires)
+        else:
+            signer, encoded = self.signer(), percent(path, "/")
+            query = list(query.items()) if isinstance(query, dict) else list(query)
+            pairs = [("host", self.endpoint.netloc), ("x-amz-date", signer.moment), ("x-amz-content-sha256", payload_hash),
+                     *headers.items()]
+            pairs.append(("authorization", signer.authorization(method, encoded, query, pairs, payload_hash)[0]))
+            target = with_query(encoded, query)
+        if length is not None:
+            pairs.append(("content-length", str(length)))
+        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in pairs) + "\r\n"
+        sock = self.socket()
+        sock.sendall(head.encode() + body)
+        return sock
 
     def presigned(self, method, path, query=(), headers=None, body=b"", *, expires=900, signer=None, host=None,
                   unsigned=None, edit=None):
@@ -114,7 +139,15 @@ class Raw:
         query = signer.presigned_query(method, encoded, query, pairs, expires)
         if edit:
             query = edit(query)
-        return encoded + "?" + "&".join(f"{percent(k)}={percent(v)}" for k, v in query), pairs
+        return with_query(encoded, query), pairs
+
+    def open_url(self, method, url, body=b"", headers=None):
+        """Follows a URL that somebody else has presigned, adding no more than the given headers."""
+        parts = urlsplit(url)
+        pairs = [("host", parts.netloc), *(headers or {}).items()]
+        if method == "PUT":
+            pairs.append(("content-length", str(len(body))))
+        return self.send(method, f"{parts.path}?{parts.query}", pairs, body)
 
     def send(self, method, target, pairs, body=b""):
         """Sends as given. A server that answers and closes before the body is through is still heard."""
@@ -140,6 +173,16 @@ class Raw:
 
     def socket(self):
         return socket.create_connection(self.endpoint.address, timeout=TIMEOUT)
+
+
+def read_answer(sock):
+    """The whole response on a socket, whose end the length or the connection's end tells."""
+    status, headers, body = read_head(sock)
+    bodiless = status < 200 or status in (204, 304)
+    length = 0 if bodiless else int(headers["content-length"]) if "content-length" in headers else None
+    while (length is None or len(body) < length) and (piece := sock.recv(65536)):
+        body += piece
+    return Answer(status, headers.items(), body)
 
 
 def read_head(sock):

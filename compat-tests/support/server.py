@@ -132,6 +132,15 @@ class Server:
         return sum(value for (sample, found), value in self.metrics().items()
                    if sample == name and wanted <= found)
 
+    def successes(self):
+        """How often each S3 operation was answered with success."""
+        counts = {}
+        for (name, labels), value in self.metrics().items():
+            labels = dict(labels)
+            if name == "osproxy_requests_total" and labels["status"].startswith("2"):
+                counts[labels["operation"]] = counts.get(labels["operation"], 0) + value
+        return counts
+
     def memory(self, field="VmHWM"):
         """Peak (VmHWM) or present (VmRSS) resident bytes of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

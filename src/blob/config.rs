@@ -42,7 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             read_buffer_bytes: 64 << 20,
-            part_buffer_bytes: 192 << 20,
+            part_buffer_bytes: 176 << 20,
         }
     }
 }

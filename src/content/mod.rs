@@ -38,7 +38,7 @@ use crate::telemetry::Metrics;
 pub use collect::{CollectReport, SweepReport};
 pub use open::OpenTimes;
 pub use reader::Reader;
-pub use receive::{Body, Incoming, ReceiveError, Received};
+pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
 
 /// Where and how bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,6 +101,11 @@ impl Reader {
         None
     }
 
+    /// Whether all of the range has been read.
+    pub fn is_done(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// Makes sure that the first bytes can be read, so that a failure can still be answered as one.
     /// Returns them, if there are any.
     pub async fn first(&mut self) -> Result<Option<Bytes>, Fault> {

@@ -92,6 +92,14 @@ impl Facade for Probe {
                 ];
                 Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync())
             }
+            "/close" => {
+                let mut response = text(StatusCode::OK, "bye");
+                let close = http::HeaderValue::from_static("close");
+                response
+                    .headers_mut()
+                    .insert(http::header::CONNECTION, close);
+                response
+            }
             "/panic" => panic!("on purpose"),
             _ => text(StatusCode::OK, "hello"),
         }
@@ -580,6 +588,78 @@ async fn connections_above_the_limit_wait_for_a_place() {
     // No place is free, so the connection makes room.
     assert_eq!(answer.header("connection"), Some("close"));
     assert_eq!(second.answer().await.status(), 200);
+}
+
+#[tokio::test]
+async fn close_asked_for_by_the_facade_is_sent_once_and_done() {
+    let server = Running::start(Config::default()).await;
+    let mut client = server.connect().await;
+    client.send("GET /close HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!(answer.text(), "bye");
+    assert_eq!(answer.head.to_lowercase().matches("connection:").count(), 1);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.closed().await.is_empty());
+}
+
+/// Keeps what is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn access_log_has_the_request_and_never_its_query() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let config = Config {
+        access_log: AccessLog::Info,
+        ..Config::default()
+    };
+    let server = Running::start(config).await;
+    let mut client = server.connect().await;
+    client
+        .send("PUT /read?X-Amz-Signature=0123 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
+        .await;
+    let answer = client.answer().await;
+    let id = answer.header("x-amz-request-id").expect("an id");
+    server
+        .expect_metric("osproxy_requests_total{operation=\"Probe\",status=\"200\"} 1")
+        .await;
+    let text = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("text");
+    for part in [
+        "INFO access: ",
+        &format!("request={id}"),
+        "remote=127.0.0.1:",
+        "method=PUT",
+        "path=\"/read\"",
+        "operation=\"Probe\"",
+        "status=200",
+        "bytes_in=4",
+        "bytes_out=6",
+        "duration_ms=",
+        "complete=true",
+    ] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+    assert!(!text.contains("Signature"), "{text}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::codec;
 use super::session::{Row, Session, key, params};
 use crate::model::clock::Millis;
-use crate::model::digest::{ChecksumAlgorithm, ChecksumKind, ObjectChecksum};
+use crate::model::digest::{ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
@@ -39,12 +39,53 @@ pub struct UploadRow {
     pub tags: Tags,
     /// The checksum the client announced.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
-    /// SHA-256 of the completed part list.
-    pub list_digest: Option<[u8; 32]>,
+    /// What it was completed with.
+    pub completed: Option<CompletedRow>,
+}
+
+/// What an upload was completed with: a repeat of the same request gets the same answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletedRow {
+    /// SHA-256 of the part list.
+    pub list_digest: [u8; 32],
     /// The version it wrote.
-    pub result: Option<Uid>,
-    /// The first answer, as the domain wrote it.
-    pub answer: Option<String>,
+    pub uid: Uid,
+    /// The version's ETag.
+    pub etag: ETag,
+    /// The version's bytes.
+    pub size: u64,
+    /// When it was written.
+    pub modified: Millis,
+    /// The version's checksum.
+    pub checksum: Option<ObjectChecksum>,
+}
+
+impl CompletedRow {
+    /// The column `result`: ETag, size, time and checksum, with spaces between.
+    fn to_column(&self) -> String {
+        let checksum = self.checksum.as_ref().map(codec::checksum_to_column);
+        format!(
+            "{} {} {} {}",
+            self.etag,
+            self.size,
+            self.modified,
+            checksum.unwrap_or_default()
+        )
+    }
+
+    fn from_columns(list_digest: [u8; 32], uid: Uid, result: &str) -> Result<Self, Fault> {
+        let corrupt = || Fault::new(Kind::Corrupt, "decode column").context("result of upload");
+        let mut fields = result.split(' ');
+        let mut next = || fields.next().ok_or_else(corrupt);
+        Ok(Self {
+            list_digest,
+            uid,
+            etag: ETag::parse(next()?).ok_or_else(corrupt)?,
+            size: next()?.parse().map_err(|_| corrupt())?,
+            modified: next()?.parse().map_err(|_| corrupt())?,
+            checksum: codec::checksum_from_column(Some(next()?).filter(|text| !text.is_empty()))?,
+        })
+    }
 }
 
 /// A part.
@@ -99,9 +140,12 @@ fn upload(row: &Row<'_>) -> Result<UploadRow, Fault> {
         headers: codec::headers_from_column(row.opt_str(5)?)?,
         tags: codec::tags_from_column(row.opt_str(6)?)?,
         checksum,
-        list_digest: row.opt_array(9)?,
-        result: row.opt_int(10)?.map(Uid),
-        answer: row.opt_str(11)?.map(str::to_owned),
+        completed: match (row.opt_array(9)?, row.opt_int(10)?, row.opt_str(11)?) {
+            (Some(digest), Some(uid), Some(result)) => {
+                Some(CompletedRow::from_columns(digest, Uid(uid), result)?)
+            }
+            _ => None,
+        },
     })
 }
 
@@ -135,13 +179,14 @@ pub async fn find(session: &mut Session, uid: Uid) -> Result<Option<UploadRow>, 
         .await
 }
 
-/// Ends an upload. `answer` is what a repeated complete will get.
+/// Ends an upload: completed, or aborted without it.
 pub async fn end(
     session: &mut Session,
     uid: Uid,
-    completed: Option<(&[u8; 32], Uid, &str)>,
+    completed: Option<&CompletedRow>,
     now: Millis,
 ) -> Result<(), Fault> {
+    let result = completed.map(CompletedRow::to_column);
     let state = if completed.is_some() {
         "completed"
     } else {
@@ -153,9 +198,9 @@ pub async fn end(
              WHERE uid = $6",
             params![
                 state,
-                completed.map(|(digest, _, _)| digest),
-                completed.map(|(_, uid, _)| uid.0),
-                completed.map(|(_, _, answer)| answer),
+                completed.map(|row| &row.list_digest),
+                completed.map(|row| row.uid.0),
+                result.as_deref(),
                 now,
                 uid.0
             ],

@@ -18,7 +18,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
-use crate::content::{ContentStore, Incoming, Linked, ReceiveError, Received};
+use crate::content::{ContentStore, Incoming, Linked};
 use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
 use crate::model::bucket::{Bucket, Dedup};
 use crate::model::clock::{Clock, Millis};
@@ -27,13 +27,14 @@ use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, UidGenerator};
 use crate::model::names::BucketName;
 
-pub use crate::content::{Body, Reader};
+pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
+pub use crate::meta::uploads::UploadRow;
 pub use buckets::BucketPage;
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
 pub use multipart::{
-    Completed, CompleteRequest, ListedPart, NamedPart, NewUpload, PartPage, PartWritten, UploadId,
-    UploadPage, UploadQuery,
+    CompleteRequest, Completed, ListedPart, NamedPart, NewUpload, PART_NUMBER_MAX, PartPage,
+    PartWritten, UploadId, UploadPage, UploadQuery,
 };
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
 

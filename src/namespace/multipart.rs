@@ -4,17 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::listing::prefix_end;
-use super::objects::corrupt;
 use super::{Condition, CopySource, Namespace, Written, lock_bucket, release};
 use crate::content::Received;
 use crate::meta::contents as content_rows;
 use crate::meta::objects as object_rows;
 use crate::meta::objects::VersionPart;
-use crate::meta::uploads::{self, PartRow, State, UploadRow};
+use crate::meta::uploads::{self, CompletedRow, PartRow, State, UploadRow};
 use crate::meta::Session;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
@@ -108,16 +106,6 @@ pub struct CompleteRequest {
 /// A completed upload.
 pub type Completed = Written;
 
-/// The answer that a repeated complete gets, as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Answer {
-    etag: String,
-    size: u64,
-    modified: Millis,
-    checksum: Option<(String, String, Option<u32>)>,
-    composite: bool,
-}
-
 /// A part as it is listed.
 pub type ListedPart = PartRow;
 
@@ -203,9 +191,7 @@ impl Namespace {
             headers: new.headers,
             tags: new.tags,
             checksum: new.checksum,
-            list_digest: None,
-            result: None,
-            answer: None,
+            completed: None,
         };
         let id = UploadId(row.uid);
         self.meta
@@ -560,12 +546,12 @@ impl Completion {
         lock_bucket(session, request.bucket.id).await?;
         let upload =
             lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
-        match upload.state {
-            State::Open => {}
-            State::Completed if upload.list_digest == Some(self.list_digest) => {
-                return first_answer(&upload);
+        match (upload.state, &upload.completed) {
+            (State::Open, _) => {}
+            (State::Completed, Some(first)) if first.list_digest == self.list_digest => {
+                return Ok(first_answer(first));
             }
-            State::Completed | State::Aborted => return Err(Condition::NoSuchUpload),
+            (State::Completed | State::Aborted, _) => return Err(Condition::NoSuchUpload),
         }
         let stored = all_parts(session, upload.uid).await?;
         let parts = self.select(&stored)?;
@@ -617,17 +603,16 @@ impl Completion {
             }
         }
         uploads::delete_parts(session, upload.uid).await?;
-        let written = Written {
+        let completed = CompletedRow {
+            list_digest: self.list_digest,
             uid: version.uid,
             etag: version.etag,
             size,
             modified: self.now,
             checksum: version.checksum,
         };
-        let answer = store_answer(&written)?;
-        let ended = Some((&self.list_digest, version.uid, answer.as_str()));
-        uploads::end(session, upload.uid, ended, self.now).await?;
-        Ok(written)
+        uploads::end(session, upload.uid, Some(&completed), self.now).await?;
+        Ok(first_answer(&completed))
     }
 
     /// The stored parts that the list names, checked.
@@ -733,47 +718,13 @@ impl Completion {
     }
 }
 
-fn store_answer(written: &Written) -> Result<String, Condition> {
-    let checksum = written.checksum.as_ref();
-    let answer = Answer {
-        etag: written.etag.to_string(),
-        size: written.size,
-        modified: written.modified,
-        checksum: checksum.map(|checksum| {
-            (
-                checksum.checksum.algorithm.as_str().to_owned(),
-                checksum.checksum.to_base64(),
-                checksum.parts,
-            )
-        }),
-        composite: checksum.is_some_and(|checksum| checksum.kind == ChecksumKind::Composite),
-    };
-    serde_json::to_string(&answer).map_err(|error| Condition::Fault(corrupt("answer").source(error)))
-}
-
-fn first_answer(upload: &UploadRow) -> Result<Completed, Condition> {
-    let broken = || Condition::Fault(corrupt("answer of a completed upload"));
-    let text = upload.answer.as_deref().ok_or_else(broken)?;
-    let answer: Answer = serde_json::from_str(text).map_err(|_| broken())?;
-    let checksum = match answer.checksum {
-        None => None,
-        Some((algorithm, value, parts)) => Some(ObjectChecksum {
-            checksum: ChecksumAlgorithm::parse(&algorithm)
-                .and_then(|algorithm| Checksum::parse(algorithm, &value))
-                .ok_or_else(broken)?,
-            kind: if answer.composite {
-                ChecksumKind::Composite
-            } else {
-                ChecksumKind::FullObject
-            },
-            parts,
-        }),
-    };
-    Ok(Written {
-        uid: upload.result.ok_or_else(broken)?,
-        etag: ETag::parse(&answer.etag).ok_or_else(broken)?,
-        size: answer.size,
-        modified: answer.modified,
-        checksum,
-    })
+/// What the first complete was answered.
+fn first_answer(first: &CompletedRow) -> Completed {
+    Written {
+        uid: first.uid,
+        etag: first.etag,
+        size: first.size,
+        modified: first.modified,
+        checksum: first.checksum.clone(),
+    }
 }

@@ -12,7 +12,6 @@ use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::content::{RangeRequest, Unsatisfiable};
 use crate::model::digest::{ChecksumAlgorithm, ETag, ObjectChecksum};
-use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BucketId, SenderId, Uid, UidGenerator};
 use crate::model::names::ObjectKey;
 use crate::model::object::{Headers, Tags, Version, WriteConditions, WriteDecision};
@@ -355,9 +354,4 @@ impl Object {
             None => Ok(0..self.version.size),
         }
     }
-}
-
-/// A fault for what the rows must not say.
-pub(super) fn corrupt(what: &'static str) -> Fault {
-    Fault::new(Kind::Corrupt, "read namespace").context(what)
 }

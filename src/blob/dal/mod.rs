@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use opendal::layers::{RetryEvent, RetryInterceptor, RetryLayer, TimeoutLayer};
 use opendal::{ErrorKind, Operator};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +35,9 @@ pub(super) use self::write::Writer;
 const PART_BYTES: usize = 5 << 20;
 /// Unit of the part budget, which counts in 32 bits.
 const BUDGET_UNIT_BYTES: usize = 4096;
+/// One part in this many of the budget is set aside for filling. At the default budget 32 streams have a part
+/// resident and at least 3 of them fill the next; while there are fewer streams, more of them do.
+const FILLING_SHARE: usize = 11;
 /// First and longest pause before a request is repeated.
 const RETRY_PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
 
@@ -43,8 +46,9 @@ const RETRY_PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_
 pub(super) struct PartBudget {
     /// For the first part of each stream, which OpenDAL keeps back from then on.
     resident: Pool,
-    /// For the part that a stream fills next. Separate, so that streams which each wait for their next part
-    /// cannot hold up each other: whoever fills one needs nothing more to hand it over.
+    /// For the part that a stream fills next, which may also use what is free of the resident memory.
+    /// Separate, so that streams which each wait for their next part cannot hold up each other: whoever
+    /// fills one needs nothing more to hand it over.
     filling: Pool,
 }
 
@@ -65,9 +69,30 @@ impl PartBudget {
             }
         };
         Self {
-            resident: pool(budget_bytes - budget_bytes / 6),
-            filling: pool(budget_bytes / 6),
+            resident: pool(budget_bytes - budget_bytes / FILLING_SHARE),
+            filling: pool(budget_bytes / FILLING_SHARE),
         }
+    }
+}
+
+impl Pool {
+    fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = self.permits.clone();
+        permits.try_acquire_many_owned(self.units(bytes)).ok()
+    }
+
+    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let permits = self.permits.clone();
+        permits
+            .acquire_many_owned(self.units(bytes))
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    /// A part larger than the whole pool takes all of it, alone.
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES))
+            .map_or(self.all, |it| it.clamp(1, self.all))
     }
 }
 
@@ -155,7 +180,12 @@ impl Store {
             self.operator.delete(&path).await?;
             Ok::<_, opendal::Error>(size == content.len() as u64 && tail.to_bytes() == content[2..])
         };
-        match tried.await {
+        // Bounded as a whole: repeated requests to a service that is down must not hold up the start.
+        let Ok(answer) = timeout(self.patience, tried).await else {
+            tracing::warn!(backend = &*self.watch.backend, "backend does not answer");
+            return Ok(false);
+        };
+        match answer {
             Ok(true) => Ok(true),
             Ok(false) => Err(self
                 .watch

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{BUDGET_UNIT_BYTES, Store};
+use super::Store;
 use crate::blob::BlobName;
 use crate::model::fault::{Fault, Kind};
 
@@ -108,29 +108,31 @@ impl Writer {
             return Err(self.misuse("write blob", "the writer has failed before"));
         };
         let (budget, part_bytes) = (&self.store.parts, self.store.part_bytes);
-        let (held, pool, bytes) = if upload.writer.is_none() {
+        let pools = [&budget.filling, &budget.resident];
+        let (held, bytes, pools) = if upload.writer.is_none() {
             let expected = self.expected.and_then(|size| usize::try_from(size).ok());
             let bytes = expected.map_or(part_bytes, |size| size.min(part_bytes));
-            (&mut upload.resident, &budget.resident, bytes)
+            (&mut upload.resident, bytes, &pools[1..])
         } else {
-            (&mut upload.filling, &budget.filling, part_bytes)
+            (&mut upload.filling, part_bytes, &pools[..])
         };
         if held.is_some() {
             return Ok(());
         }
-        let wanted = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
-        let acquired = pool
-            .permits
-            .clone()
-            .acquire_many_owned(wanted.clamp(1, pool.all));
-        let Ok(Ok(permit)) = timeout(self.store.patience, acquired).await else {
+        // What is free anywhere is taken; waiting is for the first pool only.
+        *held = pools.iter().find_map(|pool| pool.try_take(bytes));
+        if held.is_none() {
+            *held = timeout(self.store.patience, pools[0].take(bytes))
+                .await
+                .ok();
+        }
+        if held.is_none() {
             return Err(self
                 .store
                 .watch
                 .fault(Kind::Busy, "write blob", &self.name)
                 .context("no part buffer came free in time"));
-        };
-        *held = Some(permit);
+        }
         Ok(())
     }
 

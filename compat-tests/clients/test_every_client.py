@@ -1,0 +1,84 @@
+"""What every client must be able to do: each of these tests runs for each of them."""
+
+import filecmp
+
+import pytest
+
+from clients.trees import read_tree
+from support.keys import UNUSUAL_KEYS
+
+
+@pytest.mark.timeout(600)
+def test_round_trip_at_every_size(client, bucket, sized_files, tmp_path):
+    files = {f"sized/{name}": path for name, path in sized_files.items()}
+    client.upload(bucket, files)
+    back = {key: tmp_path / path.name for key, path in files.items()}
+    client.download(bucket, back)
+    different = [key for key in files if not filecmp.cmp(files[key], back[key], shallow=False)]
+    assert not different
+    assert sorted(client.keys(bucket, "sized/")) == sorted(files)
+
+
+@pytest.mark.timeout(600)
+def test_unusual_keys(client, s3, bucket, tmp_path):
+    keys = {name: key for name, key in UNUSUAL_KEYS.items() if name not in client.cannot}
+    files = {}
+    for number, (name, key) in enumerate(keys.items()):
+        files[key] = tmp_path / f"up-{number}"
+        files[key].write_text(name)
+    client.upload(bucket, files)
+    stored = {entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert stored == set(files)
+    assert set(client.keys(bucket)) == set(files)
+    back = {key: tmp_path / f"down-{number}" for number, key in enumerate(files)}
+    client.download(bucket, back)
+    assert {key: path.read_text() for key, path in back.items()} == {key: path.read_text() for key, path in files.items()}
+
+
+@pytest.mark.timeout(600)
+def test_tree_of_more_keys_than_a_page(client, s3, bucket, many_files, tmp_path):
+    client.upload_tree(many_files, bucket, "tree/")
+    s3.put_object(Bucket=bucket, Key="other/kept", Body=b"kept")
+    expected = read_tree(many_files)
+    assert sorted(client.keys(bucket, "tree/")) == sorted("tree/" + name for name in expected)
+    back = tmp_path / "back"
+    back.mkdir()
+    client.download_tree(bucket, "tree/", back)
+    assert read_tree(back) == expected
+    client.remove_all(bucket, "tree/")
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["other/kept"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_presigned_url(client, s3, raw, bucket, method):
+    place = {"Bucket": bucket, "Key": "a b/ü+%"}
+    url = client.presign(*place.values(), method)
+    if url is None:
+        pytest.skip(f"{client.name} makes no such URL that S3 accepts")
+    if method == "GET":
+        s3.put_object(**place, Body=b"hello")
+        assert raw.open_url("GET", url).body == b"hello"
+    else:
+        assert raw.open_url("PUT", url, b"hello").status == 200
+        assert s3.get_object(**place)["Body"].read() == b"hello"
+
+
+def test_buckets(client, bucket_names):
+    name = next(bucket_names)
+    client.make_bucket(name)
+    assert name in client.buckets()
+    client.remove_bucket(name)
+    assert name not in client.buckets()
+
+
+def test_missing_key_is_an_error(client, bucket, tmp_path):
+    with pytest.raises(AssertionError, match="ended with"):
+        client.get(bucket, "missing", tmp_path / "missing")
+
+
+def test_overwrite(client, s3, bucket, tmp_path):
+    file = tmp_path / "file"
+    for text in ("first", "second, longer", "3"):
+        file.write_text(text)
+        client.put(bucket, "k", file)
+        assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == text.encode()

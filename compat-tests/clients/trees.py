@@ -1,0 +1,15 @@
+"""Folders of small files, and what is in a folder."""
+
+
+def write_tree(folder, names):
+    """Files whose content is their name."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+def read_tree(folder):
+    """{name: content} of all files below."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

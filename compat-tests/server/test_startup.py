@@ -1,0 +1,104 @@
+"""First start, second start, and configuration that must be refused."""
+
+import stat
+import subprocess
+
+import pytest
+
+from support.endpoint import Identity
+from support.refusal import refused
+from support.server import BINARY
+
+
+def test_second_start_finds_everything(own_server):
+    server = own_server()
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="small", Body=b"x")
+    s3.put_object(Bucket="kept", Key="large", Body=b"y" * 300_000)
+    assert server.stop() == 0
+    server.start()
+    s3 = server.endpoint.client()
+    assert s3.get_object(Bucket="kept", Key="small")["Body"].read() == b"x"
+    assert s3.get_object(Bucket="kept", Key="large")["Body"].read() == b"y" * 300_000
+
+
+def test_first_start_makes_a_root_key_that_only_the_owner_can_read(own_server):
+    server = own_server(identity=None)
+    files = [path for path in server.data_dir.rglob("*") if path.is_file() and "root" in path.name.lower()]
+    assert len(files) == 1, sorted(server.data_dir.rglob("*"))
+    assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
+    words = files[0].read_text().replace("=", " ").replace('"', " ").replace(":", " ").replace(",", " ").split()
+    access_key = next(word for word in words if word.isalnum() and len(word) == 20)
+    secret_key = next(word for word in words if len(word) == 40 and word != access_key)
+    server.identity = Identity(access_key, secret_key)
+    server.endpoint.client().create_bucket(Bucket="made-by-root")
+    assert not any(secret_key in line for line in server.log), "the secret key is in the log"
+    assert server.stop() == 0
+
+    server.identity = None
+    before = files[0].read_bytes()
+    server.start()
+    assert files[0].read_bytes() == before
+    server.identity = Identity(access_key, secret_key)
+    assert [b["Name"] for b in server.endpoint.client().list_buckets()["Buckets"]] == ["made-by-root"]
+
+
+def test_data_directory_is_for_its_owner_alone(own_server):
+    server = own_server()
+    assert stat.S_IMODE(server.data_dir.stat().st_mode) & 0o077 == 0
+
+
+def test_second_server_on_the_same_data_is_refused(own_server):
+    first = own_server()
+    second = own_server(start=False)
+    second.launch()
+    assert second.wait(30) != 0
+    assert "data" in second.tail().lower()
+    first.endpoint.client().list_buckets()
+
+
+def test_wrong_secret_of_the_root_key_is_refused(own_server):
+    server = own_server()
+    wrong = server.endpoint.as_identity(Identity(server.identity.access_key, "wrong" * 8))
+    with refused("SignatureDoesNotMatch"):
+        wrong.client().list_buckets()
+
+
+@pytest.mark.parametrize("text, name", [
+    ("[storage]\ndurabilty = 'relaxed'\n", "durabilty"),
+    ("[sotrage]\n", "sotrage"),
+    ("[storage]\ndurability = 'sometimes'\n", "durability"),
+    ("[http]\nmax_requests = 'many'\n", "max_requests"),
+])
+def test_wrong_key_of_the_file_is_refused_by_name(own_server, tmp_path, text, name):
+    file = tmp_path / "osproxy.toml"
+    file.write_text(text)
+    server = own_server(start=False, arguments=["--config", file])
+    server.launch()
+    assert server.wait(30) != 0
+    assert name in server.tail()
+
+
+def test_wrong_variable_is_refused_by_name(own_server):
+    server = own_server(start=False, env={"OSPROXY_STORAGE__DURABILTY": "relaxed"})
+    server.launch()
+    assert server.wait(30) != 0
+    assert "DURABILTY" in server.tail().upper()
+
+
+def test_config_check(tmp_path):
+    def check(text):
+        file = tmp_path / "osproxy.toml"
+        file.write_text(text)
+        return subprocess.run([BINARY, "config", "check", "--config", file], capture_output=True, text=True, timeout=30)
+
+    assert check("[storage]\ndurability = 'relaxed'\n").returncode == 0
+    wrong = check("[storage]\nnonsense = 1\n")
+    assert wrong.returncode != 0 and "nonsense" in wrong.stdout + wrong.stderr
+
+
+def test_port_in_use_is_refused(own_server, server):
+    busy = own_server(start=False, name="busy", arguments=["--native-listen", f"127.0.0.1:{server.s3_port}"])
+    busy.launch()
+    assert busy.wait(30) != 0

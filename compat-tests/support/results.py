@@ -1,0 +1,41 @@
+"""pytest plugin: records each test's outcome for the compatibility table, and ends with one plain line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parents[1] / ".cache" / "results.jsonl"
+
+# What a test notes about itself: the client it drove, and the operations that the server saw from it.
+CLIENT = pytest.StashKey[str]()
+SEEN_OPS = pytest.StashKey[set]()
+_PHASES = pytest.StashKey[dict]()
+
+totals = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def pytest_sessionstart(session):
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    phases = item.stash.setdefault(_PHASES, {})
+    phases[report.when] = report.outcome
+    if report.when == "teardown":
+        outcome = next(o for o in ("failed", "skipped", "passed") if o in phases.values())
+        totals[outcome] += 1
+        marked = {operation for mark in item.iter_markers("op") for operation in mark.args}
+        record = {"test": item.nodeid, "outcome": outcome, "client": item.stash.get(CLIENT, None),
+                  "ops": sorted(marked | item.stash.get(SEEN_OPS, set()))}
+        with RESULTS.open("a") as results:
+            results.write(json.dumps(record) + "\n")
+    return report
+
+
+def pytest_unconfigure(config):
+    if any(totals.values()):
+        print("{passed} passed, {failed} failed, {skipped} skipped".format(**totals))

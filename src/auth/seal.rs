@@ -1,0 +1,329 @@
+//! The master key, and the secrets it seals.
+//!
+//! The secret halves of access keys must be known in clear to verify signatures, so they are kept encrypted:
+//! a copy of the database alone opens nothing. A sealed secret is
+//!
+//! ```text
+//!   1 byte    version, 1
+//!   12 bytes  nonce, random for every sealing
+//!   n bytes   AES-256-GCM of the secret, with the access key's row id as associated data
+//!   16 bytes  tag
+//! ```
+//!
+//! The id as associated data keeps a sealed secret from being moved to another key's row.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{Refused, files};
+use crate::meta::MetaStore;
+use crate::meta::identities::{self, KeyRow};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::SenderId;
+
+const VERSION: u8 = 1;
+const NONCE_BYTES: usize = 12;
+const KEY_BYTES: usize = 32;
+/// The master key's file in the data directory.
+const FILE: &str = "master.key";
+/// Where the master key comes from instead of the file.
+const VARIABLE: &str = "OSPROXY_MASTER_KEY";
+
+/// A text that prints as `***` and is wiped from memory when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Secret {
+    /// Takes a time that tells only whether the lengths are equal.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Whether a master key may be made when there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Nothing is sealed yet: make one.
+    Create,
+    /// Something is sealed, and another key would not open it.
+    Refuse,
+}
+
+/// What seals the secrets in the database. Cheap to clone.
+#[derive(Clone)]
+pub struct MasterKey {
+    cipher: Arc<Aes256Gcm>,
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(***)")
+    }
+}
+
+impl MasterKey {
+    /// The key `given` by the environment, else the one in the data directory `dir`; checked against the
+    /// secrets in `meta`. While there are none, a missing key is made: it is on stable storage, readable by
+    /// its owner alone, when this returns.
+    pub async fn load(
+        dir: &Path,
+        given: Option<&Secret>,
+        meta: &MetaStore,
+    ) -> Result<Self, Refused> {
+        let keys = meta
+            .scan("list keys", |session| Box::pin(identities::keys(session)))
+            .await
+            .map_err(Refused::Fault)?;
+        let missing = if keys.is_empty() {
+            Missing::Create
+        } else {
+            Missing::Refuse
+        };
+        let master_key = Self::find(dir, given, missing)?;
+        let opens = |key: &KeyRow| master_key.open(key.id, &key.secret_sealed).is_ok();
+        if keys.is_empty() || keys.iter().any(opens) {
+            Ok(master_key)
+        } else {
+            Err(Refused::WrongMasterKey)
+        }
+    }
+
+    fn find(dir: &Path, given: Option<&Secret>, missing: Missing) -> Result<Self, Refused> {
+        if let Some(text) = given {
+            return parse(text.reveal()).ok_or_else(|| Refused::MasterKey(VARIABLE.to_owned()));
+        }
+        let path = dir.join(FILE);
+        match files::read(&path)? {
+            Some(text) => {
+                parse(text.trim()).ok_or_else(|| Refused::MasterKey(path.display().to_string()))
+            }
+            None if missing == Missing::Refuse => Err(Refused::NoMasterKey(path)),
+            None => {
+                let mut key = Zeroizing::new([0; KEY_BYTES]);
+                fill(key.as_mut())?;
+                let text = Zeroizing::new(hex::encode(*key) + "\n");
+                files::create(&path, &text)?;
+                Ok(Self::new(&key))
+            }
+        }
+    }
+
+    pub(super) fn new(key: &[u8; KEY_BYTES]) -> Self {
+        Self {
+            cipher: Arc::new(Aes256Gcm::new(key.into())),
+        }
+    }
+
+    /// Seals the secret of the access key whose row is `id`.
+    pub(super) fn seal(&self, id: SenderId, secret: &Secret) -> Result<Vec<u8>, Fault> {
+        let mut nonce = [0; NONCE_BYTES];
+        fill(&mut nonce)?;
+        let bound = bound_to(id);
+        let payload = Payload {
+            msg: secret.reveal().as_bytes(),
+            aad: &bound,
+        };
+        let sealed = self
+            .cipher
+            .encrypt(&Nonce::from(nonce), payload)
+            .map_err(|_| Fault::new(Kind::Internal, "seal secret"))?;
+        Ok([&[VERSION][..], &nonce, &sealed].concat())
+    }
+
+    /// Opens what [`MasterKey::seal`] made for the same `id`. [`Kind::Corrupt`] when it was sealed by another
+    /// master key or for another access key, or was changed since.
+    pub(super) fn open(&self, id: SenderId, sealed: &[u8]) -> Result<Secret, Fault> {
+        let corrupt = || {
+            Fault::new(Kind::Corrupt, "open secret").context(format_args!(
+                "access key row {id}: sealed by another master key, or damaged"
+            ))
+        };
+        let (version, rest) = sealed.split_first().ok_or_else(corrupt)?;
+        if *version != VERSION {
+            return Err(corrupt().context(format_args!("version {version} of the seal")));
+        }
+        let (nonce, text) = rest
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(corrupt)?;
+        let bound = bound_to(id);
+        let payload = Payload {
+            msg: text,
+            aad: &bound,
+        };
+        let text = self
+            .cipher
+            .decrypt(&Nonce::from(*nonce), payload)
+            .map_err(|_| corrupt())?;
+        let text = String::from_utf8(text).map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            corrupt()
+        })?;
+        Ok(Secret::new(text))
+    }
+}
+
+fn bound_to(id: SenderId) -> [u8; 8] {
+    id.0.to_be_bytes()
+}
+
+/// 32 bytes as 64 hexadecimal digits or as Base64.
+fn parse(text: &str) -> Option<MasterKey> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    if hex::decode_to_slice(text, key.as_mut()).is_err() {
+        let bytes = Zeroizing::new(BASE64.decode(text).ok()?);
+        if bytes.len() != KEY_BYTES {
+            return None;
+        }
+        key.copy_from_slice(&bytes);
+    }
+    Some(MasterKey::new(&key))
+}
+
+/// Random bytes from the operating system.
+pub(super) fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
+    getrandom::fill(bytes).map_err(|error| {
+        Fault::new(Kind::Unavailable, "draw random bytes").source(error.to_string())
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn key(fill: u8) -> MasterKey {
+        MasterKey::new(&[fill; KEY_BYTES])
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn a_sealed_secret_opens_and_no_two_seals_are_equal() {
+        let first = key(1).seal(SenderId(7), &secret("hush")).unwrap();
+        let second = key(1).seal(SenderId(7), &secret("hush")).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(
+            key(1).open(SenderId(7), &first).unwrap().reveal(),
+            "hush"
+        );
+        assert!(!first.windows(4).any(|window| window == b"hush"));
+    }
+
+    #[test]
+    fn any_changed_or_missing_byte_is_corrupt() {
+        let sealed = key(1).seal(SenderId(7), &secret("hush")).unwrap();
+        for place in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[place] ^= 1;
+            let fault = key(1).open(SenderId(7), &damaged).unwrap_err();
+            assert_eq!(fault.kind(), Kind::Corrupt, "byte {place}");
+            let fault = key(1).open(SenderId(7), &sealed[..place]).unwrap_err();
+            assert_eq!(fault.kind(), Kind::Corrupt, "{place} bytes");
+        }
+    }
+
+    #[test]
+    fn another_master_key_or_another_row_opens_nothing() {
+        let sealed = key(1).seal(SenderId(7), &secret("hush")).unwrap();
+        assert!(key(2).open(SenderId(7), &sealed).is_err());
+        assert!(key(1).open(SenderId(8), &sealed).is_err());
+    }
+
+    #[test]
+    fn the_file_is_made_once_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = MasterKey::find(dir.path(), None, Missing::Create).unwrap();
+        let sealed = made.seal(SenderId(1), &secret("hush")).unwrap();
+        let mode = std::fs::metadata(dir.path().join(FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap();
+        assert_eq!(
+            again.open(SenderId(1), &sealed).unwrap().reveal(),
+            "hush"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_not_replaced_when_something_may_be_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap_err();
+        assert!(matches!(refused, Refused::NoMasterKey(_)), "{refused}");
+        assert!(!dir.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_form_is_refused_and_names_its_source() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "short", &"0".repeat(63), &"zz".repeat(32), "AAAA"] {
+            let given = secret(text);
+            let refused = MasterKey::find(dir.path(), Some(&given), Missing::Create).unwrap_err();
+            let message = refused.to_string();
+            assert!(message.contains(VARIABLE), "{message}");
+            assert!(text.is_empty() || !message.contains(text), "{message}");
+        }
+        std::fs::write(dir.path().join(FILE), "nonsense").unwrap();
+        let refused = MasterKey::find(dir.path(), None, Missing::Create).unwrap_err();
+        assert!(refused.to_string().contains(FILE), "{refused}");
+    }
+
+    #[test]
+    fn hexadecimal_and_base64_name_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |text: String| {
+            MasterKey::find(dir.path(), Some(&Secret::new(text)), Missing::Refuse).unwrap()
+        };
+        let sealed = load("ab".repeat(32))
+            .seal(SenderId(1), &secret("hush"))
+            .unwrap();
+        let opened = load(BASE64.encode([0xab; 32])).open(SenderId(1), &sealed);
+        assert_eq!(opened.unwrap().reveal(), "hush");
+    }
+
+    #[test]
+    fn a_secret_prints_as_stars() {
+        let shown = format!("{:?} {} {:?}", secret("hush"), secret("hush"), key(3));
+        assert!(!shown.contains("hush") && shown.contains("***"), "{shown}");
+        assert_eq!(secret("a"), secret("a"));
+        assert_ne!(secret("a"), secret("b"));
+    }
+}

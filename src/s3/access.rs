@@ -1,0 +1,319 @@
+//! Who asks, and whether they may: the adapters between `s3s` and the authority.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request};
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::{S3Error, S3Request, S3Result, s3_error};
+
+use super::{Gateway, error};
+use crate::auth::{Action, Identity, Principal, Resource};
+use crate::model::bucket::Bucket;
+use crate::model::digest::Sha256Digest;
+use crate::model::ids::SenderId;
+use crate::model::names::BucketName;
+use crate::namespace::Condition;
+use crate::telemetry::RequestContext;
+
+/// Looks up the secret halves of access keys.
+pub(super) struct Secrets(pub(super) Arc<Gateway>);
+
+#[async_trait::async_trait]
+impl S3Auth for Secrets {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let identity = self.0.identity(access_key).await?;
+        Ok(SecretKey::from(identity.secret.reveal()))
+    }
+}
+
+/// Decides about every operation before its body is read.
+pub(super) struct Access(pub(super) Arc<Gateway>);
+
+/// How a request proved who it is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// A signature in the `Authorization` header: the key's holder sent this request itself.
+    Header,
+    /// A presigned URL or form: the key's holder let somebody send it.
+    Handed,
+}
+
+/// Who asks, about which bucket; put into the request once it may go on.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// The holder of the access key.
+    pub(super) identity: Arc<Identity>,
+    /// How it proved so.
+    pub(super) proof: Proof,
+    /// The bucket of the request's path, where the operation needs one that exists.
+    bucket: Option<Arc<Bucket>>,
+}
+
+impl Caller {
+    pub(super) fn new(identity: Arc<Identity>, proof: Proof, bucket: Option<Arc<Bucket>>) -> Self {
+        Self {
+            identity,
+            proof,
+            bucket,
+        }
+    }
+
+    /// Who passed the access check of this request.
+    pub(super) fn of<T>(request: &S3Request<T>) -> S3Result<&Self> {
+        request
+            .extensions
+            .get::<Self>()
+            .ok_or_else(|| s3_error!(InternalError, "The request was not checked."))
+    }
+
+    /// The bucket of the request's path.
+    pub(super) fn bucket(&self) -> S3Result<&Arc<Bucket>> {
+        self.bucket
+            .as_ref()
+            .ok_or_else(|| error::of_condition(Condition::NoSuchBucket))
+    }
+
+    /// The access key that gains possession of what this request sends: only its holder's own requests.
+    pub(super) fn sender(&self) -> Option<SenderId> {
+        (self.proof == Proof::Header).then_some(self.identity.sender)
+    }
+}
+
+/// One operation: its name, what it asks permission for, and whether its bucket must exist.
+type Operation = (&'static str, Action, bool);
+
+/// The operations there are; any other is not implemented.
+const OPERATIONS: [Operation; 24] = [
+    ("GetObject", Action::GetObject, true),
+    ("HeadObject", Action::GetObject, true),
+    ("PutObject", Action::PutObject, true),
+    ("UploadPart", Action::PutObject, true),
+    ("ListObjectsV2", Action::ListBucket, true),
+    ("ListObjects", Action::ListBucket, true),
+    ("DeleteObject", Action::DeleteObject, true),
+    ("DeleteObjects", Action::DeleteObject, true),
+    ("CopyObject", Action::PutObject, true),
+    ("GetObjectAttributes", Action::GetObject, true),
+    ("CreateMultipartUpload", Action::PutObject, true),
+    ("UploadPartCopy", Action::PutObject, true),
+    ("CompleteMultipartUpload", Action::PutObject, true),
+    ("AbortMultipartUpload", Action::AbortMultipartUpload, true),
+    ("ListParts", Action::ListMultipartUploadParts, true),
+    ("ListMultipartUploads", Action::ListBucketMultipartUploads, true),
+    ("GetObjectTagging", Action::GetObjectTagging, true),
+    ("PutObjectTagging", Action::PutObjectTagging, true),
+    ("DeleteObjectTagging", Action::DeleteObjectTagging, true),
+    ("HeadBucket", Action::ListBucket, true),
+    ("ListBuckets", Action::ListAllMyBuckets, false),
+    ("CreateBucket", Action::CreateBucket, false),
+    ("DeleteBucket", Action::DeleteBucket, true),
+    ("GetBucketLocation", Action::GetBucketLocation, true),
+];
+
+#[async_trait::async_trait]
+impl S3Access for Access {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let asked = cx.s3_op().name();
+        let operation = OPERATIONS.iter().find(|(name, _, _)| *name == asked);
+        let context = cx.extensions_mut().get::<Arc<RequestContext>>().cloned();
+        if let (Some(context), Some((name, _, _))) = (&context, operation) {
+            context.set_operation(name);
+        }
+        let Some(credentials) = cx.credentials() else {
+            return Err(error::access_denied());
+        };
+        let access_key = credentials.access_key.clone();
+        if let Some(context) = &context {
+            context.set_access_key(&access_key);
+        }
+        let Some(&(_, action, needs_bucket)) = operation else {
+            return Err(error::not_implemented());
+        };
+        let proof = proof_of(cx.headers());
+        check_signed_headers(cx.headers(), cx.uri().query(), proof)?;
+        let identity = self.0.identity(&access_key).await?;
+        let bucket = match cx.s3_path().get_bucket_name() {
+            Some(name) if needs_bucket => {
+                let name = BucketName::parse(name).map_err(error::of_name)?;
+                let bucket = self.0.namespace.bucket(&name).await;
+                Some(bucket.map_err(error::of_condition)?)
+            }
+            _ => None,
+        };
+        self.0.authorize(&identity, action, bucket.as_deref())?;
+        check_expected_owner(cx.headers(), &identity)?;
+        cx.extensions_mut()
+            .insert(Caller::new(identity, proof, bucket));
+        Ok(())
+    }
+}
+
+impl Gateway {
+    /// The holder of an access key.
+    pub(super) async fn identity(&self, access_key: &str) -> S3Result<Arc<Identity>> {
+        let found = self.authority.identity(access_key).await;
+        found.map_err(error::of_fault)?.ok_or_else(|| {
+            s3_error!(
+                InvalidAccessKeyId,
+                "The AWS Access Key Id you provided does not exist in our records."
+            )
+        })
+    }
+
+    /// The one question of permission, also asked for every key of a batch and every source of a copy.
+    pub(super) fn authorize(
+        &self,
+        identity: &Identity,
+        action: Action,
+        bucket: Option<&Bucket>,
+    ) -> S3Result<()> {
+        let resource = Resource {
+            owner: bucket.map(|bucket| bucket.tenant),
+        };
+        self.authority
+            .authorize(&Principal::Key(identity), action, &resource)
+            .map_err(error::of_denied)
+    }
+}
+
+/// Only the caller's own buckets can be reached, so the owner a request expects must be the caller.
+fn check_expected_owner(headers: &HeaderMap, identity: &Identity) -> S3Result<()> {
+    let expected = [
+        "x-amz-expected-bucket-owner",
+        "x-amz-source-expected-bucket-owner",
+    ];
+    let differs = expected.iter().any(|name| {
+        headers
+            .get(*name)
+            .is_some_and(|value| value.as_bytes() != identity.tenant.owner_id.as_bytes())
+    });
+    if differs {
+        Err(error::access_denied())
+    } else {
+        Ok(())
+    }
+}
+
+fn proof_of(headers: &HeaderMap) -> Proof {
+    if headers.contains_key(http::header::AUTHORIZATION) {
+        Proof::Header
+    } else {
+        Proof::Handed
+    }
+}
+
+/// The names in `SignedHeaders`, of the header or of a presigned URL's query.
+fn signed_headers(headers: &HeaderMap, query: Option<&str>, proof: Proof) -> Option<String> {
+    match proof {
+        Proof::Header => {
+            let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+            let list = value.split("SignedHeaders=").nth(1)?;
+            Some(list.split(',').next()?.trim().to_ascii_lowercase())
+        }
+        Proof::Handed => form_urlencoded::parse(query?.as_bytes())
+            .find(|(name, _)| name.eq_ignore_ascii_case("X-Amz-SignedHeaders"))
+            .map(|(_, value)| value.to_ascii_lowercase()),
+    }
+}
+
+/// Refuses `x-amz-*` headers that the signature does not cover: somebody may have added them on the way.
+/// A presigned URL need not cover `x-amz-content-sha256`, which clients add by themselves and which can only
+/// make the request fail.
+fn check_signed_headers(headers: &HeaderMap, query: Option<&str>, proof: Proof) -> S3Result<()> {
+    let Some(signed) = signed_headers(headers, query, proof) else {
+        return Ok(());
+    };
+    let covered = |name: &str| signed.split(';').any(|entry| entry == name);
+    for name in headers.keys() {
+        let name = name.as_str();
+        let exempt = proof == Proof::Handed && name == "x-amz-content-sha256";
+        if name.starts_with("x-amz-") && !exempt && !covered(name) {
+            return Err(s3_error!(
+                AccessDenied,
+                "There were headers present in the request which were not signed"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The SHA-256 of the body that the signature in the header covers, in either of the two headers that can
+/// carry it. `true`: `s3s` verifies it while the body streams.
+pub(super) fn signed_sha256(headers: &HeaderMap) -> Option<(Sha256Digest, bool)> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(digest) = text("x-amz-content-sha256").and_then(Sha256Digest::from_hex) {
+        return Some((digest, true));
+    }
+    let checksum = crate::model::digest::Checksum::parse(
+        crate::model::digest::ChecksumAlgorithm::Sha256,
+        text("x-amz-checksum-sha256")?,
+    )?;
+    Some((Sha256Digest(checksum.value.try_into().ok()?), false))
+}
+
+/// Refuses what `s3s` would accept and we do not: signature version 2, which no SDK uses by default and
+/// which signs with SHA-1.
+pub(super) fn refuse_early<B>(request: &Request<B>) -> Option<S3Error> {
+    let header = request
+        .headers()
+        .get(http::header::AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
+    let query = request.uri().query().is_some_and(|query| {
+        form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "AWSAccessKeyId")
+    });
+    (header || query).then(|| {
+        s3_error!(
+            InvalidRequest,
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_unsigned_amz_header_is_refused() {
+        let authorization = "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=00";
+        let signed = headers(&[("authorization", authorization), ("x-amz-date", "d")]);
+        assert!(check_signed_headers(&signed, None, Proof::Header).is_ok());
+        let added = headers(&[("authorization", authorization), ("x-amz-acl", "private")]);
+        assert!(check_signed_headers(&added, None, Proof::Header).is_err());
+    }
+
+    #[test]
+    fn a_presigned_url_covers_its_amz_headers_but_the_payload_hash() {
+        let query = Some("X-Amz-SignedHeaders=host%3Bx-amz-meta-a&X-Amz-Signature=0");
+        let fine = headers(&[
+            ("x-amz-meta-a", "1"),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ]);
+        assert!(check_signed_headers(&fine, query, Proof::Handed).is_ok());
+        let added = headers(&[("x-amz-meta-b", "1")]);
+        assert!(check_signed_headers(&added, query, Proof::Handed).is_err());
+    }
+
+    #[test]
+    fn signature_version_2_is_refused() {
+        let request = Request::get("/b/k?AWSAccessKeyId=A&Signature=s&Expires=1")
+            .body(())
+            .unwrap();
+        assert!(refuse_early(&request).is_some());
+        let request = Request::get("/b/k").body(()).unwrap();
+        assert!(refuse_early(&request).is_none());
+    }
+}

@@ -1,0 +1,172 @@
+//! CopyObject and UploadPartCopy.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::access::Caller;
+use super::convert::{self, set_checksums};
+use super::objects::{check_version, refuse_unsupported};
+use super::{Gateway, error};
+use crate::auth::Action;
+use crate::model::names::ObjectKey as Key;
+use crate::model::object::ReadDecision;
+use crate::namespace::{Condition, CopyRequest, CopySource as Source, UploadId};
+
+impl Gateway {
+    /// Finds the source of a copy: permission on it is asked like that of a read.
+    async fn source(
+        &self,
+        caller: &Caller,
+        source: &CopySource,
+        headers: &HeaderMap,
+    ) -> S3Result<Source> {
+        let CopySource::Bucket {
+            bucket,
+            key,
+            version_id,
+        } = source
+        else {
+            return Err(error::not_implemented());
+        };
+        check_version(version_id.as_deref())?;
+        let name = convert::bucket_name(bucket)?;
+        let key = convert::object_key(key)?;
+        let bucket = self
+            .namespace
+            .bucket(&name)
+            .await
+            .map_err(error::of_condition)?;
+        self.authorize(&caller.identity, Action::GetObject, Some(&bucket))?;
+        // With its bytes: those of a short object may have to be copied.
+        let object = self
+            .namespace
+            .get(&bucket, &key)
+            .await
+            .map_err(error::of_condition)?;
+        let conditions = convert::source_conditions(headers)?;
+        match conditions.decide(&object.version.etag, object.version.modified) {
+            ReadDecision::Proceed => Ok(Source {
+                bucket,
+                key,
+                object,
+            }),
+            // A copy has no "not modified": both ways of failing are 412.
+            ReadDecision::Failed | ReadDecision::NotModified => {
+                Err(error::of_condition(Condition::PreconditionFailed))
+            }
+        }
+    }
+
+    pub(super) async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        let caller = Caller::of(&request)?.clone();
+        let headers = &request.headers;
+        refuse_unsupported(headers)?;
+        let replaces = directive(headers, "x-amz-metadata-directive")?;
+        let replaces_tags = directive(headers, "x-amz-tagging-directive")?;
+        let key: Key = convert::object_key(&request.input.key)?;
+        let bucket = Arc::clone(caller.bucket()?);
+        let source = self
+            .source(&caller, &request.input.copy_source, headers)
+            .await?;
+        let onto_itself = source.bucket.id == bucket.id && source.key == key;
+        let redirects = headers.contains_key("x-amz-website-redirect-location");
+        if onto_itself && !replaces && !replaces_tags && !redirects {
+            return Err(error::copy_onto_itself());
+        }
+        let new_headers = if replaces {
+            Some(convert::object_headers(headers, request.input.metadata)?)
+        } else {
+            // Where a copied page redirects to is never taken over ("CopyObject").
+            let mut kept = source.object.version.headers.clone();
+            kept.website_redirect =
+                convert::header(headers, "x-amz-website-redirect-location")?.map(str::to_owned);
+            Some(kept)
+        };
+        let tags = if replaces_tags {
+            Some(convert::tagging_header(headers)?.unwrap_or_default())
+        } else {
+            None
+        };
+        let copy = CopyRequest {
+            bucket,
+            key,
+            headers: new_headers,
+            tags,
+            checksum: convert::algorithm_header(headers)?,
+            conditions: convert::write_conditions(headers)?,
+        };
+        let written = self
+            .namespace
+            .copy(&source, copy)
+            .await
+            .map_err(error::of_condition)?;
+        let mut result = CopyObjectResult {
+            e_tag: Some(convert::etag(&written.etag)),
+            last_modified: Some(convert::timestamp(written.modified)),
+            ..CopyObjectResult::default()
+        };
+        result.checksum_type = set_checksums!(result, written.checksum.as_ref());
+        let mut response = S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(result),
+            ..CopyObjectOutput::default()
+        });
+        super::objects::set_uid(&mut response, written.uid);
+        Ok(response)
+    }
+
+    pub(super) async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let caller = Caller::of(&request)?.clone();
+        let (input, headers) = (&request.input, &request.headers);
+        refuse_unsupported(headers)?;
+        let number = super::multipart::part_number(input.part_number)?;
+        let key = convert::object_key(&input.key)?;
+        let bucket = caller.bucket()?;
+        let id = UploadId::parse(&input.upload_id)
+            .ok_or_else(|| error::of_condition(Condition::NoSuchUpload))?;
+        let upload = self
+            .namespace
+            .upload(bucket, &key, id)
+            .await
+            .map_err(error::of_condition)?;
+        let source = self.source(&caller, &input.copy_source, headers).await?;
+        let range = convert::copy_range(headers, source.object.version.size)?;
+        let part = self
+            .namespace
+            .copy_part(&upload, bucket, number, &source, range)
+            .await
+            .map_err(error::of_condition)?;
+        let mut result = CopyPartResult {
+            e_tag: Some(convert::etag(&part.etag)),
+            last_modified: Some(convert::timestamp(part.modified)),
+            ..CopyPartResult::default()
+        };
+        if upload.checksum.is_some() {
+            let _ = set_checksums!(result, part.checksum.as_ref());
+        }
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            ..UploadPartCopyOutput::default()
+        }))
+    }
+}
+
+/// `COPY` or `REPLACE`; `true` for the latter.
+fn directive(headers: &HeaderMap, name: &'static str) -> S3Result<bool> {
+    match convert::header(headers, name)? {
+        None | Some("COPY") => Ok(false),
+        Some("REPLACE") => Ok(true),
+        Some(_) => Err(s3_error!(
+            InvalidArgument,
+            "Unknown directive in {name}: use COPY or REPLACE."
+        )),
+    }
+}

@@ -1,0 +1,192 @@
+//! The S3 protocol over the namespace.
+//!
+//! `s3s` parses requests, verifies signatures and writes XML; here every operation is translated to the
+//! namespace's words and back. What clients see comes from their own bytes and our rows: no vendor's header,
+//! error or ETag passes through.
+//!
+//! ```text
+//!   Facade::call --> post (browser forms) ----------------------+
+//!        |                                                       v
+//!        +--> s3s --> access (who, may they) --> operations --> namespace
+//!        |                                                       |
+//!        +<-- answer (request id, resource) <-- error <----------+
+//! ```
+
+mod access;
+mod answer;
+mod body;
+mod buckets;
+mod convert;
+mod copy;
+mod error;
+mod listing;
+mod multipart;
+mod objects;
+mod post;
+mod tagging;
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::dto::*;
+use s3s::host::MultiDomain;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3, S3Request, S3Response, S3Result};
+
+use crate::auth::Authority;
+use crate::http::{InBody, Refusal};
+use crate::model::fault::{Fault, Kind};
+use crate::namespace::Namespace;
+use crate::telemetry::{Metrics, RequestContext};
+
+/// Most bytes of an XML body: a DeleteObjects of 1000 keys of 1024 bytes, or a list of 10,000 parts.
+const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Settings of the protocol.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Domains under which buckets are addressed as host names; empty for path style alone.
+    pub domains: Vec<String>,
+    /// The region this endpoint says it is in.
+    pub region: String,
+    /// Whether an upload of content that the caller has sent before is answered without its body.
+    pub instant: bool,
+    /// Most bytes of a file in a browser's form.
+    pub max_post_bytes: u64,
+}
+
+/// What a facade is made of.
+pub struct Parts {
+    /// Buckets, keys and uploads.
+    pub namespace: Arc<Namespace>,
+    /// Who may do what.
+    pub authority: Arc<Authority>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Settings.
+    pub config: Config,
+}
+
+/// The S3 endpoint.
+pub struct Facade {
+    service: S3Service,
+    gateway: Arc<Gateway>,
+}
+
+/// What the operations share.
+struct Gateway {
+    namespace: Arc<Namespace>,
+    authority: Arc<Authority>,
+    metrics: Arc<Metrics>,
+    config: Config,
+}
+
+impl Facade {
+    /// An endpoint over an open namespace. Fails with [`Kind::Config`] on a domain that is none.
+    pub fn new(parts: Parts) -> Result<Self, Fault> {
+        let gateway = Arc::new(Gateway {
+            namespace: parts.namespace,
+            authority: parts.authority,
+            metrics: parts.metrics,
+            config: parts.config,
+        });
+        let mut builder = S3ServiceBuilder::new(Operations(Arc::clone(&gateway)));
+        builder.set_auth(access::Secrets(Arc::clone(&gateway)));
+        builder.set_access(access::Access(Arc::clone(&gateway)));
+        let mut limits = S3Config::default();
+        limits.xml_max_body_size = XML_MAX_BYTES;
+        // Forms never reach s3s: it would hold the file in memory.
+        limits.post_object_max_file_size = 0;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
+        if !gateway.config.domains.is_empty() {
+            let host = MultiDomain::new(&gateway.config.domains).map_err(|error| {
+                Fault::new(Kind::Config, "read s3.domains").source(error.to_string())
+            })?;
+            builder.set_host(host);
+        }
+        Ok(Self {
+            service: builder.build(),
+            gateway,
+        })
+    }
+}
+
+impl crate::http::Facade for Facade {
+    type Body = s3s::Body;
+
+    async fn call(&self, request: Request<InBody>) -> Response<s3s::Body> {
+        let about = answer::About::of(&request);
+        let request = match access::refuse_early(&request) {
+            Some(error) => return about.finish(answer::of_error(error)).await,
+            None => request,
+        };
+        if let Some(form) = post::Form::of(&request, &self.gateway.config.domains) {
+            let response = form.receive(&self.gateway, request).await;
+            return about.finish(response).await;
+        }
+        let response = match self.service.call(body::bounded(request)).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!(?error, "answer request");
+                answer::of_error(s3s::s3_error!(InternalError))
+            }
+        };
+        about.finish(response).await
+    }
+
+    fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<s3s::Body> {
+        answer::of_refusal(context, refusal)
+    }
+}
+
+/// The operations, as `s3s` wants them: a newtype because the trait and [`Gateway`] live in different crates.
+struct Operations(Arc<Gateway>);
+
+macro_rules! operations {
+    ($($(#[$group:meta])* $name:ident($input:ty) -> $output:ty;)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Operations {
+            $($(#[$group])*
+            async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                self.0.$name(request).await
+            })*
+        }
+    };
+}
+
+operations! {
+    // Buckets
+    create_bucket(CreateBucketInput) -> CreateBucketOutput;
+    head_bucket(HeadBucketInput) -> HeadBucketOutput;
+    list_buckets(ListBucketsInput) -> ListBucketsOutput;
+    delete_bucket(DeleteBucketInput) -> DeleteBucketOutput;
+    get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
+
+    // Objects
+    put_object(PutObjectInput) -> PutObjectOutput;
+    get_object(GetObjectInput) -> GetObjectOutput;
+    head_object(HeadObjectInput) -> HeadObjectOutput;
+    delete_object(DeleteObjectInput) -> DeleteObjectOutput;
+    delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    copy_object(CopyObjectInput) -> CopyObjectOutput;
+    get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
+
+    // Listing
+    list_objects(ListObjectsInput) -> ListObjectsOutput;
+    list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
+
+    // Multipart uploads
+    create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
+    upload_part(UploadPartInput) -> UploadPartOutput;
+    upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
+    abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
+    list_parts(ListPartsInput) -> ListPartsOutput;
+    list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+
+    // Tags
+    get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
+    put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
+    delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput;
+}

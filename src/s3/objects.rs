@@ -1,0 +1,804 @@
+//! Put, get, head, delete and attributes of objects.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
+
+use super::access::{self, Caller};
+use super::body::Counted;
+use super::convert::{self, set_checksums};
+use super::{Gateway, error};
+use crate::auth::Action;
+use crate::model::bucket::Bucket;
+use crate::model::content::RangeRequest;
+use crate::model::digest::{
+    Checksum as Digest, ChecksumAlgorithm as Algorithm, ObjectChecksum, Sha256Digest,
+};
+use crate::model::names::ObjectKey as Key;
+use crate::model::object::{ReadDecision, Tags, Version, WriteConditions};
+use crate::namespace::{
+    BodyHint, Condition, Object, PUT_MAX_BYTES, PutRequest, Reader, Received, UploadRow,
+    Written,
+};
+use crate::telemetry::RequestContext;
+
+/// How long an answer without a body may take to find: clients wait a second for `100 Continue`.
+const INSTANT_WAIT: std::time::Duration = std::time::Duration::from_millis(300);
+/// Most keys of one DeleteObjects.
+const DELETE_MAX: usize = 1000;
+/// What a version without a type is answered as.
+const DEFAULT_TYPE: &str = "binary/octet-stream";
+/// The stable number of what was stored or read.
+const UID_HEADER: &str = "x-osproxy-uid";
+
+/// A body of a put or part, with all that its request says of it.
+pub(super) struct Upload {
+    pub(super) length: Option<u64>,
+    pub(super) limit: u64,
+    pub(super) md5: Option<[u8; 16]>,
+    /// The checksum given in a header.
+    pub(super) checksum: Option<Digest>,
+    /// The checksum announced as a trailer.
+    pub(super) trailer: Option<Algorithm>,
+    /// The checksum wanted without a value, to be computed here.
+    pub(super) wanted: Option<Algorithm>,
+    /// The SHA-256 the signature covers; `true`: verified while the body streams.
+    signed: Option<(Sha256Digest, bool)>,
+    waits: bool,
+    trailers: Option<TrailingHeaders>,
+    context: Option<Arc<RequestContext>>,
+}
+
+impl Upload {
+    pub(super) fn of<T>(request: &S3Request<T>) -> S3Result<Self> {
+        let headers = &request.headers;
+        let length = convert::header(headers, "content-length")?
+            .map(|text| text.parse::<u64>())
+            .transpose()
+            .map_err(|_| error::invalid_argument("The Content-Length is not a number."))?;
+        let proof = Caller::of(request)?.proof;
+        Ok(Self {
+            length,
+            limit: PUT_MAX_BYTES,
+            md5: convert::content_md5(headers)?,
+            checksum: convert::checksum_of(headers)?,
+            trailer: convert::trailer_algorithm(headers)?,
+            wanted: convert::algorithm_header(headers)?,
+            signed: access::signed_sha256(headers).filter(|_| proof == access::Proof::Header),
+            waits: headers
+                .get(header::EXPECT)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+            trailers: request.trailing_headers.clone(),
+            context: request.extensions.get::<Arc<RequestContext>>().cloned(),
+        })
+    }
+
+    /// The checksum algorithm the object is stored with, if the client chose one.
+    fn algorithm(&self) -> Option<Algorithm> {
+        let given = self.checksum.as_ref().map(|checksum| checksum.algorithm);
+        given.or(self.trailer).or(self.wanted)
+    }
+
+    fn wants_sha1(&self) -> bool {
+        self.algorithm() == Some(Algorithm::Sha1)
+    }
+
+    /// Reads the body, and compares all that the client said of it.
+    pub(super) async fn receive(
+        &self,
+        gateway: &Gateway,
+        bucket: &Bucket,
+        body: Option<StreamingBlob>,
+    ) -> S3Result<Received> {
+        let hint = BodyHint {
+            length: self.length,
+            limit: self.limit,
+            verified_sha256: self
+                .signed
+                .and_then(|(digest, verified)| verified.then_some(digest)),
+            sha1: self.wants_sha1(),
+        };
+        let body = body.unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty()));
+        let mut body = std::pin::pin!(Counted::new(body, self.context.clone()));
+        let received = gateway
+            .namespace
+            .receive(bucket, hint, body.as_mut())
+            .await
+            .map_err(error::of_receive)?;
+        self.verify(&received)?;
+        Ok(received)
+    }
+
+    fn verify(&self, received: &Received) -> S3Result<()> {
+        let digests = &received.digests;
+        if self.md5.is_some_and(|md5| md5 != digests.md5) {
+            return Err(error::bad_digest());
+        }
+        let same = |wanted: &Digest| digests.checksum(wanted.algorithm).as_ref() == Some(wanted);
+        if self.checksum.as_ref().is_some_and(|wanted| !same(wanted)) {
+            return Err(error::bad_digest());
+        }
+        if let Some(algorithm) = self.trailer {
+            let trailers = self.trailers.as_ref().and_then(TrailingHeaders::take);
+            let given = convert::checksum_of(&trailers.unwrap_or_default())?;
+            match given {
+                Some(given) if given.algorithm == algorithm && same(&given) => {}
+                Some(_) => return Err(error::bad_digest()),
+                None => {
+                    return Err(s3_error!(
+                        InvalidRequest,
+                        "The trailer named in x-amz-trailer is missing."
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A part is stored with the algorithm its upload announced; another one is refused.
+    pub(super) fn for_part(mut self, upload: &UploadRow) -> S3Result<Self> {
+        let announced = upload.checksum.map(|(algorithm, _)| algorithm);
+        let given = self.checksum.as_ref().map(|checksum| checksum.algorithm);
+        if let (Some(announced), Some(given)) = (announced, given.or(self.trailer))
+            && announced != given
+        {
+            return Err(s3_error!(
+                InvalidRequest,
+                "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+                announced.as_str().to_ascii_lowercase(),
+                given.as_str().to_ascii_lowercase()
+            ));
+        }
+        self.wanted = announced;
+        Ok(self)
+    }
+
+    /// The checksum to store: the client's, over bytes that were compared with it.
+    pub(super) fn stored_checksum(&self, received: &Received) -> Option<ObjectChecksum> {
+        self.algorithm()
+            .and_then(|algorithm| received.digests.checksum(algorithm))
+            .map(ObjectChecksum::full)
+    }
+
+    /// What the body would make, when the client waits before it sends it and this access key has sent
+    /// exactly these bytes before.
+    pub(super) async fn instant(
+        &self,
+        gateway: &Gateway,
+        caller: &Caller,
+        bucket: &Bucket,
+    ) -> S3Result<Option<Received>> {
+        let (Some((sha256, _)), Some(length), Some(sender)) =
+            (self.signed, self.length, caller.sender())
+        else {
+            return Ok(None);
+        };
+        // A trailer comes only with the body; an empty body is no saving.
+        if !gateway.config.instant || !self.waits || self.trailer.is_some() || length == 0 {
+            return Ok(None);
+        }
+        let checksums: Vec<Digest> = self.checksum.clone().into_iter().collect();
+        let lookup = gateway
+            .namespace
+            .possessed(bucket, sha256, length, sender, self.md5, &checksums);
+        let found = match tokio::time::timeout(INSTANT_WAIT, lookup).await {
+            Ok(found) => found.map_err(error::of_condition)?,
+            Err(_) => None,
+        };
+        // A checksum wanted without a value must be one that is stored.
+        Ok(found.filter(|received| {
+            self.algorithm()
+                .is_none_or(|algorithm| received.digests.checksum(algorithm).is_some())
+        }))
+    }
+}
+
+/// An answer given before the body: the connection cannot be used again.
+pub(super) fn close_connection<T>(response: &mut S3Response<T>) {
+    response
+        .headers
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+pub(super) fn set_uid<T>(response: &mut S3Response<T>, uid: crate::model::ids::Uid) {
+    response
+        .headers
+        .insert(UID_HEADER, HeaderValue::from(uid.0));
+}
+
+/// Refuses what a later version will have: half of it would be worse than none.
+pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
+    const UNSUPPORTED: [&str; 11] = [
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-copy-source-server-side-encryption-customer-algorithm",
+        "x-amz-object-lock-mode",
+        "x-amz-object-lock-legal-hold",
+        "x-amz-object-lock-retain-until-date",
+        "x-amz-write-offset-bytes",
+        "x-amz-grant-read",
+        "x-amz-grant-full-control",
+        "x-amz-grant-read-acp",
+        "x-amz-grant-write-acp",
+    ];
+    if UNSUPPORTED.iter().any(|name| headers.contains_key(*name)) {
+        return Err(error::not_implemented());
+    }
+    match headers.get("x-amz-acl").map(HeaderValue::as_bytes) {
+        None | Some(b"private" | b"bucket-owner-full-control") => Ok(()),
+        Some(_) => Err(error::not_implemented()),
+    }
+}
+
+/// Only the version that a key has now can be named until buckets keep versions.
+pub(super) fn check_version(version_id: Option<&str>) -> S3Result<()> {
+    match version_id {
+        None | Some("" | "null") => Ok(()),
+        Some(_) => Err(s3_error!(
+            NoSuchVersion,
+            "The specified version does not exist."
+        )),
+    }
+}
+
+impl Gateway {
+    pub(super) async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let caller = Caller::of(&request)?.clone();
+        let bucket = caller.bucket()?;
+        refuse_unsupported(&request.headers)?;
+        let key = convert::object_key(&request.input.key)?;
+        let upload = Upload::of(&request)?;
+        let put = PutRequest {
+            bucket: Arc::clone(bucket),
+            key,
+            headers: convert::object_headers(&request.headers, request.input.metadata)?,
+            tags: convert::tagging_header(&request.headers)?.unwrap_or_default(),
+            checksum: None,
+            conditions: convert::write_conditions(&request.headers)?,
+            sender: caller.sender(),
+        };
+        self.namespace
+            .check(bucket, &put.key, &put.conditions)
+            .await
+            .map_err(error::of_condition)?;
+        let instant = upload.instant(self, &caller, bucket).await?;
+        if let Some(received) = instant {
+            let checksum = upload.stored_checksum(&received);
+            let put = PutRequest {
+                checksum,
+                ..put.clone()
+            };
+            match self.namespace.put(put, received).await {
+                Ok(written) => {
+                    self.metrics.instant_upload();
+                    let mut response = put_response(&written);
+                    close_connection(&mut response);
+                    return Ok(response);
+                }
+                // Collected since it was found: the body is still to come.
+                Err(Condition::ContentGone) => {}
+                Err(condition) => return Err(error::of_condition(condition)),
+            }
+        }
+        let received = upload.receive(self, bucket, request.input.body).await?;
+        let put = PutRequest {
+            checksum: upload.stored_checksum(&received),
+            ..put
+        };
+        let written = self
+            .namespace
+            .put(put, received)
+            .await
+            .map_err(error::of_condition)?;
+        Ok(put_response(&written))
+    }
+
+    /// Finds an object and decides the conditions of a read.
+    async fn find_for_read(
+        &self,
+        bucket: &Bucket,
+        key: &Key,
+        headers: &HeaderMap,
+        with_bytes: bool,
+    ) -> S3Result<Object> {
+        let conditions = convert::read_conditions(headers)?;
+        let found = if with_bytes {
+            self.namespace.get(bucket, key).await
+        } else {
+            self.namespace.head(bucket, key).await
+        };
+        let object = found.map_err(error::of_condition)?;
+        let version = &object.version;
+        match conditions.decide(&version.etag, version.modified) {
+            ReadDecision::Proceed => Ok(object),
+            ReadDecision::Failed => Err(error::of_condition(Condition::PreconditionFailed)),
+            ReadDecision::NotModified => Err(not_modified(version)),
+        }
+    }
+
+    /// What of an object a request wants.
+    async fn select(
+        &self,
+        object: &Object,
+        range: Option<RangeRequest>,
+        part: Option<i32>,
+    ) -> S3Result<Selection> {
+        let size = object.version.size;
+        match (range, part) {
+            (Some(_), Some(_)) => Err(s3_error!(
+                InvalidRequest,
+                "Cannot specify both Range header and partNumber query parameter"
+            )),
+            (range, None) => Ok(Selection {
+                range: object.resolve(range).map_err(|_| unsatisfiable(size))?,
+                partial: range.is_some(),
+                parts: None,
+                checksum: object.version.checksum.clone(),
+            }),
+            (None, Some(number)) => {
+                let number = u32::try_from(number)
+                    .ok()
+                    .filter(|number| (1..=10_000).contains(number))
+                    .ok_or_else(|| {
+                        error::invalid_argument(
+                            "Part number must be an integer between 1 and 10000, inclusive",
+                        )
+                    })?;
+                let part = self
+                    .namespace
+                    .part(&object.version, number)
+                    .await
+                    .map_err(error::of_condition)?;
+                Ok(Selection {
+                    range: part.range,
+                    partial: true,
+                    parts: part.count,
+                    checksum: part.checksum,
+                })
+            }
+        }
+    }
+
+    pub(super) async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let object = self
+            .find_for_read(caller.bucket()?, &key, &request.headers, true)
+            .await?;
+        let range = convert::range(&request.headers)?;
+        let selection = self.select(&object, range, input.part_number).await?;
+        let reader = self.namespace.open(&object, selection.range.clone());
+        let body = stream(reader).await.map_err(error::of_fault)?;
+        let version = &object.version;
+        let mut output = GetObjectOutput {
+            body: Some(body),
+            content_length: Some(selection.length()),
+            content_range: selection.content_range(version),
+            accept_ranges: Some("bytes".to_owned()),
+            e_tag: Some(convert::etag(&version.etag)),
+            last_modified: Some(convert::timestamp(version.modified)),
+            metadata: convert::metadata(&version.headers),
+            parts_count: selection.parts.map(|parts| parts as i32),
+            tag_count: tag_count(&version.tags),
+            website_redirect_location: version.headers.website_redirect.clone(),
+            ..GetObjectOutput::default()
+        };
+        if selection.shows_checksum(input.checksum_mode.as_ref()) {
+            output.checksum_type = set_checksums!(output, selection.checksum.as_ref());
+        }
+        let status = selection.status();
+        let mut response = S3Response::new(output);
+        response.status = Some(status);
+        stored_headers(&mut response.headers, version);
+        override_headers(&mut response.headers, input)?;
+        set_uid(&mut response, version.uid);
+        Ok(response)
+    }
+
+    pub(super) async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let object = self
+            .find_for_read(caller.bucket()?, &key, &request.headers, false)
+            .await?;
+        let range = convert::range(&request.headers)?;
+        let selection = self.select(&object, range, input.part_number).await?;
+        let version = &object.version;
+        let mut output = HeadObjectOutput {
+            content_length: Some(selection.length()),
+            content_range: selection.content_range(version),
+            accept_ranges: Some("bytes".to_owned()),
+            e_tag: Some(convert::etag(&version.etag)),
+            last_modified: Some(convert::timestamp(version.modified)),
+            metadata: convert::metadata(&version.headers),
+            parts_count: selection.parts.map(|parts| parts as i32),
+            website_redirect_location: version.headers.website_redirect.clone(),
+            ..HeadObjectOutput::default()
+        };
+        if selection.shows_checksum(input.checksum_mode.as_ref()) {
+            output.checksum_type = set_checksums!(output, selection.checksum.as_ref());
+        }
+        let status = selection.status();
+        let mut response = S3Response::new(output);
+        response.status = Some(status);
+        stored_headers(&mut response.headers, version);
+        if let Some(count) = tag_count(&version.tags) {
+            response
+                .headers
+                .insert("x-amz-tagging-count", HeaderValue::from(count));
+        }
+        set_uid(&mut response, version.uid);
+        Ok(response)
+    }
+
+    pub(super) async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let conditions = WriteConditions {
+            if_modified_at: input
+                .if_match_last_modified_time
+                .as_ref()
+                .map(convert::millis),
+            if_size: input
+                .if_match_size
+                .and_then(|size| u64::try_from(size).ok()),
+            ..convert::write_conditions(&request.headers)?
+        };
+        self.namespace
+            .delete(caller.bucket()?, &key, conditions)
+            .await
+            .map_err(error::of_condition)?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    pub(super) async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let caller = &Caller::of(&request)?.clone();
+        let bucket = caller.bucket()?;
+        let Delete { objects, quiet } = request.input.delete;
+        if objects.is_empty() || objects.len() > DELETE_MAX {
+            return Err(error::malformed_xml());
+        }
+        // Keys one after the other would each wait for a commit of its own; together they share one.
+        let outcomes: Vec<_> = futures::stream::iter(objects)
+            .map(|object| async move {
+                let outcome = self.delete_one(caller, bucket, &object).await;
+                (object, outcome)
+            })
+            .buffered(64)
+            .collect()
+            .await;
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        for (object, outcome) in outcomes {
+            match outcome {
+                Ok(()) if quiet == Some(true) => {}
+                Ok(()) => deleted.push(DeletedObject {
+                    key: Some(object.key),
+                    version_id: object.version_id,
+                    ..DeletedObject::default()
+                }),
+                Err(error) => errors.push(Error {
+                    code: Some(error.code().as_str().to_owned()),
+                    message: error.message().map(str::to_owned),
+                    key: Some(object.key),
+                    version_id: object.version_id,
+                }),
+            }
+        }
+        Ok(S3Response::new(DeleteObjectsOutput {
+            deleted: Some(deleted),
+            errors: Some(errors),
+            ..DeleteObjectsOutput::default()
+        }))
+    }
+
+    async fn delete_one(
+        &self,
+        caller: &Caller,
+        bucket: &Bucket,
+        object: &ObjectIdentifier,
+    ) -> S3Result<()> {
+        self.authorize(&caller.identity, Action::DeleteObject, Some(bucket))?;
+        check_version(object.version_id.as_deref())?;
+        let key = convert::object_key(&object.key)?;
+        let conditions = WriteConditions {
+            if_match: object
+                .e_tag
+                .as_ref()
+                .map(|etag| crate::model::object::ETagList::parse(etag.value())),
+            if_none_match: None,
+            if_modified_at: object.last_modified_time.as_ref().map(convert::millis),
+            if_size: object.size.and_then(|size| u64::try_from(size).ok()),
+        };
+        self.namespace
+            .delete(bucket, &key, conditions)
+            .await
+            .map_err(error::of_condition)
+    }
+
+    pub(super) async fn get_object_attributes(
+        &self,
+        request: S3Request<GetObjectAttributesInput>,
+    ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let object = self
+            .find_for_read(caller.bucket()?, &key, &request.headers, false)
+            .await?;
+        let version = &object.version;
+        let wants = |name: &'static str| {
+            input
+                .object_attributes
+                .iter()
+                .flat_map(|attribute| attribute.as_str().split(','))
+                .any(|attribute| attribute.trim() == name)
+        };
+        let mut output = GetObjectAttributesOutput {
+            last_modified: Some(convert::timestamp(version.modified)),
+            ..GetObjectAttributesOutput::default()
+        };
+        if wants("ETag") {
+            output.e_tag = Some(convert::etag(&version.etag));
+        }
+        if wants("ObjectSize") {
+            output.object_size = Some(version.size as i64);
+        }
+        if wants("StorageClass") {
+            output.storage_class = Some(StorageClass::from_static(StorageClass::STANDARD));
+        }
+        if wants("Checksum")
+            && let Some(checksum) = &version.checksum
+        {
+            let mut fields = Checksum::default();
+            fields.checksum_type = set_checksums!(fields, Some(&whole_value(checksum)));
+            output.checksum = Some(fields);
+        }
+        if wants("ObjectParts")
+            && let Some(count) = version.etag.parts
+        {
+            let after = input.part_number_marker.unwrap_or(0).max(0);
+            let limit = convert::page_size(input.max_parts, 1000, "max-parts")?;
+            output.object_parts = Some(self.attribute_parts(version, count, after, limit).await?);
+        }
+        let mut response = S3Response::new(output);
+        set_uid(&mut response, version.uid);
+        Ok(response)
+    }
+
+    async fn attribute_parts(
+        &self,
+        version: &Version,
+        count: u32,
+        after: i32,
+        limit: usize,
+    ) -> S3Result<GetObjectAttributesParts> {
+        let page = self
+            .namespace
+            .parts(version, after as u32, limit)
+            .await
+            .map_err(error::of_condition)?;
+        // S3 lists single parts only where each has a checksum of its own to show.
+        let composite = version
+            .checksum
+            .as_ref()
+            .is_some_and(|checksum| checksum.parts.is_some());
+        let last = page.parts.last().map_or(after, |part| part.number as i32);
+        let parts = page.parts.iter().map(|part| {
+            let mut output = ObjectPart {
+                part_number: Some(part.number as i32),
+                size: Some(part.size as i64),
+                ..ObjectPart::default()
+            };
+            let _ = set_checksums!(output, part.checksum.as_ref());
+            output
+        });
+        Ok(GetObjectAttributesParts {
+            total_parts_count: Some(count as i32),
+            part_number_marker: Some(after),
+            next_part_number_marker: Some(last),
+            max_parts: Some(limit as i32),
+            is_truncated: Some(page.truncated),
+            parts: composite.then(|| parts.collect()),
+        })
+    }
+}
+
+/// The checksum as GetObjectAttributes shows it: a composite value comes without the number of parts.
+fn whole_value(checksum: &ObjectChecksum) -> ObjectChecksum {
+    ObjectChecksum {
+        parts: None,
+        ..checksum.clone()
+    }
+}
+
+/// What of an object is sent.
+struct Selection {
+    range: std::ops::Range<u64>,
+    partial: bool,
+    parts: Option<u32>,
+    checksum: Option<ObjectChecksum>,
+}
+
+impl Selection {
+    fn length(&self) -> i64 {
+        (self.range.end - self.range.start) as i64
+    }
+
+    fn is_empty(&self) -> bool {
+        self.range.start == self.range.end
+    }
+
+    fn status(&self) -> http::StatusCode {
+        if self.partial && !self.is_empty() {
+            http::StatusCode::PARTIAL_CONTENT
+        } else {
+            http::StatusCode::OK
+        }
+    }
+
+    fn content_range(&self, version: &Version) -> Option<String> {
+        (self.partial && !self.is_empty()).then(|| {
+            format!(
+                "bytes {}-{}/{}",
+                self.range.start,
+                self.range.end - 1,
+                version.size
+            )
+        })
+    }
+
+    /// A checksum covers a whole body: of the object, or of the one part asked for.
+    fn shows_checksum(&self, mode: Option<&ChecksumMode>) -> bool {
+        let enabled = mode.is_some_and(|mode| mode.as_str().eq_ignore_ascii_case("ENABLED"));
+        enabled && (!self.partial || self.parts.is_some())
+    }
+}
+
+fn put_response(written: &Written) -> S3Response<PutObjectOutput> {
+    let mut output = PutObjectOutput {
+        e_tag: Some(convert::etag(&written.etag)),
+        ..PutObjectOutput::default()
+    };
+    output.checksum_type = set_checksums!(output, written.checksum.as_ref());
+    let mut response = S3Response::new(output);
+    set_uid(&mut response, written.uid);
+    response
+}
+
+fn tag_count(tags: &Tags) -> Option<i32> {
+    (!tags.0.is_empty()).then_some(tags.0.len() as i32)
+}
+
+/// 304, with the headers RFC 9110 section 15.4.5 wants on it.
+fn not_modified(version: &Version) -> s3s::S3Error {
+    let mut error = s3s::S3Error::new(s3s::S3ErrorCode::NotModified);
+    let mut headers = HeaderMap::new();
+    if let Ok(etag) = convert::etag(&version.etag).to_http_header() {
+        headers.insert(header::ETAG, etag);
+    }
+    let mut text = Vec::new();
+    let formatted = convert::timestamp(version.modified).format(TimestampFormat::HttpDate, &mut text);
+    if let (Ok(()), Ok(date)) = (formatted, HeaderValue::from_bytes(&text)) {
+        headers.insert(header::LAST_MODIFIED, date);
+    }
+    if let Some(cache) = &version.headers.cache_control
+        && let Ok(cache) = HeaderValue::from_str(cache)
+    {
+        headers.insert(header::CACHE_CONTROL, cache);
+    }
+    error.set_headers(headers);
+    error
+}
+
+/// 416, with the length that RFC 9110 section 15.5.17 wants on it.
+fn unsatisfiable(size: u64) -> s3s::S3Error {
+    let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
+    if let Ok(range) = HeaderValue::try_from(format!("bytes */{size}")) {
+        error.set_headers(HeaderMap::from_iter([(header::CONTENT_RANGE, range)]));
+    }
+    error
+}
+
+/// The headers a version was stored with. Set as they are: the DTO's typed fields would refuse some.
+fn stored_headers(into: &mut HeaderMap, version: &Version) {
+    let stored = &version.headers;
+    let content_type = stored.content_type.as_deref().unwrap_or(DEFAULT_TYPE);
+    let fields = [
+        (header::CONTENT_TYPE, Some(content_type)),
+        (header::CONTENT_ENCODING, stored.content_encoding.as_deref()),
+        (
+            header::CONTENT_DISPOSITION,
+            stored.content_disposition.as_deref(),
+        ),
+        (header::CONTENT_LANGUAGE, stored.content_language.as_deref()),
+        (header::CACHE_CONTROL, stored.cache_control.as_deref()),
+        (header::EXPIRES, stored.expires.as_deref()),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            into.insert(name, value);
+        }
+    }
+}
+
+/// `response-*` of the query replace what is stored.
+fn override_headers(into: &mut HeaderMap, input: &GetObjectInput) -> S3Result<()> {
+    let expires = input.response_expires.as_ref().and_then(|expires| {
+        let mut text = Vec::new();
+        expires
+            .format(TimestampFormat::HttpDate, &mut text)
+            .ok()
+            .and_then(|()| String::from_utf8(text).ok())
+    });
+    let fields = [
+        (header::CONTENT_TYPE, &input.response_content_type),
+        (header::CONTENT_ENCODING, &input.response_content_encoding),
+        (
+            header::CONTENT_DISPOSITION,
+            &input.response_content_disposition,
+        ),
+        (header::CONTENT_LANGUAGE, &input.response_content_language),
+        (header::CACHE_CONTROL, &input.response_cache_control),
+        (header::EXPIRES, &expires),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                error::invalid_argument("A response header in the query has an invalid value.")
+            })?;
+            into.insert(name, value);
+        }
+    }
+    Ok(())
+}
+
+/// A reader as a body. What fits in one read is sent as one piece, and a failure before the first byte is
+/// still an answer of its own.
+async fn stream(mut reader: Reader) -> Result<StreamingBlob, crate::model::fault::Fault> {
+    let Some(first) = reader.first().await? else {
+        return Ok(StreamingBlob::from(s3s::Body::empty()));
+    };
+    if reader.is_done() {
+        return Ok(StreamingBlob::from(s3s::Body::from(first)));
+    }
+    let rest = futures::stream::unfold(Some(reader), |reader| async {
+        let mut reader = reader?;
+        match reader.next().await? {
+            Ok(bytes) => Some((Ok(Frame::data(bytes)), Some(reader))),
+            Err(fault) => {
+                tracing::warn!(%fault, "body ended early");
+                Some((Err(fault), None))
+            }
+        }
+    });
+    let body = futures::stream::iter([Ok(Frame::data(first))]).chain(rest);
+    let body = s3s::Body::http_body_unsync(StreamBody::new(body));
+    Ok(StreamingBlob::from(body))
+}
