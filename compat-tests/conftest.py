@@ -8,11 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Nothing of the caller's own AWS or proxy set-up may reach the clients under test.
-for name in [n for n in os.environ if n.startswith("AWS_") and n not in
-             ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")]:
+for name in [
+    n
+    for n in os.environ
+    if n.startswith("AWS_") and n not in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+]:
     del os.environ[name]
-os.environ |= {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-               "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+os.environ |= {
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+}
 
 import pytest
 
@@ -45,6 +53,7 @@ def pytest_collection_modifyitems(config, items):
 
 # --- the endpoint ---
 
+
 @pytest.fixture(scope="session")
 def server(request, tmp_path_factory):
     """The session's own server. Tests that use it are osproxy_only or go through `endpoint`."""
@@ -52,6 +61,7 @@ def server(request, tmp_path_factory):
     yield running
     code = running.stop()
     assert code == 0, f"the server ended with {code}:\n{running.tail()}"
+    assert not any("panicked" in line for line in running.log), running.tail()
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +69,13 @@ def endpoint(request):
     url = request.config.getoption("endpoint")
     if not url:
         return request.getfixturevalue("server").endpoint
-    identity = Identity(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
-    return Endpoint(url.rstrip("/"), identity, os.environ.get("AWS_REGION", "us-east-1"), request.config.getoption("domain"))
+    try:
+        identity = Identity(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    except KeyError as error:
+        pytest.exit(f"--endpoint needs {error}", returncode=4)
+    return Endpoint(
+        url.rstrip("/"), identity, os.environ.get("AWS_REGION", "us-east-1"), request.config.getoption("domain")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +87,9 @@ def stranger(request):
         server.create_tenant("second")
         return endpoint.as_identity(server.create_key("second", SECOND.access_key, SECOND.secret_key))
     try:
-        return endpoint.as_identity(Identity(os.environ["ALT_AWS_ACCESS_KEY_ID"], os.environ["ALT_AWS_SECRET_ACCESS_KEY"]))
+        return endpoint.as_identity(
+            Identity(os.environ["ALT_AWS_ACCESS_KEY_ID"], os.environ["ALT_AWS_SECRET_ACCESS_KEY"])
+        )
     except KeyError:
         pytest.skip("no second account: set ALT_AWS_ACCESS_KEY_ID and ALT_AWS_SECRET_ACCESS_KEY")
 
@@ -104,6 +121,7 @@ def raw(endpoint):
 
 
 # --- buckets and data ---
+
 
 @pytest.fixture(scope="session")
 def bucket_names(request):

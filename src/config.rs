@@ -16,7 +16,8 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
+
+use crate::auth::Secret;
 
 /// Every setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,7 +152,7 @@ impl Default for Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// The name of the backend that new blobs go to.
+    /// The name of the backend that the blobs of new buckets go to. A bucket keeps the one it was made with.
     pub backend: String,
     /// What must be on stable storage before an answer.
     pub durability: Durability,
@@ -159,8 +160,6 @@ pub struct Storage {
     pub inline_max_bytes: u64,
     /// Bytes; bodies up to this size are held in memory until it is known whether they are stored already.
     pub memory_max_bytes: u64,
-    /// Bytes; content above this size is cut into several blobs.
-    pub blob_max_bytes: NonZeroU64,
     /// Seconds after its last release before content without a reference is collected.
     pub grace_seconds: NonZeroU64,
     /// Seconds that a collected blob's bytes stay at the backend. A database that is restored from a backup names
@@ -171,6 +170,8 @@ pub struct Storage {
     pub stale_upload_days: NonZeroU32,
     /// Seconds between two runs of the collector.
     pub collect_interval_seconds: NonZeroU64,
+    /// Seconds between two sweeps, which list every blob at every backend and delete those that no row names.
+    pub sweep_interval_seconds: NonZeroU64,
 }
 
 impl Default for Storage {
@@ -180,11 +181,11 @@ impl Default for Storage {
             durability: Durability::Durable,
             inline_max_bytes: 16 << 10,
             memory_max_bytes: 1 << 20,
-            blob_max_bytes: const { NonZeroU64::new(4 << 30).expect("not zero") },
             grace_seconds: const { NonZeroU64::new(3600).expect("not zero") },
             blob_retention_seconds: 3600,
             stale_upload_days: const { NonZeroU32::new(7).expect("not zero") },
             collect_interval_seconds: const { NonZeroU64::new(60).expect("not zero") },
+            sweep_interval_seconds: const { NonZeroU64::new(3600).expect("not zero") },
         }
     }
 }
@@ -206,13 +207,6 @@ impl Storage {
                 "storage.inline_max_bytes",
                 "at most storage.memory_max_bytes",
                 self.inline_max_bytes,
-            ));
-        }
-        if self.memory_max_bytes > self.blob_max_bytes.get() {
-            return Err(expected(
-                "storage.memory_max_bytes",
-                "at most storage.blob_max_bytes",
-                self.memory_max_bytes,
             ));
         }
         Ok(())
@@ -240,7 +234,7 @@ impl Default for Limits {
         Self {
             upload_memory_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
             read_buffer_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
-            part_buffer_bytes: const { NonZeroU64::new(192 << 20).expect("not zero") },
+            part_buffer_bytes: const { NonZeroU64::new(176 << 20).expect("not zero") },
             buckets_max: 10_000,
         }
     }
@@ -365,34 +359,6 @@ impl fmt::Debug for Options {
 
 // ---- secrets ----
 
-/// A text that prints as `***` and is wiped from memory when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The text itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// What is only taken from the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
@@ -455,6 +421,8 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
         let named = environment.remove("OSPROXY_CONFIG").map(PathBuf::from);
+        // The command line's own: the secret of a key to make.
+        environment.remove("OSPROXY_SECRET_KEY");
         let secrets = Secrets::take(&mut environment)?;
         let mut layers = Figment::new();
         if let Some(path) = file.or(named.as_deref()) {

@@ -1,7 +1,58 @@
-//! x
-pub mod namespace;
+//! osproxy: an S3 gateway that stores every distinct content once, on any storage vendor.
+//!
+//! ```text
+//!  layer
+//!   6  entry      main   cli   config   app                       start, wire, stop
+//!
+//!   5  listener   http                                            accept, limit, drain
+//!                   |
+//!        +----------+-----------------+
+//!        v                            v
+//!   4  s3                           admin                         one protocol each
+//!        |                            |
+//!        |                            v
+//!   3    |                          tasks                         work outside of requests
+//!        v                            |
+//!   2  namespace  <-------------------+                           buckets, keys, versions, uploads, listing
+//!        |
+//!        v
+//!      content               auth           cluster               UID -> content -> extents -> blobs; who may
+//!        |      |              |               |                  do what; this node among the others
+//!        v      v              v               v
+//!   1  meta    blob          (meta)          (meta)               rows in SQL; bytes at backends
+//!
+//!   0  model   telemetry                                          nouns and pure rules; logs and metrics
+//! ```
+//!
+//! Imports point down. Work is ordered downwards and run from above; decisions are taken below and acted on
+//! above; configuration and ids travel down as values, handed out by `app`, the only module that knows all the
+//! pieces. `compat-tests/architecture.rs` checks who may name whom.
+
+// 6, entry
+pub mod app;
+pub mod cli;
+pub mod config;
+
+// 5, listener
+pub mod http;
+
+// 4, facades
+pub mod admin;
+pub mod s3;
+
+// 3, runners
+pub mod tasks;
+
+// 2, domain
+pub mod auth;
+pub mod cluster;
 pub mod content;
+pub mod namespace;
+
+// 1, stores
 pub mod blob;
 pub mod meta;
-pub mod telemetry;
+
+// 0, ground
 pub mod model;
+pub mod telemetry;

@@ -25,6 +25,7 @@ class Client:
 
     name = ""
     cannot = {}
+    missing_is_silent = False  # a download of nothing ends well
 
     def __init__(self, endpoint, home, operations=None):
         self.endpoint, self.home = endpoint, home
@@ -39,9 +40,13 @@ class Client:
 
     def env(self):
         identity = self.endpoint.identity
-        return os.environ | {"HOME": str(self.home), "AWS_ACCESS_KEY_ID": identity.access_key,
-                             "AWS_SECRET_ACCESS_KEY": identity.secret_key, "AWS_DEFAULT_REGION": self.endpoint.region,
-                             "AWS_REGION": self.endpoint.region}
+        return os.environ | {
+            "HOME": str(self.home),
+            "AWS_ACCESS_KEY_ID": identity.access_key,
+            "AWS_SECRET_ACCESS_KEY": identity.secret_key,
+            "AWS_DEFAULT_REGION": self.endpoint.region,
+            "AWS_REGION": self.endpoint.region,
+        }
 
     @contextmanager
     def watched(self):
@@ -53,8 +58,14 @@ class Client:
     def run(self, *command, stdin=None, check=True, env=None):
         """The standard output of a command; a failure shows what the client said."""
         with self.watched():
-            done = subprocess.run([str(word) for word in command], env=self.env() | (env or {}), input=stdin, cwd=self.home,
-                                  capture_output=True, timeout=DEADLINE)
+            done = subprocess.run(
+                [str(word) for word in command],
+                env=self.env() | (env or {}),
+                input=stdin,
+                cwd=self.home,
+                capture_output=True,
+                timeout=DEADLINE,
+            )
         if check and done.returncode != 0:
             said = (done.stderr + done.stdout).decode(errors="replace")[-3000:]
             raise AssertionError(f"{self.name} {' '.join(map(str, command[1:]))} ended with {done.returncode}:\n{said}")
@@ -98,7 +109,18 @@ class AwsCli(Client):
         self.aws("s3", "cp", "--recursive", "--only-show-errors", f"s3://{bucket}/{prefix}", folder)
 
     def keys(self, bucket, prefix=""):
-        found = self.aws("s3api", "list-objects-v2", "--bucket", bucket, "--prefix", prefix, "--query", "Contents[].Key", "--output", "json")
+        found = self.aws(
+            "s3api",
+            "list-objects-v2",
+            "--bucket",
+            bucket,
+            "--prefix",
+            prefix,
+            "--query",
+            "Contents[].Key",
+            "--output",
+            "json",
+        )
         return json.loads(found) or []
 
     def remove_all(self, bucket, prefix=""):
@@ -111,17 +133,30 @@ class AwsCli(Client):
 
 class Rclone(Client):
     name = "rclone"
-    cannot = {name: "rclone takes keys for paths and cleans them" for name in
-              ("double slash", "leading slash", "dot segments", "only dots", "trailing slash")}
+    missing_is_silent = True  # an empty folder to rclone
+    cannot = {
+        name: "rclone takes keys for paths and cleans them"
+        for name in ("double slash", "leading slash", "dot segments", "only dots", "trailing slash")
+    }
 
     def env(self):
         identity = self.endpoint.identity
-        remote = {"TYPE": "s3", "PROVIDER": "Other", "ACCESS_KEY_ID": identity.access_key, "SECRET_ACCESS_KEY": identity.secret_key,
-                  "ENDPOINT": self.endpoint.url, "REGION": self.endpoint.region,
-                  "UPLOAD_CUTOFF": f"{PART_MIB}M", "CHUNK_SIZE": f"{PART_MIB}M"}
+        remote = {
+            "TYPE": "s3",
+            "PROVIDER": "Other",
+            "ACCESS_KEY_ID": identity.access_key,
+            "SECRET_ACCESS_KEY": identity.secret_key,
+            "ENDPOINT": self.endpoint.url,
+            "REGION": self.endpoint.region,
+            "UPLOAD_CUTOFF": f"{PART_MIB}M",
+            "CHUNK_SIZE": f"{PART_MIB}M",
+        }
         own = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))}
-        return own | {"HOME": str(self.home), "RCLONE_CONFIG": str(self.home / "rclone.conf")} | {
-            f"RCLONE_CONFIG_S3_{name}": value for name, value in remote.items()}
+        return (
+            own
+            | {"HOME": str(self.home), "RCLONE_CONFIG": str(self.home / "rclone.conf")}
+            | {f"RCLONE_CONFIG_S3_{name}": value for name, value in remote.items()}
+        )
 
     def rclone(self, *words, **options):
         (self.home / "rclone.conf").touch()
@@ -207,9 +242,11 @@ class S3cmd(Client):
     def s3cmd(self, *words, **options):
         config = self.home / "s3cfg"
         host, identity = self.endpoint.netloc, self.endpoint.identity
-        config.write_text(f"[default]\naccess_key = {identity.access_key}\nsecret_key = {identity.secret_key}\n"
-                          f"host_base = {host}\nhost_bucket = {host}\nuse_https = {self.endpoint.secure}\n"
-                          f"bucket_location = {self.endpoint.region}\nmultipart_chunk_size_mb = {PART_MIB}\nmax_retries = 1\n")
+        config.write_text(
+            f"[default]\naccess_key = {identity.access_key}\nsecret_key = {identity.secret_key}\n"
+            f"host_base = {host}\nhost_bucket = {host}\nuse_https = {self.endpoint.secure}\n"
+            f"bucket_location = {self.endpoint.region}\nmultipart_chunk_size_mb = {PART_MIB}\nmax_retries = 1\n"
+        )
         return self.run(BIN / "s3cmd", "-c", config, "--no-progress", *words, **options, env={"LC_ALL": "C.UTF-8"})
 
     def make_bucket(self, bucket):
@@ -250,8 +287,12 @@ class Sdk(Client):
     driver = []
 
     def steps(self, *steps):
-        endpoint = {"url": self.endpoint.url, "region": self.endpoint.region,
-                    "access_key": self.endpoint.identity.access_key, "secret_key": self.endpoint.identity.secret_key}
+        endpoint = {
+            "url": self.endpoint.url,
+            "region": self.endpoint.region,
+            "access_key": self.endpoint.identity.access_key,
+            "secret_key": self.endpoint.identity.secret_key,
+        }
         job = json.dumps({"endpoint": endpoint, "steps": steps})
         return json.loads(self.run(*self.driver, stdin=job.encode()))
 
@@ -332,7 +373,11 @@ class JavaScript(Sdk):
     def missing(cls):
         if not shutil.which("node"):
             return "node is not installed"
-        return None if (CACHE / "node" / "node_modules" / "@aws-sdk" / "client-s3").exists() else "its npm packages are not set up"
+        return (
+            None
+            if (CACHE / "node" / "node_modules" / "@aws-sdk" / "client-s3").exists()
+            else "its npm packages are not set up"
+        )
 
     def env(self):
         return super().env() | {"NODE_PATH": str(CACHE / "node" / "node_modules")}

@@ -58,8 +58,20 @@ def test_checksum_of_choice(aws, bucket, tmp_path, rng, algorithm):
     file = tmp_path / "file"
     file.write_bytes(rng.randbytes(20_000_000))
     aws.aws("s3", "cp", "--only-show-errors", "--checksum-algorithm", algorithm, file, f"s3://{bucket}/k")
-    attributes = json.loads(aws.aws("s3api", "get-object-attributes", "--bucket", bucket, "--key", "k",
-                                    "--object-attributes", "Checksum", "ObjectParts", "ObjectSize"))
+    attributes = json.loads(
+        aws.aws(
+            "s3api",
+            "get-object-attributes",
+            "--bucket",
+            bucket,
+            "--key",
+            "k",
+            "--object-attributes",
+            "Checksum",
+            "ObjectParts",
+            "ObjectSize",
+        )
+    )
     assert attributes["ObjectSize"] == 20_000_000 and attributes["ObjectParts"]["TotalPartsCount"] == 3
     assert f"Checksum{algorithm}" in attributes["Checksum"]
     aws.aws("s3", "cp", "--only-show-errors", "--checksum-mode", "ENABLED", f"s3://{bucket}/k", tmp_path / "back")
@@ -68,6 +80,17 @@ def test_checksum_of_choice(aws, bucket, tmp_path, rng, algorithm):
 
 def test_metadata_and_headers(aws, s3, bucket, tmp_path):
     file = write_tree(tmp_path, ["file.txt"]) / "file.txt"
-    aws.aws("s3", "cp", "--metadata", "a=1,b=2", "--cache-control", "no-cache", "--content-type", "text/x", file, f"s3://{bucket}/k")
+    aws.aws(
+        "s3",
+        "cp",
+        "--metadata",
+        "a=1,b=2",
+        "--cache-control",
+        "no-cache",
+        "--content-type",
+        "text/x",
+        file,
+        f"s3://{bucket}/k",
+    )
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["Metadata"], head["CacheControl"], head["ContentType"]) == ({"a": "1", "b": "2"}, "no-cache", "text/x")

@@ -74,6 +74,7 @@ def test_unfinished_uploads_are_cleaned_up(rclone, s3, bucket):
 
 # --- mount ---
 
+
 def why_no_mount():
     if not Path("/dev/fuse").exists():
         return "no /dev/fuse"
@@ -95,8 +96,22 @@ def mounted(rclone, bucket, tmp_path):
     folder.mkdir()
     log = tmp_path / "mount.log"
     (rclone.home / "rclone.conf").touch()
-    command = [BIN / "rclone", "mount", "--vfs-cache-mode", "writes", "--vfs-write-back", "0s", "--dir-cache-time", "0s",
-               "--cache-dir", tmp_path / "cache", "--log-file", log, f"s3:{bucket}", folder]
+    command = [
+        BIN / "rclone",
+        "mount",
+        "--vfs-cache-mode",
+        "writes",
+        "--vfs-write-back",
+        "0s",
+        "--dir-cache-time",
+        "0s",
+        "--cache-dir",
+        tmp_path / "cache",
+        "--log-file",
+        log,
+        f"s3:{bucket}",
+        folder,
+    ]
     process = subprocess.Popen([str(word) for word in command], env=rclone.env())
     try:
         with rclone.watched():
@@ -121,13 +136,19 @@ def test_mount_reads_and_writes(mounted, s3, bucket, rng):
     (mounted / "new ü" / "file").write_bytes(body)
 
     def arrived():
-        return any(entry["Key"] == "new ü/file" and entry["Size"] == len(body)
-                   for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", []))
+        return any(
+            entry["Key"] == "new ü/file" and entry["Size"] == len(body)
+            for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+        )
 
     wait_until(arrived, 30, "the written file in the bucket")
     assert s3.get_object(Bucket=bucket, Key="new ü/file")["Body"].read() == body
     (mounted / "new ü" / "file").rename(mounted / "renamed")
-    wait_until(lambda: {e["Key"] for e in s3.list_objects_v2(Bucket=bucket)["Contents"]} >= {"renamed"}, 30, "the rename")
+    wait_until(
+        lambda: {e["Key"] for e in s3.list_objects_v2(Bucket=bucket)["Contents"]} >= {"renamed"}, 30, "the rename"
+    )
     assert sorted(path.name for path in mounted.iterdir() if path.is_file()) == ["renamed"]
     (mounted / "renamed").unlink()
-    wait_until(lambda: [e["Key"] for e in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["there/before"], 30, "the removal")
+    wait_until(
+        lambda: [e["Key"] for e in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["there/before"], 30, "the removal"
+    )

@@ -1,1 +1,8 @@
+//! What is left after a crash, a lost race or a failing store: no lost object, nothing torn, nothing mixed.
+//!
+//! A crash is simulated by forgetting what a process holds in memory, so that nothing cleans up, and opening
+//! the same directory again. The real kill of a real process under load is in the client suites.
 
+mod crash;
+mod install;
+mod races;

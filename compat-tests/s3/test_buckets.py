@@ -87,8 +87,22 @@ def test_list_buckets_by_prefix_and_pages(s3, make_bucket, bucket_names):
 
 
 @pytest.mark.op("CreateBucket")
-@pytest.mark.parametrize("name", ["ab", "a" * 64, "Upper", "under_score", "dot..dot", "-start", "end-", "192.168.5.4",
-                                  "xn--punycode", "name-s3alias", "a b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ab",
+        "a" * 64,
+        "Upper",
+        "under_score",
+        "dot..dot",
+        "-start",
+        "end-",
+        "192.168.5.4",
+        "xn--punycode",
+        "name-s3alias",
+        "a b",
+    ],
+)
 def test_bucket_name_against_the_rules_is_refused(raw, name):
     assert_refused(raw.request("PUT", f"/{name}"), "InvalidBucketName", 400)
 

@@ -82,6 +82,7 @@ def test_copy_keeps_the_checksum(s3, bucket, checksum):
 
 # --- multipart ---
 
+
 def upload_parts(s3, bucket, checksum, kind, bodies):
     upload = Upload(s3, bucket, "k", ChecksumAlgorithm=checksum.name, ChecksumType=kind)
     assert (upload.created["ChecksumAlgorithm"], upload.created["ChecksumType"]) == (checksum.name, kind)
@@ -122,8 +123,11 @@ def test_full_object_checksum(s3, bucket, bodies, checksum):
         assert (answer[checksum.field], answer["ChecksumType"]) == (whole, "FULL_OBJECT")
 
 
-@pytest.mark.parametrize("checksum, kind", [(c, "FULL_OBJECT") for c in ALL if not c.full_object]
-                         + [(c, "COMPOSITE") for c in ALL if not c.composite], ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(
+    "checksum, kind",
+    [(c, "FULL_OBJECT") for c in ALL if not c.full_object] + [(c, "COMPOSITE") for c in ALL if not c.composite],
+    ids=lambda v: getattr(v, "name", v),
+)
 def test_kind_that_the_algorithm_cannot_have_is_refused(s3, bucket, checksum, kind):
     with refused("InvalidRequest"):
         Upload(s3, bucket, "k", ChecksumAlgorithm=checksum.name, ChecksumType=kind)
@@ -166,6 +170,7 @@ def test_wrong_composite_checksum_on_completion_is_refused(s3, bucket):
 
 
 # --- Content-MD5 ---
+
 
 @pytest.mark.parametrize("size", [0, 100, MIN_PART])
 def test_content_md5_is_verified(raw, s3, bucket, rng, size):

@@ -88,14 +88,17 @@ def test_delete_only_this_etag(s3, place):
 
 # --- races: exactly one of many wins ---
 
+
 def winners(pool, call, count=16):
     """The answers of those calls that succeeded; all others must have been refused as S3 documents."""
+
     def attempt(number):
         try:
             return number, call(number)
         except ClientError as error:
             assert error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"), error
             return None
+
     return [won for won in pool.map(attempt, range(count)) if won]
 
 
@@ -129,8 +132,12 @@ def test_one_of_sixteen_racing_completions_wins(s3, bucket, pool):
 def test_one_of_sixteen_racing_copies_wins(s3, bucket, pool):
     for number in range(16):
         s3.put_object(Bucket=bucket, Key=f"source-{number}", Body=b"%d" % number)
-    won = winners(pool, lambda n: s3.copy_object(Bucket=bucket, Key="k", IfNoneMatch="*",
-                                                 CopySource={"Bucket": bucket, "Key": f"source-{n}"}))
+    won = winners(
+        pool,
+        lambda n: s3.copy_object(
+            Bucket=bucket, Key="k", IfNoneMatch="*", CopySource={"Bucket": bucket, "Key": f"source-{n}"}
+        ),
+    )
     assert len(won) == 1
     assert body_of(s3, {"Bucket": bucket, "Key": "k"}) == b"%d" % won[0][0]
 

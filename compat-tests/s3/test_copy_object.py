@@ -14,8 +14,15 @@ pytestmark = pytest.mark.op("CopyObject")
 def source(s3, bucket, rng):
     """An object with everything a copy may keep or replace."""
     body = rng.randbytes(50_000)
-    put = s3.put_object(Bucket=bucket, Key="source", Body=body, ContentType="text/x-first", CacheControl="no-cache",
-                        Metadata={"a": "1"}, Tagging="t=1&u=2")
+    put = s3.put_object(
+        Bucket=bucket,
+        Key="source",
+        Body=body,
+        ContentType="text/x-first",
+        CacheControl="no-cache",
+        Metadata={"a": "1"},
+        Tagging="t=1&u=2",
+    )
     return {"Bucket": bucket, "Key": "source", "Body": body, "ETag": put["ETag"]}
 
 
@@ -43,8 +50,16 @@ def test_copy_is_its_own_object(s3, bucket, source):
 
 
 def test_replace_takes_everything_from_the_request(s3, bucket, source):
-    s3.copy_object(Bucket=bucket, Key="copy", CopySource=place(source), MetadataDirective="REPLACE",
-                   Metadata={"b": "2"}, ContentType="text/x-second", TaggingDirective="REPLACE", Tagging="v=3")
+    s3.copy_object(
+        Bucket=bucket,
+        Key="copy",
+        CopySource=place(source),
+        MetadataDirective="REPLACE",
+        Metadata={"b": "2"},
+        ContentType="text/x-second",
+        TaggingDirective="REPLACE",
+        Tagging="v=3",
+    )
     got = s3.get_object(Bucket=bucket, Key="copy")
     assert got["Body"].read() == source["Body"]
     assert (got["ContentType"], got["Metadata"]) == ("text/x-second", {"b": "2"}) and "CacheControl" not in got
@@ -59,7 +74,9 @@ def test_metadata_in_the_request_is_ignored_without_replace(s3, bucket, source):
 def test_copy_to_itself_needs_a_change(s3, bucket, source):
     with refused("InvalidRequest"):
         s3.copy_object(Bucket=bucket, Key="source", CopySource=place(source))
-    s3.copy_object(Bucket=bucket, Key="source", CopySource=place(source), MetadataDirective="REPLACE", Metadata={"b": "2"})
+    s3.copy_object(
+        Bucket=bucket, Key="source", CopySource=place(source), MetadataDirective="REPLACE", Metadata={"b": "2"}
+    )
     got = s3.get_object(Bucket=bucket, Key="source")
     assert got["Body"].read() == source["Body"] and got["Metadata"] == {"b": "2"}
 

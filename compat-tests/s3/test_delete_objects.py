@@ -66,7 +66,9 @@ def test_key_too_long_is_an_error_of_its_own_and_the_rest_is_deleted(s3, bucket)
 def test_etag_condition_is_decided_per_key(s3, bucket):
     etag = s3.put_object(Bucket=bucket, Key="a", Body=b"x")["ETag"]
     s3.put_object(Bucket=bucket, Key="b", Body=b"y")
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a", "ETag": etag}, {"Key": "b", "ETag": etag}]})
+    answer = s3.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "a", "ETag": etag}, {"Key": "b", "ETag": etag}]}
+    )
     assert [entry["Key"] for entry in answer["Deleted"]] == ["a"]
     assert [(error["Key"], error["Code"]) for error in answer["Errors"]] == [("b", "PreconditionFailed")]
     assert [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["b"]
@@ -89,8 +91,10 @@ def test_without_md5_or_checksum_is_refused(raw, s3, bucket):
     s3.head_object(Bucket=bucket, Key="a")
 
 
-@pytest.mark.parametrize("body", [b"", b"<Delete>", b"<Delete></Delete>", b"<Wrong></Wrong>", b"not xml",
-                                  b"<Delete><Object></Object></Delete>"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<Delete>", b"<Delete></Delete>", b"<Wrong></Wrong>", b"not xml", b"<Delete><Object></Object></Delete>"],
+)
 def test_malformed_document_is_refused(raw, bucket, body):
     answer = raw.request("POST", f"/{bucket}", [("delete", "")], {"content-md5": content_md5(body)}, body)
     assert_refused(answer, {"MalformedXML", "MissingRequestBodyError"}, 400)

@@ -30,8 +30,9 @@ def test_system_headers_come_back(s3, bucket):
 def test_multipart_upload_keeps_headers_and_metadata(s3, bucket):
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k", Metadata={"a": "b"}, **SYSTEM)["UploadId"]
     part = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"x")
-    s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload,
-                                 MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    )
     head = s3.head_object(Bucket=bucket, Key="k")
     assert {name: head[name] for name in SYSTEM} == SYSTEM and head["Metadata"] == {"a": "b"}
 
@@ -76,7 +77,10 @@ def test_encoded_words_keep_their_meaning(s3, bucket):
 def test_two_headers_of_one_name_are_joined(raw, bucket):
     # S3 combines them to one comma-separated value; they are signed so, too.
     def split(pairs):
-        return [p for n, v in pairs for p in ([(n, part) for part in v.split(",")] if n == "x-amz-meta-a" else [(n, v)])]
+        return [
+            p for n, v in pairs for p in ([(n, part) for part in v.split(",")] if n == "x-amz-meta-a" else [(n, v)])
+        ]
+
     answer = raw.request("PUT", f"/{bucket}/k", headers={"x-amz-meta-a": "1,2"}, body=b"x", edit=split)
     assert answer.status == 200, answer
     assert raw.request("HEAD", f"/{bucket}/k").headers["x-amz-meta-a"].replace(" ", "") == "1,2"

@@ -6,12 +6,18 @@ from datetime import datetime, timezone
 import pytest
 
 from support.keys import MIN_PART
+from support.multipart import Upload, etag_of_parts
 from support.raw import assert_refused
 from support.refusal import refused
-from support.multipart import Upload, etag_of_parts
 
-pytestmark = pytest.mark.op("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload",
-                            "ListParts", "ListMultipartUploads")
+pytestmark = pytest.mark.op(
+    "CreateMultipartUpload",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
+    "ListParts",
+    "ListMultipartUploads",
+)
 
 
 @pytest.fixture
@@ -106,6 +112,7 @@ def test_part_number_reads_one_part(s3, upload, rng):
 
 # --- refusals: each leaves the upload as it was ---
 
+
 def test_part_too_small_is_refused(s3, upload, rng):
     upload.put(1, rng.randbytes(MIN_PART - 1))
     upload.put(2, b"x")
@@ -137,8 +144,16 @@ def test_part_that_was_never_sent_is_refused(s3, upload, rng):
     upload.complete()
 
 
-@pytest.mark.parametrize("body", [b"", b"<CompleteMultipartUpload/>", b"<CompleteMultipartUpload>", b"nonsense",
-                                  b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber><ETag>e</ETag></Part></CompleteMultipartUpload>"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<CompleteMultipartUpload/>",
+        b"<CompleteMultipartUpload>",
+        b"nonsense",
+        b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber><ETag>e</ETag></Part></CompleteMultipartUpload>",
+    ],
+)
 def test_malformed_part_list_is_refused(raw, upload, body):
     upload.put(1, b"x")
     answer = raw.request("POST", f"/{upload.bucket}/k", {"uploadId": upload.id}, body=body)
@@ -163,9 +178,14 @@ def test_part_number_out_of_range_is_refused(raw, upload, number):
 
 def test_unknown_upload_is_refused(s3, bucket, upload):
     other = {"Bucket": bucket, "Key": "k", "UploadId": "no-such-upload"}
-    for call in (lambda **place: s3.upload_part(**place, PartNumber=1, Body=b"x"),
-                 lambda **place: s3.complete_multipart_upload(**place, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": "e"}]}),
-                 s3.list_parts, s3.abort_multipart_upload):
+    for call in (
+        lambda **place: s3.upload_part(**place, PartNumber=1, Body=b"x"),
+        lambda **place: s3.complete_multipart_upload(
+            **place, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": "e"}]}
+        ),
+        s3.list_parts,
+        s3.abort_multipart_upload,
+    ):
         with refused("NoSuchUpload"):
             call(**other)
         with refused("NoSuchUpload"):  # the right id under another key
@@ -225,6 +245,7 @@ def test_object_size_named_on_completion_is_checked(s3, upload):
 
 
 # --- lists ---
+
 
 def test_list_parts_with_markers(s3, upload):
     before = datetime.now(timezone.utc)

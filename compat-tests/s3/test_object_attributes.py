@@ -30,8 +30,14 @@ def test_parts_with_pages(s3, bucket, rng):
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm="SHA256")["UploadId"]
     sizes, parts = [MIN_PART, MIN_PART + 1, 7], []
     for number, size in enumerate(sizes, 1):
-        part = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=number, Body=rng.randbytes(size),
-                              ChecksumAlgorithm="SHA256")
+        part = s3.upload_part(
+            Bucket=bucket,
+            Key="k",
+            UploadId=upload,
+            PartNumber=number,
+            Body=rng.randbytes(size),
+            ChecksumAlgorithm="SHA256",
+        )
         parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]})
     s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": parts})
 
@@ -41,12 +47,14 @@ def test_parts_with_pages(s3, bucket, rng):
     found = answer["ObjectParts"]
     assert found["TotalPartsCount"] == 3 and found["IsTruncated"] is False
     assert [(p["PartNumber"], p["Size"], p["ChecksumSHA256"]) for p in found["Parts"]] == [
-        (p["PartNumber"], size, p["ChecksumSHA256"]) for p, size in zip(parts, sizes)]
+        (p["PartNumber"], size, p["ChecksumSHA256"]) for p, size in zip(parts, sizes)
+    ]
 
     page = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=ALL, MaxParts=2)["ObjectParts"]
     assert page["IsTruncated"] and [p["PartNumber"] for p in page["Parts"]] == [1, 2]
-    page = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=ALL, MaxParts=2,
-                                    PartNumberMarker=int(page["NextPartNumberMarker"]))["ObjectParts"]
+    page = s3.get_object_attributes(
+        Bucket=bucket, Key="k", ObjectAttributes=ALL, MaxParts=2, PartNumberMarker=int(page["NextPartNumberMarker"])
+    )["ObjectParts"]
     assert not page["IsTruncated"] and [p["PartNumber"] for p in page["Parts"]] == [3]
 
 

@@ -116,6 +116,7 @@ def test_delete_is_idempotent(s3, bucket):
 def test_put_without_a_length_is_refused(raw, bucket):
     def without_length(pairs):
         return [(n, v) for n, v in pairs if n != "content-length"]
+
     answer = raw.request("PUT", f"/{bucket}/k", payload_hash="UNSIGNED-PAYLOAD", edit=without_length)
     assert_refused(answer, "MissingContentLength", 411)
 

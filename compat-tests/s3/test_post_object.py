@@ -11,7 +11,6 @@ import pytest
 
 from support.form import BOUNDARY, Form, form
 from support.raw import assert_refused
-from support.refusal import refused
 
 pytestmark = pytest.mark.op("PostObject")
 
@@ -48,7 +47,11 @@ def test_success_status_is_chosen_by_the_form(bucket, upload, status):
     if status == "201":
         document = answer.xml
         assert document.tag == "PostResponse"
-        assert (document.findtext("Bucket"), document.findtext("Key"), document.findtext("ETag")) == (bucket, "k", answer.headers["etag"])
+        assert (document.findtext("Bucket"), document.findtext("Key"), document.findtext("ETag")) == (
+            bucket,
+            "k",
+            answer.headers["etag"],
+        )
         assert document.findtext("Location").endswith("/k")
     else:
         assert answer.body == b""
@@ -101,6 +104,7 @@ def test_64_mib_are_streamed(s3, bucket, upload, rng):
 
 # --- refusals ---
 
+
 @pytest.mark.parametrize("limits, code", [((0, 4), "EntityTooLarge"), ((6, 100), "EntityTooSmall"), ((5, 5), None)])
 def test_size_limits_of_the_policy(s3, bucket, upload, limits, code):
     upload.conditions.append(["content-length-range", *limits])
@@ -120,7 +124,9 @@ def test_large_file_over_the_limit_is_refused(s3, bucket, upload, rng):
 
 
 def test_wrong_signature_is_refused(s3, bucket, upload):
-    assert_refused(upload.post(fields=upload.signed_fields() | {"x-amz-signature": "0" * 64}), "SignatureDoesNotMatch", 403)
+    assert_refused(
+        upload.post(fields=upload.signed_fields() | {"x-amz-signature": "0" * 64}), "SignatureDoesNotMatch", 403
+    )
     assert_nothing_stored(s3, bucket)
 
 
@@ -177,7 +183,9 @@ def test_policy_of_another_bucket_is_refused(s3, bucket, make_bucket, upload):
     assert_nothing_stored(s3, bucket)
 
 
-@pytest.mark.parametrize("document", ["not json", "{}", '{"expiration": "soon", "conditions": []}', '{"conditions": []}'])
+@pytest.mark.parametrize(
+    "document", ["not json", "{}", '{"expiration": "soon", "conditions": []}', '{"conditions": []}']
+)
 def test_malformed_policy_is_refused(s3, bucket, upload, document):
     policy = base64.b64encode(document.encode()).decode()
     fields = upload.signed_fields() | {"policy": policy, "x-amz-signature": upload.signer.sign(policy)}
@@ -206,6 +214,11 @@ def test_form_without_its_end_is_refused(s3, bucket, upload):
 
 def test_wrong_content_type_is_refused(raw, s3, bucket):
     for kind in ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded"):
-        answer = raw.send("POST", f"/{bucket}", [("host", raw.endpoint.netloc), ("content-type", kind), ("content-length", "3")], b"a=b")
+        answer = raw.send(
+            "POST",
+            f"/{bucket}",
+            [("host", raw.endpoint.netloc), ("content-type", kind), ("content-length", "3")],
+            b"a=b",
+        )
         assert 400 <= answer.status < 500, answer
     assert_nothing_stored(s3, bucket)

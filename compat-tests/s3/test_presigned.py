@@ -26,7 +26,9 @@ def test_put_and_get_by_url(s3, raw, bucket, rng, name):
 
 
 def test_signed_headers_must_be_sent(s3, raw, bucket):
-    url = s3.generate_presigned_url("put_object", {"Bucket": bucket, "Key": "k", "ContentType": "text/plain", "Metadata": {"a": "1"}})
+    url = s3.generate_presigned_url(
+        "put_object", {"Bucket": bucket, "Key": "k", "ContentType": "text/plain", "Metadata": {"a": "1"}}
+    )
     assert_refused(raw.open_url("PUT", url, b"x"), {"SignatureDoesNotMatch", "AccessDenied"}, 403)
     headers = {"content-type": "text/plain", "x-amz-meta-a": "1"}
     assert raw.open_url("PUT", url, b"x", headers).status == 200
@@ -43,9 +45,14 @@ def test_amz_header_that_was_not_signed_is_refused(raw, s3, bucket):
 
 def test_response_headers_can_be_overridden(s3, raw, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"hello", ContentType="text/plain")
-    overrides = {"ResponseContentType": "application/x-other", "ResponseContentDisposition": 'attachment; filename="a b.txt"',
-                 "ResponseCacheControl": "no-store", "ResponseContentLanguage": "de", "ResponseContentEncoding": "identity",
-                 "ResponseExpires": datetime(2031, 1, 1, tzinfo=timezone.utc)}
+    overrides = {
+        "ResponseContentType": "application/x-other",
+        "ResponseContentDisposition": 'attachment; filename="a b.txt"',
+        "ResponseCacheControl": "no-store",
+        "ResponseContentLanguage": "de",
+        "ResponseContentEncoding": "identity",
+        "ResponseExpires": datetime(2031, 1, 1, tzinfo=timezone.utc),
+    }
     answer = raw.open_url("GET", s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"} | overrides))
     assert answer.status == 200 and answer.body == b"hello"
     assert answer.headers["content-type"] == "application/x-other"
@@ -59,17 +66,21 @@ def test_response_headers_can_be_overridden(s3, raw, bucket):
     assert s3.get_object(Bucket=bucket, Key="k")["ContentType"] == "text/plain"
 
 
-@pytest.mark.parametrize("name, method, options", [
-    ("list_objects_v2", "GET", {"Prefix": "a"}),
-    ("create_multipart_upload", "POST", {"Key": "k"}),
-    ("head_bucket", "HEAD", {}),
-])
+@pytest.mark.parametrize(
+    "name, method, options",
+    [
+        ("list_objects_v2", "GET", {"Prefix": "a"}),
+        ("create_multipart_upload", "POST", {"Key": "k"}),
+        ("head_bucket", "HEAD", {}),
+    ],
+)
 def test_other_operations_by_url(s3, raw, bucket, name, method, options):
     url = s3.generate_presigned_url(name, {"Bucket": bucket} | options, HttpMethod=method)
     assert raw.open_url(method, url).status == 200
 
 
 # --- what ends a URL ---
+
 
 def at(raw, **offset):
     return raw.signer(now=datetime.now(timezone.utc) + timedelta(**offset))
@@ -80,13 +91,17 @@ def test_expired_url_is_refused(s3, raw, bucket):
     path = f"/{bucket}/k"
     assert raw.presigned("GET", path, expires=120, signer=at(raw, seconds=-60)).status == 200
     assert_refused(raw.presigned("GET", path, expires=60, signer=at(raw, seconds=-120)), "AccessDenied", 403)
-    assert_refused(raw.presigned("PUT", path, body=b"new", expires=60, signer=at(raw, seconds=-120)), "AccessDenied", 403)
+    assert_refused(
+        raw.presigned("PUT", path, body=b"new", expires=60, signer=at(raw, seconds=-120)), "AccessDenied", 403
+    )
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"hello"
 
 
 def test_url_from_the_future_is_refused(s3, raw, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"hello")
-    assert_refused(raw.presigned("GET", f"/{bucket}/k", signer=at(raw, hours=2)), {"AccessDenied", "RequestTimeTooSkewed"}, 403)
+    assert_refused(
+        raw.presigned("GET", f"/{bucket}/k", signer=at(raw, hours=2)), {"AccessDenied", "RequestTimeTooSkewed"}, 403
+    )
 
 
 @pytest.mark.parametrize("expires", ["604801", "-1", "0x10", "soon"])
@@ -98,7 +113,10 @@ def without(name):
     return lambda query: [(n, v) for n, v in query if n != name]
 
 
-@pytest.mark.parametrize("name", ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"])
+@pytest.mark.parametrize(
+    "name",
+    ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"],
+)
 def test_missing_parameter_is_refused(raw, bucket, name):
     answer = raw.presigned("GET", f"/{bucket}/k", edit=without(name))
     assert_refused(answer, {"AuthorizationQueryParametersError", "AccessDenied"}, {400, 403})

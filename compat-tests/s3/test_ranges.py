@@ -27,9 +27,18 @@ def stored(request, s3, bucket_names):
 def satisfiable(size):
     """(header, start, end): half-open, of what must be answered with 206."""
     middle = size // 2
-    return [("bytes=0-0", 0, 1), (f"bytes={size - 1}-", size - 1, size), ("bytes=0-", 0, size), (f"bytes=3-{middle}", 3, middle + 1),
-            (f"bytes={middle}-{size * 2}", middle, size), ("bytes=-1", size - 1, size), ("bytes=-4", size - 4, size),
-            (f"bytes=-{size}", 0, size), (f"bytes=-{size + 99}", 0, size), (f"bytes=0-{size - 1}", 0, size)]
+    return [
+        ("bytes=0-0", 0, 1),
+        (f"bytes={size - 1}-", size - 1, size),
+        ("bytes=0-", 0, size),
+        (f"bytes=3-{middle}", 3, middle + 1),
+        (f"bytes={middle}-{size * 2}", middle, size),
+        ("bytes=-1", size - 1, size),
+        ("bytes=-4", size - 4, size),
+        (f"bytes=-{size}", 0, size),
+        (f"bytes=-{size + 99}", 0, size),
+        (f"bytes=0-{size - 1}", 0, size),
+    ]
 
 
 def test_satisfiable_range(s3, stored):
@@ -53,7 +62,9 @@ def test_range_beyond_the_end_is_refused(s3, raw, stored):
         assert answer.headers.get("content-range", f"bytes */{len(body)}") == f"bytes */{len(body)}"
 
 
-@pytest.mark.parametrize("header", ["bytes=0-1,3-4", "bytes=5-2", "bytes=a-b", "bytes=", "bytes=-", "lines=0-1", "0-1", "bytes"])
+@pytest.mark.parametrize(
+    "header", ["bytes=0-1,3-4", "bytes=5-2", "bytes=a-b", "bytes=", "bytes=-", "lines=0-1", "0-1", "bytes"]
+)
 def test_range_that_s3_does_not_understand_is_ignored(raw, stored, header):
     place, body = stored
     answer = raw.request("GET", f"/{place['Bucket']}/k", headers={"range": header})
@@ -79,7 +90,7 @@ def test_many_ranges_of_a_large_object(s3, bucket, rng):
         assert s3.get_object(Bucket=bucket, Key="k", Range=f"bytes={start}-{end - 1}")["Body"].read() == body[start:end]
     for border in (PART, 2 * PART):  # across parts
         got = s3.get_object(Bucket=bucket, Key="k", Range=f"bytes={border - 2}-{border + 1}")
-        assert got["Body"].read() == body[border - 2:border + 2]
+        assert got["Body"].read() == body[border - 2 : border + 2]
 
 
 def test_part_number_of_an_object_in_one_piece(s3, bucket):

@@ -12,7 +12,15 @@ from support.raw import Raw, assert_refused, read_answer
 from support.refusal import refused
 from support.sigv4 import UNSIGNED, sha256_hex
 
-PATHS = [("GET", "/{}/k"), ("PUT", "/{}/k"), ("DELETE", "/{}/k"), ("GET", "/{}"), ("PUT", "/{}"), ("DELETE", "/{}"), ("GET", "/")]
+PATHS = [
+    ("GET", "/{}/k"),
+    ("PUT", "/{}/k"),
+    ("DELETE", "/{}/k"),
+    ("GET", "/{}"),
+    ("PUT", "/{}"),
+    ("DELETE", "/{}"),
+    ("GET", "/"),
+]
 over_all_operations = pytest.mark.parametrize("method, path", PATHS)
 
 
@@ -27,6 +35,7 @@ def kept(s3, bucket):
 
 
 # --- who asks ---
+
 
 @over_all_operations
 def test_no_credentials(raw, kept, method, path):
@@ -45,8 +54,17 @@ def test_wrong_secret(endpoint, kept, method, path):
     assert_refused(wrong.request(method, path.format(kept)), "SignatureDoesNotMatch", 403)
 
 
-@pytest.mark.parametrize("value", ["", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=x", "Basic dXNlcjpwYXNz", "Bearer x",
-                                   "AWS4-HMAC-SHA256 Credential=a/b/c,SignedHeaders=host,Signature=x"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=x",
+        "Basic dXNlcjpwYXNz",
+        "Bearer x",
+        "AWS4-HMAC-SHA256 Credential=a/b/c,SignedHeaders=host,Signature=x",
+    ],
+)
 def test_malformed_authorization(raw, kept, value):
     edit = lambda pairs: [(n, value if n == "authorization" else v) for n, v in pairs]
     answer = raw.request("GET", f"/{kept}/k", edit=edit)
@@ -61,15 +79,22 @@ def test_signature_for_another_service_or_region(raw, kept, scope):
 
 # --- what is signed ---
 
+
 def replace(name, value):
     return lambda pairs: [(n, value if n == name else v) for n, v in pairs]
 
 
-@pytest.mark.parametrize("edit", [
-    replace("x-amz-meta-a", "2"),
-    replace("host", "elsewhere.example"),
-    lambda pairs: [(n, v.replace("Signature=", "Signature=0")[:-1] if n == "authorization" else v) for n, v in pairs],
-], ids=["metadata", "host", "signature"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        replace("x-amz-meta-a", "2"),
+        replace("host", "elsewhere.example"),
+        lambda pairs: [
+            (n, v.replace("Signature=", "Signature=0")[:-1] if n == "authorization" else v) for n, v in pairs
+        ],
+    ],
+    ids=["metadata", "host", "signature"],
+)
 def test_request_changed_after_signing(raw, kept, edit):
     answer = raw.request("PUT", f"/{kept}/new", headers={"x-amz-meta-a": "1"}, body=b"x", edit=edit)
     assert_refused(answer, "SignatureDoesNotMatch", 403)
@@ -77,7 +102,10 @@ def test_request_changed_after_signing(raw, kept, edit):
 
 def test_query_or_path_changed_after_signing(raw, kept):
     signer = raw.signer()
-    target, pairs = f"/{kept}/k", [("host", raw.endpoint.netloc), ("x-amz-date", signer.moment), ("x-amz-content-sha256", UNSIGNED)]
+    target, pairs = (
+        f"/{kept}/k",
+        [("host", raw.endpoint.netloc), ("x-amz-date", signer.moment), ("x-amz-content-sha256", UNSIGNED)],
+    )
     authorization, _ = signer.authorization("DELETE", target, [], pairs, UNSIGNED)
     pairs.append(("authorization", authorization))
     for method, changed in (("DELETE", f"/{kept}/k?versionId=null"), ("DELETE", f"/{kept}/K"), ("PUT", target)):
@@ -91,6 +119,7 @@ def test_amz_header_that_is_not_signed(raw, kept, name):
 
 
 # --- when ---
+
 
 @pytest.mark.parametrize("offset", [timedelta(minutes=-16), timedelta(minutes=16), timedelta(days=-3650)], ids=str)
 def test_skewed_clock(raw, kept, offset):
@@ -113,6 +142,7 @@ def test_malformed_date(raw, kept, value):
 
 # --- the body ---
 
+
 def test_body_other_than_its_sha256(raw, kept):
     answer = raw.request("PUT", f"/{kept}/new", body=b"x" * 100_000, payload_hash="0" * 64)
     assert_refused(answer, "XAmzContentSHA256Mismatch", 400)
@@ -120,7 +150,9 @@ def test_body_other_than_its_sha256(raw, kept):
 
 def test_part_other_than_its_sha256(s3, raw, kept):
     upload = Upload(s3, kept, "new")
-    answer = raw.request("PUT", f"/{kept}/new", {"partNumber": "1", "uploadId": upload.id}, body=b"x", payload_hash="0" * 64)
+    answer = raw.request(
+        "PUT", f"/{kept}/new", {"partNumber": "1", "uploadId": upload.id}, body=b"x", payload_hash="0" * 64
+    )
     assert_refused(answer, "XAmzContentSHA256Mismatch", 400)
     assert "Parts" not in upload.list()
     upload.abort()
@@ -129,7 +161,9 @@ def test_part_other_than_its_sha256(s3, raw, kept):
 @pytest.mark.parametrize("value", ["", "short", "STREAMING-SOMETHING-ELSE", "Z" * 64])
 def test_malformed_sha256(raw, kept, value):
     answer = raw.request("PUT", f"/{kept}/new", body=b"x", payload_hash=value)
-    assert_refused(answer, {"InvalidArgument", "InvalidRequest", "XAmzContentSHA256Mismatch", "SignatureDoesNotMatch"}, {400, 403})
+    assert_refused(
+        answer, {"InvalidArgument", "InvalidRequest", "XAmzContentSHA256Mismatch", "SignatureDoesNotMatch"}, {400, 403}
+    )
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -151,7 +185,9 @@ def test_body_over_5_gib_is_refused_unread(s3, raw, kept, query):
     """Only the head is sent: the refusal must come without the body."""
     upload = Upload(s3, kept, "new") if query else None
     parameters = {"partNumber": "1", "uploadId": upload.id} if upload else {}
-    with closing(raw.begin("PUT", f"/{kept}/new", parameters, {"expect": "100-continue"}, length=5 * 1024**3 + 1)) as sock:
+    with closing(
+        raw.begin("PUT", f"/{kept}/new", parameters, {"expect": "100-continue"}, length=5 * 1024**3 + 1)
+    ) as sock:
         assert_refused(read_answer(sock), "EntityTooLarge", 400)
     if upload:
         upload.abort()
@@ -165,7 +201,8 @@ DOCUMENTS = {
     "no xml": b"hello",
     "cut off": b"<Tagging><TagSet><Tag><Key>a</Key>",
     "deep": DEEP,
-    "entities": b'<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]><Tagging><TagSet><Tag><Key>a</Key><Value>&z;</Value></Tag></TagSet></Tagging>',
+    "entities": b'<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>'
+    b"<Tagging><TagSet><Tag><Key>a</Key><Value>&z;</Value></Tag></TagSet></Tagging>",
     "wrong root": b"<Other></Other>",
     "binary": bytes(range(256)),
 }
@@ -188,6 +225,7 @@ def test_document_of_many_megabytes(raw, kept):
 
 # --- where and what ---
 
+
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_bucket_name_against_the_rules(raw, method):
     for name in ("A_B", "ab", "a..b"):
@@ -201,20 +239,44 @@ def test_unknown_method(raw, kept):
 
 
 @pytest.mark.osproxy_only
-@pytest.mark.parametrize("method, query", [("GET", "accelerate"), ("GET", "inventory"), ("PUT", "replication"), ("GET", "torrent"),
-                                           ("PUT", "analytics"), ("POST", "restore"), ("POST", "select")])
+@pytest.mark.parametrize(
+    "method, query",
+    [
+        ("GET", "accelerate"),
+        ("GET", "inventory"),
+        ("PUT", "replication"),
+        ("GET", "torrent"),
+        ("PUT", "analytics"),
+        ("POST", "restore"),
+        ("POST", "select"),
+    ],
+)
 def test_operation_that_is_not_implemented(raw, kept, method, query):
     path = f"/{kept}/k" if query in ("torrent", "restore", "select") else f"/{kept}"
-    parameters = {query: ""} | ({"id": "x"} if query in ("inventory", "analytics") else {}) | ({"select-type": "2"} if query == "select" else {})
+    parameters = (
+        {query: ""}
+        | ({"id": "x"} if query in ("inventory", "analytics") else {})
+        | ({"select-type": "2"} if query == "select" else {})
+    )
     answer = raw.request(method, path, parameters)
     assert_refused(answer, "NotImplemented", 501)
 
 
 # --- every answer ---
 
+
 def test_every_answer_has_a_request_id_of_its_own(raw, kept):
-    requests = [("GET", f"/{kept}/k"), ("HEAD", f"/{kept}/k"), ("GET", f"/{kept}/missing"), ("HEAD", f"/{kept}/missing"), ("GET", "/"),
-                ("GET", f"/{kept}"), ("DELETE", f"/{kept}/missing"), ("GET", "/A_B/k"), ("PATCH", f"/{kept}/k")]
+    requests = [
+        ("GET", f"/{kept}/k"),
+        ("HEAD", f"/{kept}/k"),
+        ("GET", f"/{kept}/missing"),
+        ("HEAD", f"/{kept}/missing"),
+        ("GET", "/"),
+        ("GET", f"/{kept}"),
+        ("DELETE", f"/{kept}/missing"),
+        ("GET", "/A_B/k"),
+        ("PATCH", f"/{kept}/k"),
+    ]
     answers = [raw.request(*request) for request in requests] + [raw.request("GET", f"/{kept}/k", anonymous=True)]
     ids = [answer.headers.get("x-amz-request-id") for answer in answers]
     assert all(ids) and len(set(ids)) == len(ids), list(zip(requests, ids))
@@ -231,15 +293,22 @@ def test_error_document_says_what_and_where(raw, kept):
 
 def test_head_errors_have_no_body(raw, kept):
     signer = raw.signer(now=datetime.now(timezone.utc) - timedelta(hours=1))
-    for answer in (raw.request("HEAD", f"/{kept}/missing"), raw.request("HEAD", f"/{kept}/k", anonymous=True),
-                   raw.request("HEAD", f"/{kept}/k", signer=signer)):
+    for answer in (
+        raw.request("HEAD", f"/{kept}/missing"),
+        raw.request("HEAD", f"/{kept}/k", anonymous=True),
+        raw.request("HEAD", f"/{kept}/k", signer=signer),
+    ):
         assert answer.status in (403, 404) and answer.body == b"" and answer.headers["x-amz-request-id"]
 
 
 @pytest.mark.op("PutObject")
 def test_refused_put_leaves_the_old_object(s3, raw, kept):
-    for options in ({"payload_hash": "0" * 64}, {"headers": {"content-md5": "AAAAAAAAAAAAAAAAAAAAAA=="}},
-                    {"headers": {"x-amz-checksum-crc32": "AAAAAA=="}}, {"headers": {"if-none-match": "*"}}):
+    for options in (
+        {"payload_hash": "0" * 64},
+        {"headers": {"content-md5": "AAAAAAAAAAAAAAAAAAAAAA=="}},
+        {"headers": {"x-amz-checksum-crc32": "AAAAAA=="}},
+        {"headers": {"if-none-match": "*"}},
+    ):
         answer = raw.request("PUT", f"/{kept}/k", body=b"other", **options)
         assert answer.status in (400, 412), answer
     with refused("PreconditionFailed"):

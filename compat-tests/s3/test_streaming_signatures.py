@@ -20,7 +20,7 @@ CHUNK = 64 * 1024
 
 
 def chunks(body, size=CHUNK):
-    return [body[at:at + size] for at in range(0, len(body), size)]
+    return [body[at : at + size] for at in range(0, len(body), size)]
 
 
 def streamed(mode, body, checksum=CRC32, **options):
@@ -91,6 +91,7 @@ def test_one_chunk_may_be_large(raw, s3, bucket, rng):
 
 
 # --- refusals ---
+
 
 def flipped(data):
     return bytes([data[0] ^ 1]) + data[1:]
@@ -174,8 +175,10 @@ class Broken(StreamedBody):
         return self.framing
 
 
-@pytest.mark.parametrize("framing", [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhello", b"5\r\nhelloXX0\r\n\r\n", b"FFFFFFFFFFFFFFFFFF\r\nhello",
-                                     b"5" * 5000])
+@pytest.mark.parametrize(
+    "framing",
+    [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhello", b"5\r\nhelloXX0\r\n\r\n", b"FFFFFFFFFFFFFFFFFF\r\nhello", b"5" * 5000],
+)
 def test_broken_framing_is_refused(raw, s3, bucket, framing):
     body = Broken([b"hello"], (CRC32.header, CRC32.of(b"hello")))
     body.framing = framing

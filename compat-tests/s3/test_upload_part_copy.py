@@ -32,7 +32,7 @@ def test_whole_object_and_ranges(s3, upload, source, place):
     upload.copy(1, place)
     upload.copy(2, place, CopySourceRange=f"bytes=10-{MIN_PART + 9}")
     upload.copy(3, place, CopySourceRange="bytes=0-0")
-    parts = [source, source[10:MIN_PART + 10], source[:1]]
+    parts = [source, source[10 : MIN_PART + 10], source[:1]]
     assert upload.complete()["ETag"] == etag_of_parts(parts)
     assert s3.get_object(**upload.place)["Body"].read() == b"".join(parts)
 
@@ -55,7 +55,7 @@ def test_source_made_of_parts_across_their_border(s3, bucket, upload, rng):
     upload.copy(2, made.place, CopySourceRange=f"bytes={2 * MIN_PART - 5}-{2 * MIN_PART - 1}")
     upload.complete()
     whole = b"".join(body)
-    assert s3.get_object(**upload.place)["Body"].read() == whole[1000:MIN_PART + 2000] + whole[-5:]
+    assert s3.get_object(**upload.place)["Body"].read() == whole[1000 : MIN_PART + 2000] + whole[-5:]
 
 
 def test_source_may_go_once_copied(s3, upload, source, place):
@@ -90,8 +90,11 @@ def test_missing_source_and_missing_upload_are_refused(s3, bucket, upload, sourc
 def test_conditions_on_the_source(s3, upload, source, place):
     head = s3.head_object(**place)
     earlier = head["LastModified"] - timedelta(hours=1)
-    for condition in ({"CopySourceIfMatch": '"' + "0" * 32 + '"'}, {"CopySourceIfNoneMatch": head["ETag"]},
-                      {"CopySourceIfUnmodifiedSince": earlier}):
+    for condition in (
+        {"CopySourceIfMatch": '"' + "0" * 32 + '"'},
+        {"CopySourceIfNoneMatch": head["ETag"]},
+        {"CopySourceIfUnmodifiedSince": earlier},
+    ):
         with refused("PreconditionFailed"):
             upload.copy(1, place, **condition)
     assert "Parts" not in upload.list()

@@ -5,9 +5,16 @@ import pytest
 from support.raw import Raw
 from support.wait import wait_until
 
-NAMES = ["osproxy_requests_total", "osproxy_bytes_in_total", "osproxy_bytes_out_total", "osproxy_dedup_hits_total",
-         "osproxy_open_connections", "osproxy_request_duration_seconds_bucket", "osproxy_request_duration_seconds_count",
-         "osproxy_store_duration_seconds_count"]
+NAMES = [
+    "osproxy_requests_total",
+    "osproxy_bytes_in_total",
+    "osproxy_bytes_out_total",
+    "osproxy_dedup_hits_total",
+    "osproxy_open_connections",
+    "osproxy_request_duration_seconds_bucket",
+    "osproxy_request_duration_seconds_count",
+    "osproxy_store_duration_seconds_count",
+]
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from support.wait import wait_until
 
 SMALL, LARGE = 1000, 300_000
 # Garbage is freed as soon as `osproxy gc` is asked; the background collector stays out of the way.
-PROMPT = {"OSPROXY_STORAGE__GRACE_SECONDS": "1", "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-          "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "3600"}
+PROMPT = {
+    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "3600",
+}
 
 sizes = pytest.mark.parametrize("size", [SMALL, INLINE, INLINE + 1, LARGE, MIN_PART])
 
@@ -37,6 +40,7 @@ def collect_until(server, stored):
     def collected():
         server.command("gc")
         return server.stats()["stored_bytes"] == stored
+
     wait_until(collected, 30, f"{stored} stored bytes after gc")
 
 
@@ -98,7 +102,9 @@ def test_bytes_are_freed_with_the_last_name(fresh, rng, size):
     assert server.stats()["stored_bytes"] == 2 * size
     s3.delete_object(Bucket="bucket-two", Key="b")
     collect_until(server, size)
-    wait_until(lambda: server.command("gc") and blob_bytes(server) == (size if size > INLINE else 0), 30, "the blob's end")
+    wait_until(
+        lambda: server.command("gc") and blob_bytes(server) == (size if size > INLINE else 0), 30, "the blob's end"
+    )
     assert s3.get_object(Bucket="bucket-one", Key="other")["Body"].read() == other
 
 

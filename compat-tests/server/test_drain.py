@@ -20,6 +20,7 @@ def loaded(own_server, rng):
         body = rng.randbytes(SIZE)
         s3.put_object(Bucket="bucket", Key="k", Body=body)
         return server, body
+
     return make
 
 

@@ -39,8 +39,14 @@ def known(s3, bucket, rng):
 def ask(raw, bucket, body, key="again", *, headers=None, payload_hash=None, **options):
     """Sends only the head of a PUT of `body`, which waits for 100 Continue, and returns the socket."""
     headers = (headers or {}) | {"expect": "100-continue"}
-    return raw.begin("PUT", f"/{bucket}/{key}", headers=headers, length=len(body),
-                     payload_hash=payload_hash or sha256_hex(body), **options)
+    return raw.begin(
+        "PUT",
+        f"/{bucket}/{key}",
+        headers=headers,
+        length=len(body),
+        payload_hash=payload_hash or sha256_hex(body),
+        **options,
+    )
 
 
 def asks_for_the_body(raw, bucket, body, **options):
@@ -56,6 +62,7 @@ def asks_for_the_body(raw, bucket, body, **options):
 
 
 # --- what it saves ---
+
 
 @pytest.mark.op("PutObject")
 @pytest.mark.parametrize("size", [4096, SIZE, 5_000_000])
@@ -105,12 +112,19 @@ def test_metadata_of_the_request_counts(raw, s3, bucket, known):
 
 
 def test_right_checksums_pass_without_the_body(raw, bucket, known):
-    for number, headers in enumerate(({"content-md5": content_md5(known)}, {CRC32.header: CRC32.of(known)},
-                                      {CRC64NVME.header: CRC64NVME.of(known)}, {SHA256.header: SHA256.of(known)})):
+    for number, headers in enumerate(
+        (
+            {"content-md5": content_md5(known)},
+            {CRC32.header: CRC32.of(known)},
+            {CRC64NVME.header: CRC64NVME.of(known)},
+            {SHA256.header: SHA256.of(known)},
+        )
+    ):
         assert not asks_for_the_body(raw, bucket, known, key=f"again-{number}", headers=headers), headers
 
 
 # --- when the body is read all the same ---
+
 
 def test_without_expect_the_body_is_read_and_the_connection_stays(raw, s3, bucket, known):
     with closing(raw.begin("PUT", f"/{bucket}/again", length=SIZE, payload_hash=sha256_hex(known), body=known)) as sock:
@@ -134,8 +148,15 @@ def test_unknown_content_needs_the_body(raw, bucket, rng):
 
 
 def test_length_other_than_the_contents_needs_the_body(raw, s3, bucket, known):
-    with closing(raw.begin("PUT", f"/{bucket}/again", headers={"expect": "100-continue"}, length=SIZE - 1,
-                           payload_hash=sha256_hex(known))) as sock:
+    with closing(
+        raw.begin(
+            "PUT",
+            f"/{bucket}/again",
+            headers={"expect": "100-continue"},
+            length=SIZE - 1,
+            payload_hash=sha256_hex(known),
+        )
+    ) as sock:
         assert read_answer(sock).status == 100
         sock.sendall(known[:-1])
         assert_refused(read_answer(sock), "XAmzContentSHA256Mismatch", 400)
@@ -150,6 +171,7 @@ def test_switched_off_every_body_is_read(own_server, rng):
 
 
 # --- possession: a digest is not enough ---
+
 
 def test_sibling_key_that_knows_only_the_digest_must_send(sibling, bucket, known):
     assert asks_for_the_body(sibling, bucket, known, key="one")
@@ -186,9 +208,17 @@ def test_possession_ends_with_its_reference(raw, s3, bucket, known):
 
 # --- refusals on a hit ---
 
-@pytest.mark.parametrize("headers", [{"content-md5": content_md5(b"other")}, {CRC32.header: CRC32.of(b"other")},
-                                     {CRC64NVME.header: CRC64NVME.of(b"other")}, {SHA256.header: SHA256.of(b"other")}],
-                         ids=lambda headers: next(iter(headers)))
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-md5": content_md5(b"other")},
+        {CRC32.header: CRC32.of(b"other")},
+        {CRC64NVME.header: CRC64NVME.of(b"other")},
+        {SHA256.header: SHA256.of(b"other")},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
 def test_wrong_checksum_is_refused(raw, s3, bucket, known, headers):
     with closing(ask(raw, bucket, known, headers=headers)) as sock:
         answer = read_answer(sock)

@@ -10,8 +10,12 @@ from support.raw import Raw, assert_refused, read_answer, read_head
 from support.refusal import refused
 from support.wait import wait_until
 
-IMPATIENT = {"OSPROXY_HTTP__HEADER_TIMEOUT_SECONDS": "1", "OSPROXY_HTTP__IDLE_TIMEOUT_SECONDS": "1",
-             "OSPROXY_HTTP__BODY_TIMEOUT_SECONDS": "1", "OSPROXY_HTTP__WRITE_TIMEOUT_SECONDS": "1"}
+IMPATIENT = {
+    "OSPROXY_HTTP__HEADER_TIMEOUT_SECONDS": "1",
+    "OSPROXY_HTTP__IDLE_TIMEOUT_SECONDS": "1",
+    "OSPROXY_HTTP__BODY_TIMEOUT_SECONDS": "1",
+    "OSPROXY_HTTP__WRITE_TIMEOUT_SECONDS": "1",
+}
 CLOSED_WITHIN = 15.0
 
 
@@ -50,6 +54,7 @@ def drip(sock, text, deadline=CLOSED_WITHIN):
 
 
 # --- slow ---
+
 
 def test_head_that_does_not_end_is_cut_off(impatient):
     with closing(Raw(impatient.endpoint).socket()) as sock:
@@ -115,7 +120,12 @@ def test_slow_reader_that_goes_on_reading_is_served(impatient):
 
 # --- large ---
 
-@pytest.mark.parametrize("head", [b"x-big: " + b"a" * 1_000_000 + b"\r\n", b"x-many: a\r\n" * 20_000], ids=["one large header", "many headers"])
+
+@pytest.mark.parametrize(
+    "head",
+    [b"x-big: " + b"a" * 1_000_000 + b"\r\n", b"x-many: a\r\n" * 20_000],
+    ids=["one large header", "many headers"],
+)
 def test_head_over_its_limit_is_refused(server, endpoint, head):
     with closing(Raw(endpoint).socket()) as sock:
         try:
@@ -140,13 +150,32 @@ def test_target_over_its_limit_is_refused(server, endpoint):
 
 # --- malformed ---
 
-@pytest.mark.parametrize("head", [
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 100 + b"\r\n\r\n",
-    b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
-    b"PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-    b"PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"PUT /b/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
-], ids=["tls", "no target", "version", "zeros", "no colon", "negative length", "two lengths", "length and chunked", "gzip"])
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x00" * 100 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+        b"PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PUT /b/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
+    ],
+    ids=[
+        "tls",
+        "no target",
+        "version",
+        "zeros",
+        "no colon",
+        "negative length",
+        "two lengths",
+        "length and chunked",
+        "gzip",
+    ],
+)
 def test_malformed_request_is_refused(server, endpoint, head):
     with closing(Raw(endpoint).socket()) as sock:
         sock.sendall(head)
@@ -165,6 +194,7 @@ def test_requests_one_after_the_other_on_one_connection(raw, bucket):
 
 
 # --- many ---
+
 
 def test_requests_over_the_limit_are_told_to_slow_down(own_server):
     server = own_server(env={"OSPROXY_HTTP__MAX_REQUESTS": "2"})

@@ -74,10 +74,15 @@ def test_large_chunk_of_a_streamed_body_is_not_held(fresh, rng):
     size = 200 * MIB
     piece = rng.randbytes(MIB)
     framing = [b"%x\r\n" % size, *[piece] * (size // MIB), b"\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"]
-    headers = {"x-amz-decoded-content-length": str(size), "content-encoding": "aws-chunked", "x-amz-trailer": "x-amz-checksum-crc32",
-               "content-length": str(sum(map(len, framing)))}
-    answer = Raw(fresh.endpoint).request("PUT", "/bucket/k", headers=headers, body=framing,
-                                         payload_hash="STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+    headers = {
+        "x-amz-decoded-content-length": str(size),
+        "content-encoding": "aws-chunked",
+        "x-amz-trailer": "x-amz-checksum-crc32",
+        "content-length": str(sum(map(len, framing))),
+    }
+    answer = Raw(fresh.endpoint).request(
+        "PUT", "/bucket/k", headers=headers, body=framing, payload_hash="STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    )
     assert answer.status == 400, answer  # a wrong checksum, or a chunk too large
     assert fresh.memory() - before <= 48 * MIB
 
@@ -86,8 +91,10 @@ def test_many_large_documents_are_not_held(fresh, pool):
     before = fresh.memory()
     raw = Raw(fresh.endpoint)
     document = b"<Delete>" + b"<Object><Key>k</Key></Object>" * 500_000
+
     def post(_):
         answer = raw.request("POST", "/bucket", [("delete", "")], {"x-amz-checksum-crc32": "AAAAAA=="}, document)
         assert 400 <= answer.status < 500 or answer.status == 503, answer
+
     list(pool.map(post, range(16)))
     assert fresh.memory() - before <= 128 * MIB

@@ -1,5 +1,6 @@
 """First start, second start, and configuration that must be refused."""
 
+import configparser
 import stat
 import subprocess
 
@@ -25,23 +26,20 @@ def test_second_start_finds_everything(own_server):
 
 def test_first_start_makes_a_root_key_that_only_the_owner_can_read(own_server):
     server = own_server(identity=None)
-    files = [path for path in server.data_dir.rglob("*") if path.is_file() and "root" in path.name.lower()]
-    assert len(files) == 1, sorted(server.data_dir.rglob("*"))
-    assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
-    words = files[0].read_text().replace("=", " ").replace('"', " ").replace(":", " ").replace(",", " ").split()
-    access_key = next(word for word in words if word.isalnum() and len(word) == 20)
-    secret_key = next(word for word in words if len(word) == 40 and word != access_key)
-    server.identity = Identity(access_key, secret_key)
-    server.endpoint.client().create_bucket(Bucket="made-by-root")
-    assert not any(secret_key in line for line in server.log), "the secret key is in the log"
+    file = server.data_dir / "root-credentials"  # in the form of an AWS credentials file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    credentials = configparser.ConfigParser()
+    credentials.read(file)
+    root = Identity(credentials["default"]["aws_access_key_id"], credentials["default"]["aws_secret_access_key"])
+    server.endpoint.as_identity(root).client().create_bucket(Bucket="made-by-root")
+    assert not any(root.secret_key in line for line in server.log), "the secret key is in the log"
     assert server.stop() == 0
 
-    server.identity = None
-    before = files[0].read_bytes()
+    before = file.read_bytes()
     server.start()
-    assert files[0].read_bytes() == before
-    server.identity = Identity(access_key, secret_key)
-    assert [b["Name"] for b in server.endpoint.client().list_buckets()["Buckets"]] == ["made-by-root"]
+    assert file.read_bytes() == before
+    buckets = server.endpoint.as_identity(root).client().list_buckets()["Buckets"]
+    assert [bucket["Name"] for bucket in buckets] == ["made-by-root"]
 
 
 def test_data_directory_is_for_its_owner_alone(own_server):
@@ -65,12 +63,15 @@ def test_wrong_secret_of_the_root_key_is_refused(own_server):
         wrong.client().list_buckets()
 
 
-@pytest.mark.parametrize("text, name", [
-    ("[storage]\ndurabilty = 'relaxed'\n", "durabilty"),
-    ("[sotrage]\n", "sotrage"),
-    ("[storage]\ndurability = 'sometimes'\n", "durability"),
-    ("[http]\nmax_requests = 'many'\n", "max_requests"),
-])
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("[storage]\ndurabilty = 'relaxed'\n", "durabilty"),
+        ("[sotrage]\n", "sotrage"),
+        ("[storage]\ndurability = 'sometimes'\n", "durability"),
+        ("[http]\nmax_requests = 'many'\n", "max_requests"),
+    ],
+)
 def test_wrong_key_of_the_file_is_refused_by_name(own_server, tmp_path, text, name):
     file = tmp_path / "osproxy.toml"
     file.write_text(text)

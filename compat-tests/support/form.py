@@ -9,13 +9,17 @@ BOUNDARY = "----compat-form-boundary"
 
 def form(fields, file, file_name="a.txt", file_type="text/x-file", after=None):
     """The form's bytes, in pieces: S3 reads no field that comes `after` the file."""
-    head = "".join(f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    head = "".join(_part(f'name="{name}"', value) + "\r\n" for name, value in fields.items())
     if file is None:
         return [f"{head}--{BOUNDARY}--\r\n".encode()]
-    head += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{file_name}"\r\nContent-Type: {file_type}\r\n\r\n'
+    head += _part(f'name="file"; filename="{file_name}"\r\nContent-Type: {file_type}', "")
     pieces = [file] if isinstance(file, bytes) else list(file)
-    tail = f'\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name="{after}"\r\n\r\nvalue' if after else ""
+    tail = "\r\n" + _part(f'name="{after}"', "value") if after else ""
     return [head.encode(), *pieces, f"{tail}\r\n--{BOUNDARY}--\r\n".encode()]
+
+
+def _part(disposition, value):
+    return f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}"
 
 
 class Form:
@@ -34,9 +38,15 @@ class Form:
         return self
 
     def signed_fields(self):
-        given = {"x-amz-algorithm": "AWS4-HMAC-SHA256", "x-amz-credential": self.signer.credential, "x-amz-date": self.signer.moment}
-        document = {"expiration": self.expiration.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-                    "conditions": self.conditions + [{name: value} for name, value in given.items()]}
+        given = {
+            "x-amz-algorithm": "AWS4-HMAC-SHA256",
+            "x-amz-credential": self.signer.credential,
+            "x-amz-date": self.signer.moment,
+        }
+        document = {
+            "expiration": self.expiration.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "conditions": self.conditions + [{name: value} for name, value in given.items()],
+        }
         policy = base64.b64encode(json.dumps(document).encode()).decode()
         return self.fields | given | {"policy": policy, "x-amz-signature": self.signer.sign(policy)}
 
@@ -44,6 +54,9 @@ class Form:
         return self.send(form(self.signed_fields() if fields is None else fields, file, **names))
 
     def send(self, pieces):
-        pairs = [("host", self.raw.endpoint.netloc), ("content-type", f"multipart/form-data; boundary={BOUNDARY}"),
-                 ("content-length", str(sum(map(len, pieces))))]
+        pairs = [
+            ("host", self.raw.endpoint.netloc),
+            ("content-type", f"multipart/form-data; boundary={BOUNDARY}"),
+            ("content-length", str(sum(map(len, pieces)))),
+        ]
         return self.raw.send("POST", f"/{self.bucket}", pairs, pieces)

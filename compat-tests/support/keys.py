@@ -32,5 +32,14 @@ UNUSUAL_KEYS = {
 }
 
 # What every client can name, on its command line and as a file on disk.
-CLIENT_KEYS = ["a b  c", "a+b + c", "100%/%41%zz", "äöü/日本語/ключ", "\U0001f98a.bin", "q?b=c&d#e", "x'y", "a&b;c=d@e",
-               "deep/" + "n" * 200 + "/" + "m" * 200]
+CLIENT_KEYS = [
+    "a b  c",
+    "a+b + c",
+    "100%/%41%zz",
+    "äöü/日本語/ключ",
+    "\U0001f98a.bin",
+    "q?b=c&d#e",
+    "x'y",
+    "a&b;c=d@e",
+    "deep/" + "n" * 200 + "/" + "m" * 200,
+]

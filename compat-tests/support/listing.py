@@ -8,7 +8,7 @@ def expected_entries(keys, prefix="", delimiter=None):
         if not key.startswith(prefix):
             continue
         cut = key.find(delimiter, len(prefix)) if delimiter else -1
-        entry = key if cut < 0 else key[:cut + len(delimiter)]
+        entry = key if cut < 0 else key[: cut + len(delimiter)]
         if cut < 0 or entry not in found:
             found.append(entry)
     return sorted(found, key=str.encode)

@@ -62,8 +62,22 @@ class Raw:
     def signer(self, now=None, **scope):
         return Signer(self.endpoint.identity, **({"region": self.endpoint.region} | scope), now=now)
 
-    def request(self, method, path="/", query=(), headers=None, body=b"", *, payload_hash=None, signer=None,
-                unsigned=None, anonymous=False, host=None, encoded_path=None, edit=None):
+    def request(
+        self,
+        method,
+        path="/",
+        query=(),
+        headers=None,
+        body=b"",
+        *,
+        payload_hash=None,
+        signer=None,
+        unsigned=None,
+        anonymous=False,
+        host=None,
+        encoded_path=None,
+        edit=None,
+    ):
         """Signs and sends one request.
 
         payload_hash  x-amz-content-sha256; by default the body's own
@@ -99,7 +113,9 @@ class Raw:
             pairs = edit(pairs)
         return self.send(method, with_query(encoded, query), pairs, body)
 
-    def begin(self, method, path, query=(), headers=None, *, length=None, payload_hash=UNSIGNED, body=b"", expires=None):
+    def begin(
+        self, method, path, query=(), headers=None, *, length=None, payload_hash=UNSIGNED, body=b"", expires=None
+    ):
         """Sends a signed head that announces `length` bytes, then `body`, and returns the open socket.
 
         With `expires` the signature is in the query.
@@ -110,8 +126,12 @@ class Raw:
         else:
             signer, encoded = self.signer(), percent(path, "/")
             query = list(query.items()) if isinstance(query, dict) else list(query)
-            pairs = [("host", self.endpoint.netloc), ("x-amz-date", signer.moment), ("x-amz-content-sha256", payload_hash),
-                     *headers.items()]
+            pairs = [
+                ("host", self.endpoint.netloc),
+                ("x-amz-date", signer.moment),
+                ("x-amz-content-sha256", payload_hash),
+                *headers.items(),
+            ]
             pairs.append(("authorization", signer.authorization(method, encoded, query, pairs, payload_hash)[0]))
             target = with_query(encoded, query)
         if length is not None:
@@ -121,8 +141,20 @@ class Raw:
         sock.sendall(head.encode() + body)
         return sock
 
-    def presigned(self, method, path, query=(), headers=None, body=b"", *, expires=900, signer=None, host=None,
-                  unsigned=None, edit=None):
+    def presigned(
+        self,
+        method,
+        path,
+        query=(),
+        headers=None,
+        body=b"",
+        *,
+        expires=900,
+        signer=None,
+        host=None,
+        unsigned=None,
+        edit=None,
+    ):
         """Sends a request whose signature is in the query. `edit` changes the query after signing."""
         target, pairs = self.presign(method, path, query, headers, expires=expires, signer=signer, host=host, edit=edit)
         pairs += [(name.lower(), value) for name, value in (unsigned or {}).items()]

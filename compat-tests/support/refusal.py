@@ -6,11 +6,21 @@ import pytest
 from botocore.exceptions import ClientError
 
 HTTP_STATUS = {  # of the codes that the suite expects, from the S3 API's list of error codes
-    "AccessDenied": 403, "SignatureDoesNotMatch": 403, "InvalidAccessKeyId": 403,
-    "NoSuchBucket": 404, "NoSuchKey": 404, "NoSuchUpload": 404, "NoSuchTagSet": 404,
-    "BucketAlreadyExists": 409, "BucketAlreadyOwnedByYou": 409, "BucketNotEmpty": 409,
-    "ConditionalRequestConflict": 409, "PreconditionFailed": 412,
-    "InvalidRange": 416, "InvalidPartNumber": 416, "NotImplemented": 501,
+    "AccessDenied": 403,
+    "SignatureDoesNotMatch": 403,
+    "InvalidAccessKeyId": 403,
+    "NoSuchBucket": 404,
+    "NoSuchKey": 404,
+    "NoSuchUpload": 404,
+    "NoSuchTagSet": 404,
+    "BucketAlreadyExists": 409,
+    "BucketAlreadyOwnedByYou": 409,
+    "BucketNotEmpty": 409,
+    "ConditionalRequestConflict": 409,
+    "PreconditionFailed": 412,
+    "InvalidRange": 416,
+    "InvalidPartNumber": 416,
+    "NotImplemented": 501,
 }
 
 

@@ -29,8 +29,12 @@ def pytest_runtest_makereport(item, call):
         outcome = next(o for o in ("failed", "skipped", "passed") if o in phases.values())
         totals[outcome] += 1
         marked = {operation for mark in item.iter_markers("op") for operation in mark.args}
-        record = {"test": item.nodeid, "outcome": outcome, "client": item.stash.get(CLIENT, None),
-                  "ops": sorted(marked | item.stash.get(SEEN_OPS, set()))}
+        record = {
+            "test": item.nodeid,
+            "outcome": outcome,
+            "client": item.stash.get(CLIENT, None),
+            "ops": sorted(marked | item.stash.get(SEEN_OPS, set())),
+        }
         with RESULTS.open("a") as results:
             results.write(json.dumps(record) + "\n")
     return report

@@ -53,13 +53,26 @@ class Server:
         """Starts the process without waiting for it to be ready."""
         assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
         self.s3_port, self.admin_port = free_port(), free_port()
-        command = [BINARY, "serve", "--data-dir", self.data_dir,
-                   "--s3-listen", f"127.0.0.1:{self.s3_port}",
-                   "--admin-listen", f"127.0.0.1:{self.admin_port}", *self.arguments]
+        command = [
+            BINARY,
+            "serve",
+            "--data-dir",
+            self.data_dir,
+            "--s3-listen",
+            f"127.0.0.1:{self.s3_port}",
+            "--admin-listen",
+            f"127.0.0.1:{self.admin_port}",
+            *self.arguments,
+        ]
         self._ready = threading.Event()
         self.process = subprocess.Popen(
-            [str(word) for word in command], env=self._environment(), cwd=self.data_dir.parent,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            [str(word) for word in command],
+            env=self._environment(),
+            cwd=self.data_dir.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         self._reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
         self._reader.start()
 
@@ -129,8 +142,7 @@ class Server:
     def metric(self, name, **labels):
         """The sum over all samples of `name` that carry these labels."""
         wanted = set(labels.items())
-        return sum(value for (sample, found), value in self.metrics().items()
-                   if sample == name and wanted <= found)
+        return sum(value for (sample, found), value in self.metrics().items() if sample == name and wanted <= found)
 
     def successes(self):
         """How often each S3 operation was answered with success."""
@@ -148,8 +160,13 @@ class Server:
 
     def command(self, *words, check=True):
         """Runs a subcommand of the binary on this server's data directory."""
-        done = subprocess.run([str(BINARY), *map(str, words), "--data-dir", str(self.data_dir)],
-                              env=self._environment(), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [str(BINARY), *map(str, words), "--data-dir", str(self.data_dir)],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         if check and done.returncode != 0:
             raise AssertionError(f"osproxy {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done

@@ -55,26 +55,33 @@ class Signer:
     def authorization(self, method, path, query, headers, payload_hash):
         """The Authorization header's value and the bare signature, which seeds streamed chunks."""
         signature = self._signature(method, path, query, headers, payload_hash)
-        value = (f"AWS4-HMAC-SHA256 Credential={self.credential},"
-                 f"SignedHeaders={signed_names(headers)},Signature={signature}")
+        value = (
+            f"AWS4-HMAC-SHA256 Credential={self.credential},SignedHeaders={signed_names(headers)},Signature={signature}"
+        )
         return value, signature
 
     def presigned_query(self, method, path, query, headers, expires):
-        query = [*query,
-                 ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-Credential", self.credential),
-                 ("X-Amz-Date", self.moment), ("X-Amz-Expires", str(expires)),
-                 ("X-Amz-SignedHeaders", signed_names(headers))]
+        query = [
+            *query,
+            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+            ("X-Amz-Credential", self.credential),
+            ("X-Amz-Date", self.moment),
+            ("X-Amz-Expires", str(expires)),
+            ("X-Amz-SignedHeaders", signed_names(headers)),
+        ]
         return [*query, ("X-Amz-Signature", self._signature(method, path, query, headers, UNSIGNED))]
 
     def chunk(self, previous, data):
         """Signature of one chunk of a streamed body."""
-        return self.sign("\n".join(["AWS4-HMAC-SHA256-PAYLOAD", self.moment, self.scope, previous,
-                                    EMPTY_SHA256, sha256_hex(data)]))
+        return self.sign(
+            "\n".join(["AWS4-HMAC-SHA256-PAYLOAD", self.moment, self.scope, previous, EMPTY_SHA256, sha256_hex(data)])
+        )
 
     def trailer(self, previous, lines):
         """Signature of the trailing headers, given as the text that is hashed."""
-        return self.sign("\n".join(["AWS4-HMAC-SHA256-TRAILER", self.moment, self.scope, previous,
-                                    sha256_hex(lines.encode())]))
+        return self.sign(
+            "\n".join(["AWS4-HMAC-SHA256-TRAILER", self.moment, self.scope, previous, sha256_hex(lines.encode())])
+        )
 
 
 def signed_names(headers):

@@ -105,7 +105,10 @@ impl Registry {
             .transact("create tenant", move |session| {
                 let tenant = tenant.clone();
                 Box::pin(async move {
-                    if identities::find_tenant(session, &tenant.name).await?.is_some() {
+                    if identities::find_tenant(session, &tenant.name)
+                        .await?
+                        .is_some()
+                    {
                         return Err(Refused::TenantExists(tenant.name));
                     }
                     Ok(identities::insert_tenant(session, &tenant).await?)
@@ -339,7 +342,10 @@ fn random_text(alphabet: &[u8], length: usize) -> Result<String, Fault> {
     while text.len() < length {
         fill(bytes.as_mut())?;
         let letters = bytes.iter().map(|byte| usize::from(*byte));
-        for byte in letters.filter(|byte| *byte < limit).take(length - text.len()) {
+        for byte in letters
+            .filter(|byte| *byte < limit)
+            .take(length - text.len())
+        {
             text.push(char::from(alphabet[byte % alphabet.len()]));
         }
     }

@@ -239,10 +239,7 @@ mod tests {
         let first = key(1).seal(SenderId(7), &secret("hush")).unwrap();
         let second = key(1).seal(SenderId(7), &secret("hush")).unwrap();
         assert_ne!(first, second);
-        assert_eq!(
-            key(1).open(SenderId(7), &first).unwrap().reveal(),
-            "hush"
-        );
+        assert_eq!(key(1).open(SenderId(7), &first).unwrap().reveal(), "hush");
         assert!(!first.windows(4).any(|window| window == b"hush"));
     }
 
@@ -277,10 +274,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap();
-        assert_eq!(
-            again.open(SenderId(1), &sealed).unwrap().reveal(),
-            "hush"
-        );
+        assert_eq!(again.open(SenderId(1), &sealed).unwrap().reveal(), "hush");
     }
 
     #[test]

@@ -58,14 +58,7 @@ impl Install {
     async fn root(&self, given: Option<Pair>) -> Result<RootKey, Refused> {
         let master_key = self.master_key().await;
         let registry = self.registry();
-        ensure_root(
-            &registry,
-            &master_key,
-            &self.uids,
-            self.dir.path(),
-            given,
-        )
-        .await
+        ensure_root(&registry, &master_key, &self.uids, self.dir.path(), given).await
     }
 
     fn root_file(&self) -> std::path::PathBuf {
@@ -94,7 +87,11 @@ async fn a_first_start_makes_one_root_key_and_a_second_keeps_it() {
     let keys = install.registry().keys().await.unwrap();
     assert_eq!(keys.len(), 1);
     let authority = install.authority().await;
-    let identity = authority.identity(&keys[0].access_key).await.unwrap().unwrap();
+    let identity = authority
+        .identity(&keys[0].access_key)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(identity.tenant.name, DEFAULT_TENANT);
     assert!(text.contains(identity.secret.reveal()));
     assert!(!format!("{identity:?}").contains(identity.secret.reveal()));
@@ -140,10 +137,19 @@ async fn a_root_key_of_another_tenant_is_refused() {
         .create_tenant("other", &install.uids)
         .await
         .unwrap();
-    install.key("other", pair("THEIRS", "secret-1")).await.unwrap();
+    install
+        .key("other", pair("THEIRS", "secret-1"))
+        .await
+        .unwrap();
     let refused = install.root(pair("THEIRS", "secret-2")).await.unwrap_err();
     assert!(
-        matches!(refused, Refused::AccessKeyTaken { differs: "tenant", .. }),
+        matches!(
+            refused,
+            Refused::AccessKeyTaken {
+                differs: "tenant",
+                ..
+            }
+        ),
         "{refused}"
     );
 }
@@ -187,9 +193,24 @@ async fn the_same_key_again_is_a_success_and_another_secret_or_tenant_is_refused
     let install = Install::new();
     install.root(None).await.unwrap();
     let registry = install.registry();
-    registry.create_tenant("other", &install.uids).await.unwrap();
-    assert!(install.key("other", pair("AKEY", "secret-1")).await.unwrap().is_new);
-    assert!(!install.key("other", pair("AKEY", "secret-1")).await.unwrap().is_new);
+    registry
+        .create_tenant("other", &install.uids)
+        .await
+        .unwrap();
+    assert!(
+        install
+            .key("other", pair("AKEY", "secret-1"))
+            .await
+            .unwrap()
+            .is_new
+    );
+    assert!(
+        !install
+            .key("other", pair("AKEY", "secret-1"))
+            .await
+            .unwrap()
+            .is_new
+    );
     for (tenant, secret, expected) in [
         ("other", "secret-2", "secret key"),
         (DEFAULT_TENANT, "secret-1", "tenant"),
@@ -199,8 +220,14 @@ async fn the_same_key_again_is_a_success_and_another_secret_or_tenant_is_refused
             refused => panic!("{refused}"),
         }
     }
-    registry.set_state("AKEY", KeyState::Disabled).await.unwrap();
-    let refused = install.key("other", pair("AKEY", "secret-1")).await.unwrap_err();
+    registry
+        .set_state("AKEY", KeyState::Disabled)
+        .await
+        .unwrap();
+    let refused = install
+        .key("other", pair("AKEY", "secret-1"))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Refused::KeyDisabled(_)), "{refused}");
 }
 
@@ -209,19 +236,40 @@ async fn wrong_names_and_secrets_are_refused_and_secrets_not_repeated() {
     let install = Install::new();
     install.root(None).await.unwrap();
     let long = "x".repeat(129);
-    for access_key in ["", "ab", "a b", "a/b", "a,b", "deleted:1", "-ab", "äöü", &long] {
-        let refused = install.key(DEFAULT_TENANT, pair(access_key, "secret")).await;
-        assert!(matches!(refused, Err(Refused::AccessKeyText(_))), "{access_key}");
+    for access_key in [
+        "",
+        "ab",
+        "a b",
+        "a/b",
+        "a,b",
+        "deleted:1",
+        "-ab",
+        "äöü",
+        &long,
+    ] {
+        let refused = install
+            .key(DEFAULT_TENANT, pair(access_key, "secret"))
+            .await;
+        assert!(
+            matches!(refused, Err(Refused::AccessKeyText(_))),
+            "{access_key}"
+        );
     }
     let long = "x".repeat(257);
     for secret in ["", "xy", "with space", "with\nline", "hüsch", &long] {
-        let refused = install.key(DEFAULT_TENANT, pair("AKEY", secret)).await.unwrap_err();
+        let refused = install
+            .key(DEFAULT_TENANT, pair("AKEY", secret))
+            .await
+            .unwrap_err();
         assert!(matches!(refused, Refused::SecretText), "{refused}");
         assert!(secret.len() < 3 || !refused.to_string().contains(secret));
     }
     let long = "x".repeat(65);
     for tenant in ["", "a b", "deleted:1", ".a", "é", &long] {
-        let refused = install.registry().create_tenant(tenant, &install.uids).await;
+        let refused = install
+            .registry()
+            .create_tenant(tenant, &install.uids)
+            .await;
         assert!(matches!(refused, Err(Refused::TenantName(_))), "{tenant}");
     }
 }
@@ -233,7 +281,10 @@ async fn unknown_tenants_and_keys_are_refused_by_name() {
     let refused = install.key("nobody", None).await.unwrap_err();
     assert!(matches!(&refused, Refused::NoSuchTenant(name) if name == "nobody"));
     let registry = install.registry();
-    let refused = registry.set_state("NOKEY", KeyState::Deleted).await.unwrap_err();
+    let refused = registry
+        .set_state("NOKEY", KeyState::Deleted)
+        .await
+        .unwrap_err();
     assert!(matches!(&refused, Refused::NoSuchKey(name) if name == "NOKEY"));
     let refused = registry.delete_tenant("nobody").await.unwrap_err();
     assert!(matches!(refused, Refused::NoSuchTenant(_)));
@@ -244,14 +295,24 @@ async fn a_tenant_is_made_once_and_deleted_only_without_keys() {
     let install = Install::new();
     install.root(None).await.unwrap();
     let registry = install.registry();
-    registry.create_tenant("third", &install.uids).await.unwrap();
-    let refused = registry.create_tenant("third", &install.uids).await.unwrap_err();
+    registry
+        .create_tenant("third", &install.uids)
+        .await
+        .unwrap();
+    let refused = registry
+        .create_tenant("third", &install.uids)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Refused::TenantExists(_)));
     install.key("third", pair("AKEY", "secret")).await.unwrap();
     let refused = registry.delete_tenant("third").await.unwrap_err();
     assert!(matches!(
         refused,
-        Refused::TenantInUse { buckets: 0, keys: 1, .. }
+        Refused::TenantInUse {
+            buckets: 0,
+            keys: 1,
+            ..
+        }
     ));
     registry.set_state("AKEY", KeyState::Deleted).await.unwrap();
     registry.delete_tenant("third").await.unwrap();
@@ -260,14 +321,20 @@ async fn a_tenant_is_made_once_and_deleted_only_without_keys() {
     assert_eq!(names, [DEFAULT_TENANT]);
     assert_eq!(tenants[0].owner_id.len(), 64);
     // The name is free again, for another account.
-    registry.create_tenant("third", &install.uids).await.unwrap();
+    registry
+        .create_tenant("third", &install.uids)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
     let install = Install::new();
     install.root(None).await.unwrap();
-    install.key(DEFAULT_TENANT, pair("AKEY", "secret")).await.unwrap();
+    install
+        .key(DEFAULT_TENANT, pair("AKEY", "secret"))
+        .await
+        .unwrap();
     let authority = install.authority().await;
     assert!(authority.identity("AKEY").await.unwrap().is_some());
     assert!(authority.identity("UNKNOWN").await.unwrap().is_none());
@@ -284,7 +351,13 @@ async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    assert!(authority.identity(&"x".repeat(4096)).await.unwrap().is_none());
+    assert!(
+        authority
+            .identity(&"x".repeat(4096))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -313,7 +386,11 @@ async fn a_tenant_may_use_its_own_buckets_and_nobody_elses() {
     assert!(!may(&key, Action::GetObject, &account));
     for resource in [&own, &foreign, &account] {
         assert!(!may(&Principal::Anonymous, Action::GetObject, resource));
-        assert!(!may(&Principal::Anonymous, Action::ListAllMyBuckets, resource));
+        assert!(!may(
+            &Principal::Anonymous,
+            Action::ListAllMyBuckets,
+            resource
+        ));
     }
     assert_eq!(Action::ListAllMyBuckets.as_str(), "s3:ListAllMyBuckets");
 }

@@ -4,7 +4,7 @@
 //! oldest read open anywhere; the check for references is a second statement under the row's lock, and the
 //! foreign keys are the second net. The blob is marked in the same transaction, its bytes go later.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ContentStore;
 use crate::blob::BlobName;
@@ -17,7 +17,7 @@ use crate::model::ids::{BlobId, ContentId, minted_at};
 const ROUND: usize = 500;
 
 /// What one pass of the collector did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectReport {
     /// Contents looked at.
     pub looked_at: u64,
@@ -30,7 +30,7 @@ pub struct CollectReport {
 }
 
 /// What one sweep found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepReport {
     /// Blobs listed.
     pub listed: u64,

@@ -24,8 +24,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::blob::BlobStore;
 use crate::meta::contents::{self, Known, Location, NewContent};
 use crate::meta::{MetaStore, Session, buckets};
@@ -41,8 +39,7 @@ pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
 
 /// Where and how bytes are stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Contents up to this many bytes lie in their SQL row and have no blob.
     pub inline_max_bytes: u64,
@@ -53,17 +50,6 @@ pub struct Config {
     /// How long a condemned blob's bytes are kept, in seconds: at least the time between two backups of the
     /// database, so that a restored one finds its blobs.
     pub blob_retention_seconds: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            inline_max_bytes: 16 * 1024,
-            memory_max_bytes: 256 * 1024,
-            grace_seconds: 3600,
-            blob_retention_seconds: 0,
-        }
-    }
 }
 
 impl Config {

@@ -59,6 +59,11 @@ impl OpenTimes {
         self.oldest(Side::Write)
     }
 
+    /// How many writes are open.
+    pub(super) fn writes(&self) -> usize {
+        self.lock(Side::Write).begun.len()
+    }
+
     fn begin(self: &Arc<Self>, side: Side) -> Token {
         let mut open = self.lock(side);
         // The time is read under the lock, so that `oldest` never overtakes a token being made.

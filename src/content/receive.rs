@@ -1,6 +1,6 @@
 //! Bytes in: one pass of hashing over a body, with bounded memory, into a row or a blob.
 //!
-//! A long body flows in batches of about [`BATCH_BYTES`]. While one batch is hashed (MD5 on one thread, the
+//! A long body flows in batches, the smaller the more bodies are received. While one batch is hashed (MD5 on one thread, the
 //! rest on another) and written, the next is read from the client; no more than two are held, and no thread
 //! waits for a slow client.
 
@@ -17,13 +17,18 @@ use super::ContentStore;
 use super::open::Token;
 use crate::blob::{BlobName, BlobStore, Writer};
 use crate::meta::contents::{self, CopyRow, Known, NewBlob};
-use crate::meta::buckets;
+use crate::meta::{buckets, releases};
 use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, SpaceId};
 
-/// Bytes hashed and written in one go.
-const BATCH_BYTES: usize = 256 * 1024;
+/// Bytes hashed and written in one go while few bodies are received: each hop to another thread is shared
+/// by many bytes.
+const BATCH_MAX_BYTES: usize = 512 * 1024;
+/// The same while many are.
+const BATCH_MIN_BYTES: usize = 64 * 1024;
+/// Bytes that the batches of all bodies together should hold.
+const BATCHES_BYTES: usize = 16 * 1024 * 1024;
 /// Bodies up to this many bytes are hashed where they arrive: the hop to another thread would cost more.
 const HASH_HERE_BYTES: usize = 64 * 1024;
 
@@ -216,11 +221,11 @@ impl ContentStore {
         }
         let known = self.find(incoming.space, sha256, length).await?;
         // Every checksum a client may send must be comparable with what is stored.
-        Ok(known.filter(|known| {
-            !known.release_pending && (!incoming.sha1 || known.digests.sha1.is_some())
-        }))
+        Ok(known.filter(|known| !incoming.sha1 || known.digests.sha1.is_some()))
     }
 
+    /// A content that is known and stays for at least the grace: something refers to it now, and whatever is
+    /// released from now on is kept that long.
     async fn find(
         &self,
         space: SpaceId,
@@ -229,7 +234,15 @@ impl ContentStore {
     ) -> Result<Option<Known>, Fault> {
         self.meta
             .read("find content", move |session| {
-                Box::pin(async move { contents::find(session, space, &sha256, length).await })
+                Box::pin(async move {
+                    let known = contents::find(session, space, &sha256, length).await?;
+                    Ok(match known {
+                        Some(known) if releases::is_referenced(session, known.id).await? => {
+                            Some(known)
+                        }
+                        _ => None,
+                    })
+                })
             })
             .await
     }
@@ -289,14 +302,11 @@ impl ContentStore {
             && let Some(known) = self
                 .find(incoming.space, digests.sha256, digests.length)
                 .await?
-            && !known.release_pending
         {
             return self.received(incoming, digests, Holding::Known(known.id), open);
         }
         let mut target = self.new_blob(incoming).await?;
-        for frame in frames {
-            target.writer.write(frame).await?;
-        }
+        target.writer.write_all(frames.into()).await?;
         let stored = target.finish(&self.blobs, digests.length).await?;
         self.received(incoming, digests, Holding::Stored(stored), open)
     }
@@ -313,11 +323,21 @@ impl ContentStore {
         let mut batch: Arc<[Bytes]> = first.into();
         while !batch.is_empty() {
             let work = process(hashing, &mut target.writer, Arc::clone(&batch));
-            let (done, next) = tokio::join!(work, source.read_batch(BATCH_BYTES));
+            let enough = batch_bytes(self.open.writes());
+            let (done, next) = tokio::join!(work, source.read_batch(enough));
             hashing = done?;
             batch = next?.into();
         }
         let digests = hashing.finish(incoming)?;
+        // Looked up before the blob is synced: bytes that are known need not reach the disk.
+        if incoming.shared
+            && let Some(known) = self
+                .find(incoming.space, digests.sha256, digests.length)
+                .await?
+        {
+            target.writer.abort().await;
+            return self.received(incoming, digests, Holding::Known(known.id), open);
+        }
         let stored = target.finish(&self.blobs, digests.length).await?;
         self.received(incoming, digests, Holding::Stored(stored), open)
     }
@@ -405,12 +425,7 @@ async fn process(
         frames.iter().for_each(|frame| identity.update(frame));
         identity
     });
-    let write = async {
-        for frame in batch.iter() {
-            writer.write(frame.clone()).await?;
-        }
-        Ok::<(), Fault>(())
-    };
+    let write = writer.write_all(batch);
     let (md5, identity, written) = tokio::join!(md5, identity, write);
     written?;
     let panicked = |error| Fault::new(Kind::Internal, "hash body").source(error);
@@ -418,6 +433,12 @@ async fn process(
         md5: md5.map_err(panicked)?,
         identity: identity.map_err(panicked)?,
     })
+}
+
+/// How many bytes one of `bodies` bodies should gather before they are hashed and written.
+fn batch_bytes(bodies: usize) -> usize {
+    // Each body holds two batches: one in work and one being read.
+    (BATCHES_BYTES / (2 * bodies.max(1))).clamp(BATCH_MIN_BYTES, BATCH_MAX_BYTES)
 }
 
 fn hash(incoming: &Incoming, frames: &[Bytes]) -> Result<Digests, Fault> {

@@ -41,8 +41,6 @@ pub struct Known {
     pub id: ContentId,
     /// What it is known by; the ETag and checksums a request may be compared with.
     pub digests: Digests,
-    /// A reference to it was given up and not yet looked at by the collector.
-    pub release_pending: bool,
 }
 
 /// A new blob, written and not yet named by a row.
@@ -103,9 +101,8 @@ pub async fn find(
 ) -> Result<Option<Known>, Fault> {
     session
         .query_one(
-            "SELECT id, md5, crc32, crc32c, crc64nvme, sha1,
-                    EXISTS (SELECT 1 FROM released r WHERE r.content_id = contents.id)
-             FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3",
+            "SELECT id, md5, crc32, crc32c, crc64nvme, sha1 FROM contents
+             WHERE space_id = $1 AND sha256 = $2 AND length = $3",
             params![space.0, &sha256.0, length as i64],
             |row| {
                 Ok(Known {
@@ -119,7 +116,6 @@ pub async fn find(
                         crc64nvme: row.int(4)? as u64,
                         sha1: row.opt_array(5)?,
                     },
-                    release_pending: row.int(6)? != 0,
                 })
             },
         )

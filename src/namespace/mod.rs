@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use serde::{Deserialize, Serialize};
 
 use crate::content::{ContentStore, Incoming, Linked};
 use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
@@ -47,22 +46,12 @@ const BUCKET_TTL: Duration = Duration::from_secs(1);
 const BUCKETS_REMEMBERED: u64 = 10_000;
 
 /// Limits of the namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Most buckets of one tenant.
     pub buckets_max: u64,
     /// Open uploads older than this many days are aborted.
     pub stale_upload_days: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            buckets_max: 10_000,
-            stale_upload_days: 7,
-        }
-    }
 }
 
 /// What a namespace is made of.
@@ -163,7 +152,7 @@ impl Namespace {
             .content
             .possessed(bucket.space, sha256, length, sender)
             .await?;
-        let Some(known) = found.filter(|known| !known.release_pending) else {
+        let Some(known) = found else {
             return Ok(None);
         };
         if md5.is_some_and(|md5| md5 != known.digests.md5) {

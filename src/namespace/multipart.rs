@@ -293,7 +293,6 @@ impl Namespace {
             let known = content_rows::Known {
                 id: version.content,
                 digests,
-                release_pending: false,
             };
             let received = self.content.known(target.space, known)?;
             match self.put_part(upload, number, None, None, received).await {

@@ -116,7 +116,7 @@ impl crate::http::Facade for Facade {
     type Body = s3s::Body;
 
     async fn call(&self, request: Request<InBody>) -> Response<s3s::Body> {
-        let about = answer::About::of(&request);
+        let about = answer::About::of(&request, &self.gateway.config.domains);
         let request = match access::refuse_early(&request) {
             Some(error) => return about.finish(answer::of_error(error)).await,
             None => request,

@@ -34,7 +34,7 @@ const DELETE_MAX: usize = 1000;
 /// What a version without a type is answered as.
 const DEFAULT_TYPE: &str = "binary/octet-stream";
 /// The stable number of what was stored or read.
-const UID_HEADER: &str = "x-osproxy-uid";
+pub(super) const UID_HEADER: &str = "x-osproxy-uid";
 
 /// A body of a put or part, with all that its request says of it.
 pub(super) struct Upload {
@@ -75,6 +75,27 @@ impl Upload {
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
             trailers: request.trailing_headers.clone(),
             context: request.extensions.get::<Arc<RequestContext>>().cloned(),
+        })
+    }
+
+    /// The file of a browser's form, whose fields say what headers would. Its length is not known, and its
+    /// sender gains and uses no possession.
+    pub(super) fn of_form(
+        fields: &HeaderMap,
+        limit: u64,
+        context: Option<Arc<RequestContext>>,
+    ) -> S3Result<Self> {
+        Ok(Self {
+            length: None,
+            limit,
+            md5: convert::content_md5(fields)?,
+            checksum: convert::checksum_of(fields)?,
+            trailer: None,
+            wanted: convert::algorithm_header(fields)?,
+            signed: None,
+            waits: false,
+            trailers: None,
+            context,
         })
     }
 

@@ -9,10 +9,11 @@ const { getSignedUrl } = require("@aws-sdk/s3-request-presigner");
 const PART = 8 * 1024 * 1024;
 
 function sdk(endpoint) {
-  const client = new S3Client({
+  const settings = {
     endpoint: endpoint.url, region: endpoint.region, forcePathStyle: true,
     credentials: { accessKeyId: endpoint.access_key, secretAccessKey: endpoint.secret_key },
-  });
+  };
+  const client = new S3Client(settings);
   const keys = async (Bucket, Prefix) => {
     const found = [];
     for await (const page of paginateListObjectsV2({ client }, { Bucket, Prefix })) {
@@ -50,7 +51,9 @@ function sdk(endpoint) {
     },
     presign: async (Bucket, Key, method) => {
       const Command = { GET: GetObjectCommand, PUT: PutObjectCommand }[method];
-      return getSignedUrl(client, new Command({ Bucket, Key }), { expiresIn: 600 });
+      // By default the URL would carry the checksum of an empty body.
+      const presigner = new S3Client({ ...settings, requestChecksumCalculation: "WHEN_REQUIRED" });
+      return getSignedUrl(presigner, new Command({ Bucket, Key }), { expiresIn: 600 });
     },
   };
 }

@@ -14,8 +14,14 @@ PART = 8 * 1024 * 1024
 class Boto3:
     def __init__(self, endpoint):
         import boto3
-        self.client = boto3.client("s3", endpoint_url=endpoint["url"], region_name=endpoint["region"],
-                                   aws_access_key_id=endpoint["access_key"], aws_secret_access_key=endpoint["secret_key"])
+
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=endpoint["url"],
+            region_name=endpoint["region"],
+            aws_access_key_id=endpoint["access_key"],
+            aws_secret_access_key=endpoint["secret_key"],
+        )
 
     def make_bucket(self, bucket):
         self.client.create_bucket(Bucket=bucket)
@@ -39,7 +45,9 @@ class Boto3:
     def remove_all(self, bucket, prefix):
         keys = self.keys(bucket, prefix)
         for at in range(0, len(keys), 1000):
-            answer = self.client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys[at:at + 1000]]})
+            answer = self.client.delete_objects(
+                Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys[at : at + 1000]]}
+            )
             assert not answer.get("Errors"), answer["Errors"]
 
     def presign(self, bucket, key, method):
@@ -50,9 +58,15 @@ class Boto3:
 class Minio:
     def __init__(self, endpoint):
         import minio
+
         parts = urlsplit(endpoint["url"])
-        self.client = minio.Minio(parts.netloc, access_key=endpoint["access_key"], secret_key=endpoint["secret_key"],
-                                  secure=parts.scheme == "https", region=endpoint["region"])
+        self.client = minio.Minio(
+            parts.netloc,
+            access_key=endpoint["access_key"],
+            secret_key=endpoint["secret_key"],
+            secure=parts.scheme == "https",
+            region=endpoint["region"],
+        )
 
     def make_bucket(self, bucket):
         self.client.make_bucket(bucket)
@@ -74,6 +88,7 @@ class Minio:
 
     def remove_all(self, bucket, prefix):
         from minio.deleteobjects import DeleteObject
+
         errors = list(self.client.remove_objects(bucket, [DeleteObject(key) for key in self.keys(bucket, prefix)]))
         assert not errors, errors
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::directory::Directory;
@@ -18,34 +18,41 @@ use crate::blob::BlobName;
 use crate::blob::config::Durability;
 use crate::model::fault::{Fault, Kind};
 
+/// After so many bytes a sync begins beside the writes, so that little is left for the one at the end.
+const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+
 /// A file that no row may name yet. Dropping it removes the file, blocking.
 struct Partial {
     directory: Arc<Directory>,
     name: BlobName,
     /// Made by the first write; `None` again when the file is to stay.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     written: u64,
+    /// What of it was handed to a sync that runs beside the writes.
+    syncing: u64,
     _token: TaskTrackerToken,
 }
 
 impl Partial {
-    fn file(&mut self) -> io::Result<&mut File> {
+    fn file(&mut self) -> io::Result<&Arc<File>> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::from(rustix::fs::openat(
+            None => Arc::new(File::from(rustix::fs::openat(
                 &self.directory.handle,
                 self.name.as_str(),
                 OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
                 Mode::RUSR | Mode::WUSR,
-            )?),
+            )?)),
         };
-        Ok(self.file.insert(file))
+        Ok(&*self.file.insert(file))
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let offset = self.written;
-        self.file()?.write_all_at(bytes, offset)?;
-        self.written += bytes.len() as u64;
+    fn append(&mut self, frames: &[Bytes]) -> io::Result<()> {
+        for bytes in frames {
+            let offset = self.written;
+            self.file()?.write_all_at(bytes, offset)?;
+            self.written += bytes.len() as u64;
+        }
         Ok(())
     }
 
@@ -75,6 +82,8 @@ pub(in crate::blob) struct Writer {
     name: BlobName,
     /// `None` while a hop has it, and after a fault or a hop that was not awaited.
     partial: Option<Partial>,
+    /// A sync that runs beside the writes. Its failure is told to nobody else, so it must be awaited.
+    sync: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Writer {
@@ -85,23 +94,47 @@ impl Writer {
                 name,
                 file: None,
                 written: 0,
+                syncing: 0,
                 _token: store.cleanups.token(),
             }),
             store,
             name,
+            sync: None,
         }
     }
 
-    pub(in crate::blob) async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
+    pub(in crate::blob) async fn write(&mut self, frames: Arc<[Bytes]>) -> Result<(), Fault> {
         let partial = self
-            .hop("write blob", move |partial| partial.append(&bytes))
+            .hop("write blob", move |partial| partial.append(&frames))
             .await?;
-        self.partial = Some(partial);
+        let partial = self.partial.insert(partial);
+        if self.store.durability == Durability::Durable
+            && partial.written - partial.syncing >= SYNC_BYTES
+            && let Some(file) = partial.file.clone()
+            && self.sync.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            partial.syncing = partial.written;
+            self.synced().await?;
+            self.sync = Some(spawn_blocking(move || file.sync_data()));
+        }
         Ok(())
+    }
+
+    /// Waits for the sync that runs beside the writes, if there is one.
+    async fn synced(&mut self) -> Result<(), Fault> {
+        let operation = "finish blob";
+        match self.sync.take() {
+            None => Ok(()),
+            Some(sync) => sync
+                .await
+                .map_err(|error| lost_thread(operation, error))?
+                .map_err(|error| self.store.write_fault(operation, &self.name, error)),
+        }
     }
 
     pub(in crate::blob) async fn finish(mut self) -> Result<u64, Fault> {
         let durability = self.store.durability;
+        self.synced().await?;
         let partial = self.partial.take();
         let mut partial = match partial {
             // Nothing is left that could block.

@@ -1,0 +1,260 @@
+//! Crashes between any two writes that belong together.
+
+use osproxy::model::clock::Clock;
+use osproxy::model::digest::ETag;
+use osproxy::model::ids::EPOCH;
+use osproxy::namespace::{CompleteRequest, Condition, NamedPart, NewUpload, UploadId};
+use tempfile::TempDir;
+
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
+
+fn fresh() -> (TempDir, Clock) {
+    (tempfile::tempdir().unwrap(), Clock::manual(EPOCH + 1_000_000))
+}
+
+#[tokio::test]
+async fn a_crash_after_the_bytes_and_before_the_row_leaves_only_an_orphan() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let received = install.receive(bytes(1, BLOB_BYTES)).await;
+    std::mem::forget(received);
+    assert_eq!(install.blobs().await.len(), 1);
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    assert_eq!(install.get("a").await, None);
+    install.beat().await;
+    assert_eq!(install.content.sweep().await.unwrap().orphans, 0, "too young");
+    clock.advance(GRACE_MILLIS + 1);
+    install.beat().await;
+    assert_eq!(install.content.sweep().await.unwrap().orphans, 1);
+    assert!(install.blobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_sweep_spares_a_blob_whose_write_is_still_open() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let received = install.receive(bytes(1, BLOB_BYTES)).await;
+    clock.advance(10 * GRACE_MILLIS);
+    install.beat().await;
+    assert_eq!(install.content.sweep().await.unwrap().orphans, 0);
+    install
+        .namespace
+        .put(install.request("late"), received)
+        .await
+        .unwrap();
+    assert_eq!(install.get("late").await, Some(bytes(1, BLOB_BYTES)));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_takes_its_blob_along() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    drop(install.receive(bytes(1, BLOB_BYTES)).await);
+    for _ in 0..500 {
+        if install.blobs().await.is_empty() {
+            return;
+        }
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the blob stayed for 5 seconds");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_crash() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    for (seed, length) in [(1, 0), (2, 1), (3, 5000), (4, BLOB_BYTES), (5, 3_000_000)] {
+        install.put(&format!("k{seed}"), bytes(seed, length)).await;
+    }
+    install.crash().await;
+    let install = Install::open(dir.path(), &clock).await;
+    for (seed, length) in [(1, 0), (2, 1), (3, 5000), (4, BLOB_BYTES), (5, 3_000_000)] {
+        let found = install.get(&format!("k{seed}")).await;
+        assert_eq!(found, Some(bytes(seed, length)), "k{seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_between_condemning_and_deleting_is_finished_later() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("a", bytes(1, BLOB_BYTES)).await;
+    install.delete("a").await;
+    clock.advance(GRACE_MILLIS + 1);
+    install.beat().await;
+    // The transaction alone, as if the process died before it deleted the bytes.
+    let content = {
+        use osproxy::meta::releases;
+        let due = install
+            .meta
+            .scan("due", |session| {
+                Box::pin(releases::due(session, i64::MAX, 10))
+            })
+            .await
+            .unwrap();
+        due[0]
+    };
+    install
+        .meta
+        .transact("condemn", move |session| {
+            Box::pin(async move {
+                use osproxy::meta::releases;
+                let blob = releases::delete_content(session, content).await?.unwrap();
+                releases::condemn_blob(session, blob, 0).await
+            })
+        })
+        .await
+        .unwrap();
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    assert_eq!(install.blobs().await.len(), 1);
+    install.beat().await;
+    assert_eq!(install.content.collect().await.unwrap().blobs, 1);
+    assert!(install.blobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn equal_bytes_are_stored_once_until_the_last_name_goes() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    for name in ["a", "b", "c"] {
+        install.put(name, bytes(7, BLOB_BYTES)).await;
+    }
+    assert_eq!(install.blobs().await.len(), 1);
+    install.delete("a").await;
+    install.put("b", bytes(8, BLOB_BYTES)).await;
+    install.collect_all().await;
+    assert_eq!(install.get("c").await, Some(bytes(7, BLOB_BYTES)));
+    assert_eq!(install.blobs().await.len(), 2);
+    install.delete("c").await;
+    install.collect_all().await;
+    assert_eq!(install.blobs().await.len(), 1);
+    assert_eq!(install.get("b").await, Some(bytes(8, BLOB_BYTES)));
+}
+
+#[tokio::test]
+async fn a_read_longer_than_the_grace_still_gets_every_byte() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let body = bytes(9, 2_000_000);
+    install.put("a", body.clone()).await;
+    let object = install
+        .namespace
+        .get(&install.bucket, &key("a"))
+        .await
+        .unwrap();
+    let mut reader = install.namespace.open(&object, 0..object.version.size);
+    let mut all = reader.next().await.unwrap().unwrap().to_vec();
+    install.delete("a").await;
+    install.collect_all().await;
+    while let Some(bytes) = reader.next().await {
+        all.extend_from_slice(&bytes.unwrap());
+    }
+    assert_eq!(all, body);
+    drop(reader);
+    install.collect_all().await;
+    assert!(install.blobs().await.is_empty());
+}
+
+async fn upload_two_parts(install: &Install) -> (UploadId, Vec<NamedPart>) {
+    let new = NewUpload {
+        headers: Default::default(),
+        tags: Default::default(),
+        checksum: None,
+    };
+    let id = install
+        .namespace
+        .create_upload(&install.bucket, &key("big"), new)
+        .await
+        .unwrap();
+    let row = install
+        .namespace
+        .upload(&install.bucket, &key("big"), id)
+        .await
+        .unwrap();
+    let mut named = Vec::new();
+    for number in [1u32, 2] {
+        let received = install.receive(bytes(number as u8, 5 * 1024 * 1024)).await;
+        let part = install
+            .namespace
+            .put_part(&row, number, None, None, received)
+            .await
+            .unwrap();
+        named.push(NamedPart {
+            number,
+            etag: Some(part.etag),
+            checksums: Vec::new(),
+        });
+    }
+    (id, named)
+}
+
+fn complete(install: &Install, id: UploadId, parts: &[NamedPart]) -> CompleteRequest {
+    CompleteRequest {
+        bucket: install.bucket.clone(),
+        key: key("big"),
+        upload: id,
+        parts: parts.to_vec(),
+        checksum: None,
+        size: None,
+        conditions: Default::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_complete_whose_answer_was_lost_gets_the_same_answer_again() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let (id, parts) = upload_two_parts(&install).await;
+    let first = install
+        .namespace
+        .complete(complete(&install, id, &parts))
+        .await
+        .unwrap();
+    install.crash().await;
+    let install = Install::open(dir.path(), &clock).await;
+    let again = install
+        .namespace
+        .complete(complete(&install, id, &parts))
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    assert_eq!(first.etag.parts, Some(2));
+    let mut wrong = parts.clone();
+    wrong[0].etag = Some(ETag::single([0; 16]));
+    let other = install
+        .namespace
+        .complete(complete(&install, id, &wrong))
+        .await;
+    assert!(matches!(other, Err(Condition::NoSuchUpload)));
+    // The parts live on inside the object, and go with it.
+    install.collect_all().await;
+    let whole = [bytes(1, 5 * 1024 * 1024), bytes(2, 5 * 1024 * 1024)].concat();
+    assert_eq!(install.get("big").await, Some(whole.into()));
+    install.delete("big").await;
+    install.collect_all().await;
+    assert!(install.blobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_aborted_upload_frees_its_parts() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let (id, parts) = upload_two_parts(&install).await;
+    install
+        .namespace
+        .abort(&install.bucket, &key("big"), id)
+        .await
+        .unwrap();
+    let late = install
+        .namespace
+        .complete(complete(&install, id, &parts))
+        .await;
+    assert!(matches!(late, Err(Condition::NoSuchUpload)));
+    install.collect_all().await;
+    assert!(install.blobs().await.is_empty());
+}

@@ -1,0 +1,246 @@
+//! An install in a directory, opened without listeners, with a clock that is moved by hand.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use osproxy::blob::{self, BackendConfig, BlobStore};
+use osproxy::content::{self, ContentStore};
+use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
+use osproxy::model::bucket::Bucket;
+use osproxy::model::clock::Clock;
+use osproxy::model::fault::Fault;
+use osproxy::model::ids::{TenantId, UidGenerator};
+use osproxy::model::names::{BucketName, ObjectKey};
+use osproxy::model::object::{Headers, Tags, WriteConditions};
+use osproxy::namespace::{
+    self, BodyHint, Condition, Namespace, PUT_MAX_BYTES, PutRequest, Received, Written,
+};
+use osproxy::telemetry::Metrics;
+
+/// The grace of these installs.
+pub const GRACE_MILLIS: i64 = 60_000;
+/// Above the inline limit, so that the bytes lie in a blob.
+pub const BLOB_BYTES: usize = 100_000;
+
+pub struct Install {
+    pub meta: MetaStore,
+    pub blobs: BlobStore,
+    pub content: Arc<ContentStore>,
+    pub namespace: Arc<Namespace>,
+    pub clock: Clock,
+    pub bucket: Arc<Bucket>,
+}
+
+/// A body of `length` bytes that another `seed` makes different.
+pub fn bytes(seed: u8, length: usize) -> Bytes {
+    (0..length)
+        .map(|index| seed.wrapping_add((index % 251) as u8))
+        .collect::<Vec<u8>>()
+        .into()
+}
+
+pub fn key(name: &str) -> ObjectKey {
+    ObjectKey::parse(name).unwrap()
+}
+
+impl Install {
+    /// Opens the install in `dir`; the first time it makes a tenant and a bucket.
+    pub async fn open(dir: &Path, clock: &Clock) -> Self {
+        let metrics = Metrics::new();
+        let meta =
+            MetaStore::open(&dir.join("meta.db"), Durability::Relaxed, metrics.clone()).unwrap();
+        let uids = Arc::new(reserved(&meta, clock).await);
+        let backend = BTreeMap::from([(
+            "local".to_owned(),
+            BackendConfig::new("fs", [("root", dir.join("blobs").to_str().unwrap())]),
+        )]);
+        let blobs = BlobStore::open(
+            &backend,
+            blob::Durability::Relaxed,
+            &blob::Limits::default(),
+            Arc::new(|_| {}),
+        )
+        .await
+        .unwrap();
+        let placement = first_rows(&meta, &uids).await;
+        let content = ContentStore::new(content::Parts {
+            meta: meta.clone(),
+            blobs: blobs.clone(),
+            uids: uids.clone(),
+            clock: clock.clone(),
+            metrics,
+            config: content::Config {
+                inline_max_bytes: 16 * 1024,
+                memory_max_bytes: 256 * 1024,
+                grace_seconds: (GRACE_MILLIS / 1000) as u64,
+                blob_retention_seconds: 0,
+            },
+        })
+        .await
+        .unwrap();
+        let content = Arc::new(content);
+        let namespace = Arc::new(Namespace::new(namespace::Parts {
+            meta: meta.clone(),
+            content: content.clone(),
+            uids,
+            worker: 0,
+            default_placement: placement,
+            clock: clock.clone(),
+            config: namespace::Config {
+                buckets_max: 100,
+                stale_upload_days: 7,
+            },
+        }));
+        let name = BucketName::parse("bucket").unwrap();
+        match namespace.create_bucket(TenantId(1), &name, "").await {
+            Ok(()) | Err(Condition::BucketOwned) => {}
+            Err(condition) => panic!("{condition:?}"),
+        }
+        let bucket = namespace.bucket(&name).await.unwrap();
+        Self {
+            meta,
+            blobs,
+            content,
+            namespace,
+            clock: clock.clone(),
+            bucket,
+        }
+    }
+
+    pub async fn receive(&self, body: Bytes) -> Received {
+        let hint = BodyHint {
+            length: Some(body.len() as u64),
+            limit: PUT_MAX_BYTES,
+            verified_sha256: None,
+            sha1: false,
+        };
+        let mut body = std::pin::pin!(futures::stream::iter([Ok(body)]));
+        self.namespace
+            .receive(&self.bucket, hint, body.as_mut())
+            .await
+            .unwrap()
+    }
+
+    pub fn request(&self, name: &str) -> PutRequest {
+        PutRequest {
+            bucket: self.bucket.clone(),
+            key: key(name),
+            headers: Headers::default(),
+            tags: Tags::default(),
+            checksum: None,
+            conditions: WriteConditions::default(),
+            sender: None,
+        }
+    }
+
+    pub async fn put(&self, name: &str, body: Bytes) -> Written {
+        let received = self.receive(body).await;
+        self.namespace
+            .put(self.request(name), received)
+            .await
+            .unwrap()
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.namespace
+            .delete(&self.bucket, &key(name), WriteConditions::default())
+            .await
+            .unwrap();
+    }
+
+    /// All bytes of a key; `None` when there is no such key.
+    pub async fn get(&self, name: &str) -> Option<Bytes> {
+        let object = match self.namespace.get(&self.bucket, &key(name)).await {
+            Ok(object) => object,
+            Err(Condition::NoSuchKey) => return None,
+            Err(condition) => panic!("{condition:?}"),
+        };
+        let mut reader = self.namespace.open(&object, 0..object.version.size);
+        let mut all = Vec::new();
+        while let Some(bytes) = reader.next().await {
+            all.extend_from_slice(&bytes.unwrap());
+        }
+        Some(all.into())
+    }
+
+    /// Names of the blobs the backend holds.
+    pub async fn blobs(&self) -> Vec<String> {
+        let mut list = self.blobs.list("local").unwrap();
+        let mut names = Vec::new();
+        while let Some(name) = list.next().await {
+            names.push(name.unwrap().as_str().to_owned());
+        }
+        names
+    }
+
+    /// Records what is open here, as the node's heartbeat does.
+    pub async fn beat(&self) {
+        let times = self.content.open_times();
+        let beat = nodes::Heartbeat {
+            lease_until: self.clock.now() + 10_000,
+            oldest_read: times.oldest_read(),
+            oldest_write: times.oldest_write(),
+        };
+        self.meta
+            .transact("beat", move |session| {
+                Box::pin(async move { nodes::beat(session, 1, &beat).await })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// Lets the grace pass and collects twice: what a composite released waits for a grace of its own.
+    pub async fn collect_all(&self) {
+        for _ in 0..2 {
+            self.clock.advance(GRACE_MILLIS + 1);
+            self.beat().await;
+            self.content.collect().await.unwrap();
+        }
+    }
+
+    /// Ends as a crash does: nothing in memory gets a chance to clean up.
+    pub async fn crash(self) {
+        self.meta.close().await;
+        std::mem::forget(self);
+    }
+}
+
+async fn reserved(meta: &MetaStore, clock: &Clock) -> UidGenerator {
+    let now = clock.now();
+    let floor = meta
+        .transact("reserve", move |session| {
+            Box::pin(async move {
+                let floor = nodes::reserved_until(session, 0).await?.max(now);
+                nodes::reserve(session, 0, 1, floor + 86_400_000).await?;
+                Ok::<_, Fault>(floor)
+            })
+        })
+        .await
+        .unwrap();
+    let uids = UidGenerator::new(clock.clone(), 0, floor);
+    uids.extend(floor + 86_400_000);
+    uids
+}
+
+async fn first_rows(meta: &MetaStore, uids: &Arc<UidGenerator>) -> i64 {
+    let (backend, placement) = (uids.next().unwrap(), uids.next().unwrap());
+    meta.transact("first rows", move |session| {
+        Box::pin(async move {
+            if identities::find_tenant(session, "default").await?.is_none() {
+                let tenant = identities::TenantRow {
+                    id: TenantId(1),
+                    name: "default".into(),
+                    owner_id: "owner".into(),
+                    created: 0,
+                };
+                identities::insert_tenant(session, &tenant).await?;
+            }
+            let backend = buckets::ensure_backend(session, backend, "local", "fs").await?;
+            buckets::ensure_placement(session, placement, "default", backend).await
+        })
+    })
+    .await
+    .unwrap_or_else(|fault: Fault| panic!("{fault}"))
+}

@@ -1,0 +1,136 @@
+//! Concurrent writers of the same keys and the same bytes, with the collector among them.
+
+use std::sync::Arc;
+
+use osproxy::model::clock::Clock;
+use osproxy::model::ids::EPOCH;
+use osproxy::model::object::{ETagList, WriteConditions};
+use osproxy::namespace::{Condition, PutRequest};
+
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_conditional_creates_exactly_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let install = Arc::new(Install::open(dir.path(), &Clock::manual(EPOCH + 1_000_000)).await);
+    for round in 0..20 {
+        let name = format!("key{round}");
+        let tasks: Vec<_> = (0..16u8)
+            .map(|writer| {
+                let (install, name) = (install.clone(), name.clone());
+                tokio::spawn(async move {
+                    let received = install.receive(bytes(writer, 100)).await;
+                    let request = PutRequest {
+                        conditions: WriteConditions {
+                            if_none_match: Some(ETagList::Any),
+                            ..WriteConditions::default()
+                        },
+                        ..install.request(&name)
+                    };
+                    (writer, install.namespace.put(request, received).await)
+                })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for task in tasks {
+            match task.await.unwrap() {
+                (writer, Ok(_)) => winners.push(writer),
+                (_, Err(Condition::PreconditionFailed)) => {}
+                (_, Err(condition)) => panic!("{condition:?}"),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        assert_eq!(install.get(&name).await, Some(bytes(winners[0], 100)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_compare_and_swaps_on_one_etag_exactly_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let install = Arc::new(Install::open(dir.path(), &Clock::manual(EPOCH + 1_000_000)).await);
+    let mut etag = install.put("k", bytes(0, 10)).await.etag;
+    for round in 1..20u8 {
+        let tasks: Vec<_> = (0..8u8)
+            .map(|writer| {
+                let install = install.clone();
+                tokio::spawn(async move {
+                    let body = bytes(round.wrapping_mul(8).wrapping_add(writer), 10 + usize::from(round));
+                    let received = install.receive(body).await;
+                    let request = PutRequest {
+                        conditions: WriteConditions {
+                            if_match: Some(ETagList::Tags(vec![etag.to_string()])),
+                            ..WriteConditions::default()
+                        },
+                        ..install.request("k")
+                    };
+                    install.namespace.put(request, received).await
+                })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(written) => won.push(written.etag),
+                Err(Condition::PreconditionFailed) => {}
+                Err(condition) => panic!("{condition:?}"),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        etag = won[0];
+    }
+}
+
+/// Writers, deleters and the collector over few keys and few bodies: whatever a key says it holds can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reference_dangles_while_the_collector_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(EPOCH + 1_000_000);
+    let install = Arc::new(Install::open(dir.path(), &clock).await);
+    let writers: Vec<_> = (0..6u8)
+        .map(|writer| {
+            let install = install.clone();
+            tokio::spawn(async move {
+                for step in 0..60u8 {
+                    let name = format!("k{}", (writer + step) % 5);
+                    if step % 4 == 3 {
+                        install.delete(&name).await;
+                        continue;
+                    }
+                    let received = install.receive(bytes(step % 3, BLOB_BYTES)).await;
+                    match install.namespace.put(install.request(&name), received).await {
+                        Ok(_) | Err(Condition::ContentGone) => {}
+                        Err(condition) => panic!("{condition:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut collected = 0;
+    while !writers.iter().all(|writer| writer.is_finished()) {
+        clock.advance(GRACE_MILLIS + 1);
+        install.beat().await;
+        collected += install.content.collect().await.unwrap().contents;
+        install.content.sweep().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(collected > 0, "the collector found nothing to do");
+    for name in ["k0", "k1", "k2", "k3", "k4"] {
+        if let Some(body) = install.get(name).await {
+            assert_eq!(body.len(), BLOB_BYTES);
+            assert_eq!(body, bytes(body[0], BLOB_BYTES));
+        }
+        install
+            .namespace
+            .delete(&install.bucket, &key(name), WriteConditions::default())
+            .await
+            .unwrap();
+    }
+    install.collect_all().await;
+    clock.advance(GRACE_MILLIS + 1);
+    install.beat().await;
+    install.content.sweep().await.unwrap();
+    assert!(install.blobs().await.is_empty(), "bytes leaked");
+}

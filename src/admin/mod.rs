@@ -1,0 +1,191 @@
+//! Health, metrics, and the few things the command line asks of a running server.
+//!
+//! ```text
+//!   GET  /healthz    200 while the process lives
+//!   GET  /readyz     200 while it can serve: the database answers, ids are left, it is not draining; else 503
+//!   GET  /metrics    OpenMetrics text
+//!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
+//!   GET  /v1/stats   what the install holds                               } see `RunFile`
+//! ```
+//!
+//! The first three need no credentials. The others need the token that the server wrote, for its owner alone,
+//! into its data directory: who can read that directory may ask. They also refuse a `Host` that is a name
+//! other than `localhost`, so that no web page can reach them by having its own name resolve to this address.
+
+mod client;
+mod run_file;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Node;
+use crate::model::fault::{Fault, Kind};
+use crate::tasks::{Collector, Survey};
+use crate::telemetry::Metrics;
+
+pub use client::{Client, ClientError};
+pub use run_file::{RunFile, Token};
+
+/// How long the database may take to answer before the node is not ready.
+const READY_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What the routes work on.
+pub struct Parts {
+    /// What is exposed.
+    pub metrics: Arc<Metrics>,
+    /// Who knows whether it can serve.
+    pub node: Arc<Node>,
+    /// What collects.
+    pub collector: Arc<Collector>,
+    /// What adds up.
+    pub survey: Survey,
+    /// Cancelled when the process begins to drain.
+    pub draining: CancellationToken,
+    /// What `/v1` asks for.
+    pub token: Token,
+}
+
+/// All routes.
+pub fn router(parts: Parts) -> Router {
+    let parts = Arc::new(parts);
+    let guarded = Router::new()
+        .route("/v1/gc", post(gc))
+        .route("/v1/stats", get(stats))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&parts), guard));
+    Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(guarded)
+        .with_state(parts)
+}
+
+async fn ready(State(parts): State<Arc<Parts>>) -> Response {
+    if parts.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    match parts.node.check(READY_DEADLINE).await {
+        Ok(()) => "ready\n".into_response(),
+        Err(fault) => {
+            tracing::debug!(%fault, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+        }
+    }
+}
+
+async fn metrics(State(parts): State<Arc<Parts>>) -> Response {
+    (
+        [(CONTENT_TYPE, Metrics::MEDIA_TYPE)],
+        parts.metrics.expose(),
+    )
+        .into_response()
+}
+
+/// A client that leaves ends the pass; what is left is done by the next.
+async fn gc(State(parts): State<Arc<Parts>>) -> Response {
+    match parts.collector.pass().await {
+        Ok(report) => Json(report).into_response(),
+        Err(fault) => failed(&fault),
+    }
+}
+
+async fn stats(State(parts): State<Arc<Parts>>) -> Response {
+    match parts.survey.stats().await {
+        Ok(stats) => Json(stats).into_response(),
+        Err(fault) => failed(&fault),
+    }
+}
+
+/// Whoever has the token is an operator and is told what went wrong.
+fn failed(fault: &Fault) -> Response {
+    tracing::warn!(%fault, "admin request failed");
+    let status = match fault.kind() {
+        Kind::Busy | Kind::Unavailable | Kind::Full => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::NotFound | Kind::Unknown | Kind::Corrupt | Kind::Config | Kind::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    refusal(status, &fault.to_string())
+}
+
+fn refusal(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+/// Lets a request to `/v1` pass.
+async fn guard(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|value| value.to_str().ok());
+    if !host.is_some_and(is_address) {
+        return refusal(StatusCode::FORBIDDEN, "the Host header names no address");
+    }
+    if !bearer(headers).is_some_and(|given| parts.token.is(given)) {
+        let mut response = refusal(StatusCode::UNAUTHORIZED, "expected the token of run.json");
+        let challenge = axum::http::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        return response;
+    }
+    next.run(request).await
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ")
+}
+
+/// Whether a `Host` is an IP address or `localhost`, with or without a port. Only other names can be made to
+/// resolve to this server by somebody else.
+fn is_address(host: &str) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
+    };
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_pass_as_host() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9001",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]",
+            "[::1]:9001",
+            "10.0.0.7:80",
+        ] {
+            assert!(is_address(host), "{host}");
+        }
+        for host in [
+            "",
+            ":9001",
+            "evil.example",
+            "evil.example:9001",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "localhost:x",
+        ] {
+            assert!(!is_address(host), "{host}");
+        }
+    }
+}

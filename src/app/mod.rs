@@ -1,0 +1,78 @@
+//! The composition root: the only place that knows all the pieces.
+//!
+//! ```text
+//!   serve     data directory, lock --> stores --> domain --> tasks --> facades --> listeners
+//!             a signal, and then the same way back
+//!   Operator  the same install from the command line, beside a running server or without one
+//! ```
+
+mod directory;
+mod operator;
+mod serve;
+mod stores;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::admin::ClientError;
+use crate::model::fault::Fault;
+
+pub use crate::auth::{
+    DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, Secret, TenantSummary,
+};
+pub use crate::tasks::{BucketUsage, GcReport, Stats};
+pub use operator::Operator;
+pub use serve::serve;
+
+/// Why a command or a start came to nothing. The texts are for an operator and say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process holds the lock on the data directory.
+    #[error(
+        "another osproxy uses the data directory {}{}; stop it first, or name another directory with --data-dir",
+        .dir.display(), .pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, as far as it is known.
+        pid: Option<u32>,
+    },
+    /// A command was given a directory without an install.
+    #[error(
+        "there is no osproxy data in {}; start `osproxy serve` there once, or name another directory with --data-dir",
+        .0.display()
+    )]
+    NoInstall(PathBuf),
+    /// The server that runs on the data directory did not do what it was asked.
+    #[error("asked the running server (process {pid}), but {source}")]
+    Server {
+        /// Its process.
+        pid: u32,
+        /// What went wrong.
+        source: ClientError,
+    },
+    /// A file or directory cannot be used.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process cannot listen for signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+    /// A second signal came before the requests in flight had finished.
+    #[error("stopped at once by a second signal; requests in flight were cut")]
+    Cut,
+    /// A listener ended without being asked to.
+    #[error("the {0} listener ended by itself; the log says why")]
+    ListenerEnded(&'static str),
+    /// Refused by the rules of keys and tenants.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A store failed, or cannot work as it is configured.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}

@@ -1,0 +1,127 @@
+//! What an operator asks from the command line.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::directory::{self, Held};
+use super::stores::{Stores, open_meta};
+use super::{
+    BucketUsage, Error, GcReport, KeyState, KeySummary, NewKey, Pair, Stats, TenantSummary,
+};
+use crate::admin::{Client, RunFile};
+use crate::auth::{MasterKey, Registry};
+use crate::cluster;
+use crate::config::Config;
+use crate::meta::MetaStore;
+use crate::model::clock::Clock;
+use crate::tasks::Survey;
+use crate::telemetry::Metrics;
+
+/// An install as the command line sees it, whether a server runs on it or not.
+///
+/// Keys, tenants and figures are read and written in the database beside the server: it sees changes within a
+/// second. Work on the bytes is the server's, and done here only when none runs.
+pub struct Operator {
+    config: Config,
+    dir: PathBuf,
+    meta: MetaStore,
+    registry: Registry,
+    clock: Clock,
+}
+
+impl Operator {
+    /// Opens the install of a configuration's data directory. [`Error::NoInstall`] when there is none.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        directory::require(&config.data_dir)?;
+        let dir = config.data_dir.clone();
+        let meta = open_meta(&config, &dir, &Metrics::new())?;
+        let clock = Clock::System;
+        Ok(Self {
+            registry: Registry::new(meta.clone(), clock.clone()),
+            config,
+            dir,
+            meta,
+            clock,
+        })
+    }
+
+    /// Closes the database.
+    pub async fn close(self) {
+        self.meta.close().await;
+    }
+
+    /// Makes a tenant.
+    pub async fn create_tenant(&self, name: &str) -> Result<(), Error> {
+        let uids = cluster::mint_beside(&self.meta, &self.clock).await?;
+        Ok(self.registry.create_tenant(name, &uids).await?)
+    }
+
+    /// All tenants, by name.
+    pub async fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
+        Ok(self.registry.tenants().await?)
+    }
+
+    /// Deletes a tenant that has neither buckets nor keys.
+    pub async fn delete_tenant(&self, name: &str) -> Result<(), Error> {
+        Ok(self.registry.delete_tenant(name).await?)
+    }
+
+    /// Makes an access key of a tenant: the `given` pair, or one of random text.
+    pub async fn create_key(&self, tenant: &str, given: Option<Pair>) -> Result<NewKey, Error> {
+        let given_key = self.config.secrets.master_key.as_ref();
+        let master_key = MasterKey::load(&self.dir, given_key, &self.meta).await?;
+        let uids = cluster::mint_beside(&self.meta, &self.clock).await?;
+        let made = self.registry.create_key(tenant, given, &uids, &master_key);
+        Ok(made.await?)
+    }
+
+    /// All access keys, by tenant and name, without their secrets.
+    pub async fn keys(&self) -> Result<Vec<KeySummary>, Error> {
+        Ok(self.registry.keys().await?)
+    }
+
+    /// Allows or forbids the use of an access key, or deletes it.
+    pub async fn set_key_state(&self, access_key: &str, state: KeyState) -> Result<(), Error> {
+        Ok(self.registry.set_state(access_key, state).await?)
+    }
+
+    /// Every bucket, by tenant and name, with what it holds.
+    pub async fn buckets(&self) -> Result<Vec<BucketUsage>, Error> {
+        Ok(Survey::new(self.meta.clone()).buckets().await?)
+    }
+
+    /// What the install holds.
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        Ok(Survey::new(self.meta.clone()).stats().await?)
+    }
+
+    /// Collects and sweeps: by the server that runs on the install, or here when none does.
+    pub async fn gc(&self) -> Result<GcReport, Error> {
+        match Held::open(&self.dir) {
+            Ok(held) => self.gc_here(held).await,
+            Err(Error::InUse { dir, pid }) => self.gc_there(dir, pid).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn gc_here(&self, held: Held) -> Result<GcReport, Error> {
+        let stores = Stores::open(&self.config, &held, &Metrics::new()).await?;
+        let report = Arc::clone(&stores.collector).pass().await;
+        stores.close().await;
+        Ok(report?)
+    }
+
+    async fn gc_there(&self, dir: PathBuf, pid: Option<u32>) -> Result<GcReport, Error> {
+        let server = RunFile::read(&dir).map_err(|source| Error::Io {
+            path: dir.clone(),
+            source,
+        })?;
+        // A file of another process is left from before: the holder of the lock is starting, or a command.
+        let Some(server) = server.filter(|server| pid.is_none_or(|pid| pid == server.pid)) else {
+            return Err(Error::InUse { dir, pid });
+        };
+        let pid = server.pid;
+        let asked = Client::new(server).gc().await;
+        asked.map_err(|source| Error::Server { pid, source })
+    }
+}

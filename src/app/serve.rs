@@ -1,0 +1,324 @@
+//! A server from its start to its end.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::directory::Held;
+use super::stores::Stores;
+use crate::admin::{self, RunFile, Token};
+use crate::auth::{Authority, MasterKey, Pair, Registry, RootKey, ensure_root};
+use crate::config::{Config, InstantUpload};
+use crate::http::{Drained, Facade, RouterFacade, Server};
+use crate::s3;
+use crate::tasks::{AbortStale, Collect, Runner, Survey, Sweep};
+use crate::telemetry::Metrics;
+
+/// Time between two looks for stale uploads.
+const STALE_UPLOADS_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long admin requests in flight may take once the S3 listener has drained.
+const ADMIN_DRAIN_SECONDS: u64 = 2;
+
+/// Serves until SIGTERM or SIGINT, then drains: requests in flight finish within `http.drain_timeout_seconds`,
+/// and everything is closed in the reverse order of its start. A second signal ends it at once, with
+/// [`Error::Cut`]: what was answered is safe all the same.
+///
+/// Logs `ready` with the addresses once requests are served.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let running = Running::start(&config).await?;
+    let failed = running.until(signals.next()).await;
+    tokio::select! {
+        biased;
+        () = signals.next() => Err(Error::Cut),
+        () = running.stop() => failed.map_or(Ok(()), |name| Err(Error::ListenerEnded(name))),
+    }
+}
+
+/// The two signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(Error::Signals);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// A server that serves, in the order in which it was started.
+struct Running {
+    held: Held,
+    stores: Stores,
+    runner: Runner,
+    s3: Listener,
+    admin: Listener,
+    draining: CancellationToken,
+}
+
+impl Running {
+    async fn start(config: &Config) -> Result<Self, Error> {
+        let held = Held::create(&config.data_dir)?;
+        let metrics = Metrics::new();
+        // Addresses first: one that is taken should not leave a half-made install behind. Clients wait.
+        let s3 = Server::bind(config.s3.listen, &config.http, Arc::clone(&metrics)).await?;
+        let mut http = config.http.clone();
+        http.drain_timeout_seconds = http.drain_timeout_seconds.min(ADMIN_DRAIN_SECONDS);
+        let admin = Server::bind(config.admin.listen, &http, Arc::clone(&metrics)).await?;
+
+        let stores = Stores::open(config, &held, &metrics).await?;
+        let (authority, root) = open_authority(config, &held, &stores).await?;
+        let runner = start_tasks(config, &stores);
+        let facade = s3::Facade::new(s3::Parts {
+            namespace: Arc::clone(&stores.namespace),
+            authority: Arc::new(authority),
+            metrics: Arc::clone(&metrics),
+            config: s3::Config {
+                domains: config.s3.domains.clone(),
+                region: config.s3.region.clone(),
+                instant: config.s3.instant == InstantUpload::Auto,
+                max_post_bytes: config.s3.max_post_bytes,
+            },
+        })?;
+        let token = publish(&held, admin.local_addr())?;
+        let draining = CancellationToken::new();
+        let routes = RouterFacade::new(
+            "admin",
+            admin::router(admin::Parts {
+                metrics,
+                node: Arc::clone(&stores.node),
+                collector: Arc::clone(&stores.collector),
+                survey: Survey::new(stores.meta.clone()),
+                draining: draining.clone(),
+                token,
+            }),
+        );
+        let (s3_address, admin_address) = (s3.local_addr(), admin.local_addr());
+        let running = Self {
+            s3: Listener::serve("s3", s3, facade),
+            admin: Listener::serve("admin", admin, routes),
+            held,
+            stores,
+            runner,
+            draining,
+        };
+        tracing::info!(
+            s3 = %s3_address,
+            admin = %admin_address,
+            data_dir = %running.held.path().display(),
+            durability = ?config.storage.durability,
+            "ready"
+        );
+        introduce(&root, s3_address, &config.s3.region);
+        Ok(running)
+    }
+
+    /// Waits for the signal, or for a listener to end by itself, and names that.
+    async fn until(&self, asked: impl Future<Output = ()>) -> Option<&'static str> {
+        tokio::select! {
+            biased;
+            () = asked => None,
+            () = self.s3.ended.cancelled() => Some(self.s3.name),
+            () = self.admin.ended.cancelled() => Some(self.admin.name),
+        }
+    }
+
+    async fn stop(self) {
+        tracing::info!("draining");
+        self.draining.cancel();
+        self.s3.stop().await;
+        self.admin.stop().await;
+        self.runner.stop().await;
+        self.stores.close().await;
+        if let Err(error) = RunFile::remove(self.held.path()) {
+            tracing::warn!(%error, "remove run.json");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// One listener that serves.
+struct Listener {
+    name: &'static str,
+    stop: CancellationToken,
+    ended: CancellationToken,
+    task: JoinHandle<Drained>,
+}
+
+impl Listener {
+    fn serve(name: &'static str, server: Server, facade: impl Facade) -> Self {
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let (asked, guard) = (stop.clone().cancelled_owned(), ended.clone().drop_guard());
+        let task = tokio::spawn(async move {
+            // Also when the listener panics.
+            let _ended = guard;
+            server.serve(Arc::new(facade), asked).await
+        });
+        Self {
+            name,
+            stop,
+            ended,
+            task,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        match self.task.await {
+            Ok(Drained { aborted: 0 }) => {}
+            Ok(Drained { aborted }) => {
+                tracing::warn!(
+                    listener = self.name,
+                    aborted,
+                    "connections cut at the deadline"
+                );
+            }
+            Err(error) => tracing::error!(listener = self.name, %error, "listener failed"),
+        }
+    }
+}
+
+async fn open_authority(
+    config: &Config,
+    held: &Held,
+    stores: &Stores,
+) -> Result<(Authority, RootKey), Error> {
+    let (dir, meta, clock) = (held.path(), &stores.meta, &stores.clock);
+    let given = config.secrets.master_key.as_ref();
+    let master_key = MasterKey::load(dir, given, meta).await?;
+    let registry = Registry::new(meta.clone(), clock.clone());
+    let given = config.secrets.root.as_ref().map(|root| Pair {
+        access_key: root.access_key.clone(),
+        secret_key: root.secret_key.clone(),
+    });
+    let root = ensure_root(&registry, &master_key, stores.node.uids(), dir, given).await?;
+    Ok((
+        Authority::new(meta.clone(), master_key, clock.clone()),
+        root,
+    ))
+}
+
+fn start_tasks(config: &Config, stores: &Stores) -> Runner {
+    let mut runner = Runner::new();
+    let seconds = |seconds: std::num::NonZeroU64| Duration::from_secs(seconds.get());
+    runner.every(
+        seconds(config.storage.collect_interval_seconds),
+        Collect(Arc::clone(&stores.collector)),
+    );
+    runner.every(
+        seconds(config.storage.sweep_interval_seconds),
+        Sweep(Arc::clone(&stores.collector)),
+    );
+    runner.every(
+        STALE_UPLOADS_INTERVAL,
+        AbortStale(Arc::clone(&stores.namespace)),
+    );
+    runner
+}
+
+/// Writes down for commands where this server is and what opens its `/v1`.
+fn publish(held: &Held, admin: SocketAddr) -> Result<Token, Error> {
+    let write = || {
+        let token = Token::draw()?;
+        let file = RunFile {
+            pid: std::process::id(),
+            admin,
+            token: token.clone(),
+        };
+        file.write(held.path())?;
+        Ok(token)
+    };
+    write().map_err(|source| Error::Io {
+        path: held.path().to_owned(),
+        source,
+    })
+}
+
+/// Says where the root key is, and at the first start how to use it. Never the key itself.
+fn introduce(root: &RootKey, s3: SocketAddr, region: &str) {
+    match root {
+        RootKey::Created(path) => {
+            // Nobody may be reading; the file is there all the same.
+            let _ = writeln!(std::io::stdout(), "{}", instructions(path, s3, region));
+        }
+        RootKey::Kept(path) => tracing::info!(file = %path.display(), "root key"),
+        RootKey::Given => tracing::info!("root key from the environment"),
+        RootKey::None => {}
+    }
+}
+
+fn instructions(path: &Path, mut s3: SocketAddr, region: &str) -> String {
+    let quoted = quote(path);
+    if s3.ip().is_unspecified() {
+        s3.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!(
+        "A root key was made. It is in {}, which only you can read. To use it:\n\n  \
+         export AWS_SHARED_CREDENTIALS_FILE={quoted}\n  \
+         export AWS_ENDPOINT_URL_S3=http://{s3}\n  \
+         export AWS_REGION={region}\n  \
+         aws s3 mb s3://my-bucket\n",
+        path.display(),
+    )
+}
+
+/// A path as a shell takes it.
+fn quote(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+    if is_plain {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_for_a_shell_only_where_it_must_be() {
+        assert_eq!(quote(Path::new("/a/b-c_d.e")), "/a/b-c_d.e");
+        assert_eq!(quote(Path::new("/a b")), "'/a b'");
+        assert_eq!(quote(Path::new("/it's")), "'/it'\\''s'");
+    }
+
+    #[test]
+    fn instructions_point_every_client_at_this_server() {
+        let text = instructions(
+            Path::new("/data/root-credentials"),
+            SocketAddr::from(([127, 0, 0, 1], 9000)),
+            "us-east-1",
+        );
+        for part in [
+            "AWS_SHARED_CREDENTIALS_FILE=/data/root-credentials",
+            "AWS_ENDPOINT_URL_S3=http://127.0.0.1:9000",
+            "AWS_REGION=us-east-1",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

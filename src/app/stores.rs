@@ -1,0 +1,250 @@
+//! What a process that holds the data directory is made of, below the facades.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::{self, Held};
+use crate::blob::{self, BackendConfig, BlobStore, Observer};
+use crate::cluster::{Heart, Node, Oldest};
+use crate::config::{self, Config};
+use crate::content::{self, ContentStore};
+use crate::meta::{self, MetaStore, buckets};
+use crate::model::clock::Clock;
+use crate::model::fault::Fault;
+use crate::namespace::{self, Namespace};
+use crate::tasks::Collector;
+use crate::telemetry::Metrics;
+
+use super::Error;
+
+/// How long uploads that were cut may take to remove what they wrote.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The stores and the domain over them.
+pub(super) struct Stores {
+    pub(super) meta: MetaStore,
+    pub(super) clock: Clock,
+    pub(super) node: Arc<Node>,
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) collector: Arc<Collector>,
+    blobs: BlobStore,
+    heart: Heart,
+}
+
+impl Stores {
+    /// Opens everything, from the database up. The node beats when this returns.
+    pub(super) async fn open(
+        config: &Config,
+        held: &Held,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let clock = Clock::System;
+        let meta = open_meta(config, held.path(), metrics)?;
+        let node = Node::claim(meta.clone(), clock.clone()).await?;
+        let placement = record_backends(config, &meta, &node).await?;
+        let blobs = BlobStore::open(
+            &backends(config, held.path()),
+            match config.storage.durability {
+                config::Durability::Durable => blob::Durability::Durable,
+                config::Durability::Relaxed => blob::Durability::Relaxed,
+            },
+            &blob::Limits {
+                read_buffer_bytes: as_usize(config.limits.read_buffer_bytes.get()),
+                part_buffer_bytes: as_usize(config.limits.part_buffer_bytes.get()),
+            },
+            observer(config, metrics),
+        )
+        .await?;
+        let content = ContentStore::new(content::Parts {
+            meta: meta.clone(),
+            blobs: blobs.clone(),
+            uids: Arc::clone(node.uids()),
+            clock: clock.clone(),
+            metrics: Arc::clone(metrics),
+            config: content::Config {
+                inline_max_bytes: config.storage.inline_max_bytes,
+                memory_max_bytes: config.storage.memory_max_bytes,
+                grace_seconds: config.storage.grace_seconds.get(),
+                blob_retention_seconds: config.storage.blob_retention_seconds,
+            },
+        });
+        let content = Arc::new(content.await?);
+        let open = Arc::clone(content.open_times());
+        let heart = node
+            .start(Box::new(move || Oldest {
+                read: open.oldest_read(),
+                write: open.oldest_write(),
+            }))
+            .await?;
+        let namespace = Arc::new(Namespace::new(namespace::Parts {
+            meta: meta.clone(),
+            content: Arc::clone(&content),
+            uids: Arc::clone(node.uids()),
+            worker: node.worker(),
+            default_placement: placement,
+            clock: clock.clone(),
+            config: namespace::Config {
+                buckets_max: config.limits.buckets_max,
+                stale_upload_days: config.storage.stale_upload_days.get().into(),
+            },
+        }));
+        let collector = Arc::new(Collector::new(content, Arc::clone(&node)));
+        Ok(Self {
+            meta,
+            clock,
+            node,
+            namespace,
+            collector,
+            blobs,
+            heart,
+        })
+    }
+
+    /// Closes everything, from the top down. What was answered is safe already; this leaves little behind for
+    /// the next start.
+    pub(super) async fn close(self) {
+        self.heart.stop().await;
+        if tokio::time::timeout(SETTLE_DEADLINE, self.blobs.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("unfinished blobs are left to the sweep");
+        }
+        self.meta.close().await;
+    }
+}
+
+/// Opens the database of a data directory; the first to do so makes it.
+pub(super) fn open_meta(
+    config: &Config,
+    dir: &Path,
+    metrics: &Arc<Metrics>,
+) -> Result<MetaStore, Error> {
+    let path = directory::database(dir);
+    directory::make_private(&path)?;
+    let meta = MetaStore::open(
+        &path,
+        match config.storage.durability {
+            config::Durability::Durable => meta::Durability::Durable,
+            config::Durability::Relaxed => meta::Durability::Relaxed,
+        },
+        Arc::clone(metrics),
+    )?;
+    Ok(meta)
+}
+
+/// Gives every configured backend its row, and answers the placement of new buckets: one per backend, of the
+/// same name, so that another choice in the configuration leaves older buckets where they are.
+async fn record_backends(config: &Config, meta: &MetaStore, node: &Node) -> Result<i64, Fault> {
+    let services: Arc<Vec<(String, String)>> = Arc::new(
+        config
+            .backend
+            .iter()
+            .map(|(name, backend)| (name.clone(), backend.service.clone()))
+            .collect(),
+    );
+    let (chosen, uids) = (
+        Arc::new(config.storage.backend.clone()),
+        Arc::clone(node.uids()),
+    );
+    let (placement, known) = meta
+        .transact("record backends", move |session| {
+            let (services, chosen, uids) = (
+                Arc::clone(&services),
+                Arc::clone(&chosen),
+                Arc::clone(&uids),
+            );
+            Box::pin(async move {
+                let mut backend = None;
+                for (name, service) in services.iter() {
+                    let id = buckets::ensure_backend(session, uids.next()?, name, service).await?;
+                    if *name == *chosen {
+                        backend = Some(id);
+                    }
+                }
+                let backend = backend.ok_or_else(|| {
+                    Fault::new(crate::model::fault::Kind::Config, "record backends")
+                        .context(format_args!("storage.backend {chosen} is not configured"))
+                })?;
+                let placement =
+                    buckets::ensure_placement(session, uids.next()?, &chosen, backend).await?;
+                Ok::<_, Fault>((placement, buckets::backends(session).await?))
+            })
+        })
+        .await?;
+    for (_, name) in known {
+        if !config.backend.contains_key(&name) {
+            tracing::warn!(
+                backend = name,
+                "not configured any more; its blobs cannot be read"
+            );
+        }
+    }
+    Ok(placement)
+}
+
+fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
+    config
+        .backend
+        .iter()
+        .map(|(name, backend)| {
+            let mut options = backend.options.0.clone();
+            if backend.service == "fs"
+                && let Some(root) = options.get_mut("root")
+            {
+                // An absolute one replaces the directory.
+                *root = dir.join(&*root).to_string_lossy().into_owned();
+            }
+            let backend = BackendConfig {
+                service: backend.service.clone(),
+                timeout_seconds: backend.timeout_seconds.get(),
+                retries: backend.retries as usize,
+                concurrency: backend.concurrency.get() as usize,
+                options,
+            };
+            (name.clone(), backend)
+        })
+        .collect()
+}
+
+/// Puts the times of every backend into the metrics, under names that are shared and not made anew each time.
+fn observer(config: &Config, metrics: &Arc<Metrics>) -> Observer {
+    let names: BTreeMap<String, Arc<str>> = config
+        .backend
+        .keys()
+        .map(|name| (name.clone(), Arc::from(name.as_str())))
+        .collect();
+    let metrics = Arc::clone(metrics);
+    Arc::new(move |seen| {
+        if let Some(name) = names.get(seen.backend) {
+            metrics.store_done(name, seen.operation, seen.elapsed);
+        }
+    })
+}
+
+/// A limit of memory; one above what this machine can address is none.
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_root_is_under_the_data_directory_and_an_absolute_one_stays() {
+        let mut config = Config::default();
+        let root =
+            |config: &Config| backends(config, Path::new("/data"))["local"].options["root"].clone();
+        assert_eq!(root(&config), "/data/blobs");
+        if let Some(local) = config.backend.get_mut("local") {
+            local
+                .options
+                .0
+                .insert("root".to_owned(), "/disk".to_owned());
+        }
+        assert_eq!(root(&config), "/disk");
+    }
+}

@@ -1,0 +1,241 @@
+//! Create, head, list and delete buckets, and where they are.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::access::Caller;
+use super::listing::Token;
+use super::multipart::owner;
+use super::{Gateway, convert, error};
+use crate::namespace::Condition;
+
+/// The region whose buckets have no location constraint, and where creating an own bucket again succeeds.
+const CLASSIC_REGION: &str = "us-east-1";
+/// Most buckets of one page.
+const PAGE_MAX: usize = 10_000;
+
+/// Why a bucket cannot be made where the client wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Misplaced {
+    /// A region, but not this endpoint's.
+    Elsewhere,
+    /// No region at all.
+    Nowhere,
+}
+
+/// Checks the location a client wants. None and the classic region mean wherever the endpoint is.
+fn check_location(wanted: &str, region: &str) -> Result<(), Misplaced> {
+    if wanted.is_empty() || wanted == region || wanted == CLASSIC_REGION {
+        Ok(())
+    } else if is_region(wanted) {
+        Err(Misplaced::Elsewhere)
+    } else {
+        Err(Misplaced::Nowhere)
+    }
+}
+
+/// Whether a text looks like `eu-west-1` or is the old name of that region.
+fn is_region(text: &str) -> bool {
+    let mut words = text.rsplit('-');
+    let number = words.next().unwrap_or_default();
+    let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let rest: Vec<&str> = words.collect();
+    let named = rest
+        .iter()
+        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    text == "EU" || (numbered && named && rest.len() >= 2)
+}
+
+/// Refuses settings that a bucket cannot have yet: one that is made without them would be more open, or keep
+/// less, than its owner believes.
+fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
+    let grants = [
+        &input.grant_full_control,
+        &input.grant_read,
+        &input.grant_read_acp,
+        &input.grant_write,
+        &input.grant_write_acp,
+    ];
+    let acl = input.acl.as_ref().map(BucketCannedACL::as_str);
+    let ownership = input.object_ownership.as_ref().map(ObjectOwnership::as_str);
+    let configuration = input.create_bucket_configuration.as_ref();
+    let refused = grants.iter().any(|grant| grant.is_some())
+        || acl.is_some_and(|acl| acl != BucketCannedACL::PRIVATE)
+        || ownership.is_some_and(|rule| rule != ObjectOwnership::BUCKET_OWNER_ENFORCED)
+        || input.object_lock_enabled_for_bucket == Some(true)
+        || configuration.is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some());
+    if refused {
+        Err(error::not_implemented())
+    } else {
+        Ok(())
+    }
+}
+
+impl Gateway {
+    pub(super) async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        let name = convert::bucket_name(&input.bucket)?;
+        refuse_settings(input)?;
+        let region = self.config.region.as_str();
+        let wanted = input
+            .create_bucket_configuration
+            .as_ref()
+            .and_then(|configuration| configuration.location_constraint.as_ref())
+            .map_or("", BucketLocationConstraint::as_str);
+        check_location(wanted, region).map_err(|misplaced| match misplaced {
+            Misplaced::Elsewhere => s3_error!(
+                IllegalLocationConstraintException,
+                "The {wanted} location constraint is incompatible for the region specific endpoint this request was sent to."
+            ),
+            Misplaced::Nowhere => s3_error!(
+                InvalidLocationConstraint,
+                "The specified location-constraint is not valid"
+            ),
+        })?;
+        let tenant = caller.identity.tenant.id;
+        match self.namespace.create_bucket(tenant, &name, region).await {
+            Ok(()) => {}
+            Err(Condition::BucketOwned) if region == CLASSIC_REGION => {}
+            Err(condition) => return Err(error::of_condition(condition)),
+        }
+        Ok(S3Response::new(CreateBucketOutput {
+            location: Some(format!("/{name}")),
+        }))
+    }
+
+    pub(super) async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        Caller::of(&request)?.bucket()?;
+        Ok(S3Response::new(HeadBucketOutput {
+            bucket_region: Some(self.config.region.clone()),
+            access_point_alias: Some(false),
+            ..HeadBucketOutput::default()
+        }))
+    }
+
+    /// Every bucket is where the endpoint is, so that clients sign for the region it checks.
+    pub(super) async fn get_bucket_location(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        Caller::of(&request)?.bucket()?;
+        let region = &self.config.region;
+        Ok(S3Response::new(GetBucketLocationOutput {
+            location_constraint: (region != CLASSIC_REGION)
+                .then(|| BucketLocationConstraint::from(region.clone())),
+        }))
+    }
+
+    pub(super) async fn delete_bucket(
+        &self,
+        request: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        let bucket = Caller::of(&request)?.bucket()?;
+        self.namespace
+            .delete_bucket(bucket)
+            .await
+            .map_err(error::of_condition)?;
+        Ok(S3Response::new(DeleteBucketOutput::default()))
+    }
+
+    pub(super) async fn list_buckets(
+        &self,
+        request: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        let limit = match input.max_buckets {
+            None => PAGE_MAX,
+            Some(wanted) => usize::try_from(wanted)
+                .ok()
+                .filter(|wanted| (1..=PAGE_MAX).contains(wanted))
+                .ok_or_else(|| {
+                    error::invalid_argument(
+                        "Argument max-buckets must be an integer between 1 and 10000",
+                    )
+                })?,
+        };
+        let after = Token::read(input.continuation_token.as_deref())?;
+        let region = &self.config.region;
+        let is_here = input
+            .bucket_region
+            .as_ref()
+            .is_none_or(|wanted| wanted.is_empty() || wanted == region);
+        let mut output = ListBucketsOutput {
+            buckets: Some(Buckets::new()),
+            owner: Some(owner(caller)),
+            prefix: input.prefix.clone(),
+            continuation_token: None,
+        };
+        if is_here {
+            let prefix = input.prefix.as_deref().unwrap_or_default();
+            let tenant = caller.identity.tenant.id;
+            let page = self
+                .namespace
+                .buckets(tenant, prefix, &after, limit)
+                .await
+                .map_err(error::of_condition)?;
+            output.continuation_token = page
+                .buckets
+                .last()
+                .filter(|_| page.truncated)
+                .map(|last| Token::write(last.name.as_str()));
+            let buckets = page.buckets.iter().map(|bucket| Bucket {
+                name: Some(bucket.name.to_string()),
+                creation_date: Some(convert::timestamp(bucket.created.div_euclid(1000) * 1000)),
+                bucket_region: Some(region.clone()),
+            });
+            output.buckets = Some(buckets.collect());
+        }
+        Ok(S3Response::new(output))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_here_elsewhere_or_nowhere() {
+        for here in ["", "eu-west-1", "us-east-1"] {
+            assert_eq!(check_location(here, "eu-west-1"), Ok(()), "{here}");
+        }
+        for elsewhere in ["us-west-2", "EU", "us-gov-west-1"] {
+            assert_eq!(
+                check_location(elsewhere, "eu-west-1"),
+                Err(Misplaced::Elsewhere),
+                "{elsewhere}"
+            );
+        }
+        for nowhere in ["mars", "1", "-1", "us--1", "a b-1", "us-west-"] {
+            assert_eq!(
+                check_location(nowhere, "eu-west-1"),
+                Err(Misplaced::Nowhere),
+                "{nowhere}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_private_buckets_are_made() {
+        let input = |acl: Option<&'static str>| CreateBucketInput {
+            bucket: "b".into(),
+            acl: acl.map(BucketCannedACL::from_static),
+            ..CreateBucketInput::default()
+        };
+        assert!(refuse_settings(&input(None)).is_ok());
+        assert!(refuse_settings(&input(Some("private"))).is_ok());
+        assert!(refuse_settings(&input(Some("public-read"))).is_err());
+        let locked = CreateBucketInput {
+            object_lock_enabled_for_bucket: Some(true),
+            ..input(None)
+        };
+        assert!(refuse_settings(&locked).is_err());
+    }
+}

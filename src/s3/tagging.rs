@@ -1,0 +1,108 @@
+//! Tags of objects.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result};
+
+use super::access::Caller;
+use super::objects::{check_version, set_uid};
+use super::{Gateway, convert, error};
+use crate::model::object::Tags;
+
+/// Tags as the namespace keeps them. A tag without a key is not what the schema says.
+pub(super) fn tags_of(tagging: Tagging) -> S3Result<Tags> {
+    let pairs = tagging
+        .tag_set
+        .into_iter()
+        .map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(error::malformed_xml)?;
+    Tags::parse(pairs).map_err(error::of_tags)
+}
+
+impl Gateway {
+    pub(super) async fn get_object_tagging(
+        &self,
+        request: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let object = self
+            .namespace
+            .head(caller.bucket()?, &key)
+            .await
+            .map_err(error::of_condition)?;
+        let uid = object.version.uid;
+        let tags = object.version.tags.0.into_iter().map(|(key, value)| Tag {
+            key: Some(key),
+            value: Some(value),
+        });
+        let mut response = S3Response::new(GetObjectTaggingOutput {
+            tag_set: tags.collect(),
+            version_id: None,
+        });
+        set_uid(&mut response, uid);
+        Ok(response)
+    }
+
+    pub(super) async fn put_object_tagging(
+        &self,
+        request: S3Request<PutObjectTaggingInput>,
+    ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
+        let caller = Caller::of(&request)?.clone();
+        let input = request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        let tags = tags_of(input.tagging)?;
+        self.namespace
+            .set_tags(caller.bucket()?, &key, tags)
+            .await
+            .map_err(error::of_condition)?;
+        Ok(S3Response::new(PutObjectTaggingOutput::default()))
+    }
+
+    pub(super) async fn delete_object_tagging(
+        &self,
+        request: S3Request<DeleteObjectTaggingInput>,
+    ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
+        let caller = Caller::of(&request)?;
+        let input = &request.input;
+        check_version(input.version_id.as_deref())?;
+        let key = convert::object_key(&input.key)?;
+        self.namespace
+            .set_tags(caller.bucket()?, &key, Tags::default())
+            .await
+            .map_err(error::of_condition)?;
+        Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagging(tags: &[(Option<&str>, Option<&str>)]) -> Tagging {
+        let tag_set = tags.iter().map(|(key, value)| Tag {
+            key: key.map(str::to_owned),
+            value: value.map(str::to_owned),
+        });
+        Tagging {
+            tag_set: tag_set.collect(),
+        }
+    }
+
+    #[test]
+    fn a_tag_without_a_key_is_malformed_and_one_without_a_value_is_empty() {
+        let error = tags_of(tagging(&[(None, Some("v"))])).unwrap_err();
+        assert_eq!(error.code().as_str(), "MalformedXML");
+        let tags = tags_of(tagging(&[(Some("k"), None)])).unwrap();
+        assert_eq!(tags.0, [("k".to_owned(), String::new())]);
+    }
+
+    #[test]
+    fn tags_over_the_limits_are_invalid() {
+        let twice = tagging(&[(Some("k"), Some("1")), (Some("k"), Some("2"))]);
+        assert_eq!(tags_of(twice).unwrap_err().code().as_str(), "InvalidTag");
+    }
+}

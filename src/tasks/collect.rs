@@ -1,0 +1,105 @@
+//! The collector at work: what no reference is left to, and what no row names.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Handler;
+use crate::cluster::Node;
+use crate::content::{CollectReport, ContentStore, SweepReport};
+use crate::model::fault::{Fault, Kind};
+
+/// Collects and sweeps, one at a time whoever asks.
+pub struct Collector {
+    content: Arc<ContentStore>,
+    node: Arc<Node>,
+    turn: Semaphore,
+}
+
+/// What a whole pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Of contents that no reference is left to.
+    pub collect: CollectReport,
+    /// Of blobs that no row names.
+    pub sweep: SweepReport,
+}
+
+impl Collector {
+    /// A collector for what `content` holds.
+    pub fn new(content: Arc<ContentStore>, node: Arc<Node>) -> Self {
+        Self {
+            content,
+            node,
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// Deletes what is due: contents without a reference, their bytes, and blobs that no row names.
+    pub async fn pass(&self) -> Result<GcReport, Fault> {
+        Ok(GcReport {
+            collect: self.collect().await?,
+            sweep: self.sweep().await?,
+        })
+    }
+
+    async fn collect(&self) -> Result<CollectReport, Fault> {
+        let _turn = self.turn().await?;
+        // What ended since the last beat need not be spared any more.
+        self.node.beat_now().await?;
+        self.content.collect().await
+    }
+
+    async fn sweep(&self) -> Result<SweepReport, Fault> {
+        let _turn = self.turn().await?;
+        self.node.beat_now().await?;
+        self.content.sweep().await
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.turn
+            .acquire()
+            .await
+            .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
+    }
+}
+
+/// Collects contents and the bytes of condemned blobs.
+pub struct Collect(pub Arc<Collector>);
+
+impl Handler for Collect {
+    fn name(&self) -> &'static str {
+        "collect"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let report = self.0.collect().await?;
+            if report != CollectReport::default() {
+                tracing::debug!(?report, "collected");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Sweeps blobs that no row names.
+pub struct Sweep(pub Arc<Collector>);
+
+impl Handler for Sweep {
+    fn name(&self) -> &'static str {
+        "sweep"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let report = self.0.sweep().await?;
+            if report.orphans > 0 {
+                tracing::info!(?report, "swept");
+            }
+            Ok(())
+        })
+    }
+}

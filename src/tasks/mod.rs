@@ -1,0 +1,187 @@
+//! Work outside of requests: what a timer or an operator asks for.
+//!
+//! [`Runner`] repeats [`Handler`]s in this process: there is no queue, nothing is remembered across a restart,
+//! and every node does its own. That is enough for work that finds what is due by looking, as all of it here
+//! does. [`Collector`] and [`Survey`] do such work at an operator's word too.
+
+mod collect;
+mod survey;
+mod uploads;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::fault::Fault;
+
+pub use collect::{Collect, Collector, GcReport, Sweep};
+pub use survey::{BucketUsage, Stats, Survey};
+pub use uploads::AbortStale;
+
+/// Work that is done again and again.
+///
+/// The contract:
+/// - *Idempotent*: a run that finds nothing due changes nothing, and two runs do no more than one.
+/// - *Resumable*: its future may be dropped at any point and the process may end at any point; what is left
+///   undone is found by the next run.
+/// - *Bounded*: memory does not grow with the work that is due, and nothing is locked between two steps.
+///
+/// A handler never runs twice at a time in one runner.
+pub trait Handler: Send + Sync + 'static {
+    /// A fixed name for the log.
+    fn name(&self) -> &'static str;
+
+    /// Does what is due now. A fault ends this run; the next one comes all the same.
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>>;
+}
+
+/// Repeats handlers until it is stopped.
+pub struct Runner {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runner {
+    /// A runner with nothing to do.
+    pub fn new() -> Self {
+        Self {
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Runs `handler` after about a tenth of `period`, and then with pauses of about `period` between the end
+    /// of one run and the begin of the next.
+    pub fn every(&mut self, period: Duration, handler: impl Handler) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let repeat = repeat(period, Arc::new(handler));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = repeat => {}
+            }
+        });
+    }
+
+    /// Stops all handlers where they are, which their contract allows, and waits for their end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn repeat(period: Duration, handler: Arc<impl Handler>) {
+    tokio::time::sleep(jitter(period / 10)).await;
+    loop {
+        match AssertUnwindSafe(handler.run()).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!(task = handler.name(), %fault, "task failed"),
+            Err(_) => tracing::error!(task = handler.name(), "task panicked"),
+        }
+        tokio::time::sleep(jitter(period)).await;
+    }
+}
+
+/// `period` a tenth longer or shorter, so that nodes that started together do not work together.
+fn jitter(period: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes the pause is the shortest, which is as good.
+    let _ = getrandom::fill(&mut random);
+    period.mul_f64(0.9 + 0.2 * f64::from(u16::from_ne_bytes(random)) / 65536.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::fault::Kind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counts {
+        begun: AtomicUsize,
+        running: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    struct Rough(Arc<Counts>);
+
+    impl Handler for Rough {
+        fn name(&self) -> &'static str {
+            "rough"
+        }
+
+        fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+            Box::pin(async {
+                let round = self.0.begun.fetch_add(1, Ordering::SeqCst);
+                let running = self.0.running.fetch_add(1, Ordering::SeqCst) + 1;
+                self.0.most.fetch_max(running, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                self.0.running.fetch_sub(1, Ordering::SeqCst);
+                match round {
+                    0 => Err(Fault::new(Kind::Unavailable, "be rough")),
+                    1 => panic!("rough"),
+                    _ => Ok(()),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_goes_on_after_faults_and_panics_and_never_beside_itself() {
+        let counts = Arc::new(Counts::default());
+        let mut runner = Runner::new();
+        runner.every(Duration::from_millis(1), Rough(Arc::clone(&counts)));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while counts.begun.load(Ordering::SeqCst) < 5 {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        runner.stop().await;
+        let begun = counts.begun.load(Ordering::SeqCst);
+        assert_eq!(counts.most.load(Ordering::SeqCst), 1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(counts.begun.load(Ordering::SeqCst), begun);
+    }
+
+    struct Stuck;
+
+    impl Handler for Stuck {
+        fn name(&self) -> &'static str {
+            "stuck"
+        }
+
+        fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_does_not_end_does_not_hold_up_the_stop() {
+        let mut runner = Runner::new();
+        runner.every(Duration::from_millis(1), Stuck);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::timeout(Duration::from_secs(5), runner.stop())
+            .await
+            .unwrap();
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        for _ in 0..1000 {
+            let pause = jitter(Duration::from_secs(100)).as_secs_f64();
+            assert!((89.9..110.1).contains(&pause), "{pause}");
+        }
+    }
+}
