@@ -4,10 +4,10 @@
 //! go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the command line or the
 //! configuration is wrong. A secret is printed only by the command that generated it.
 
+mod process;
 mod text;
 
 use std::fmt::Write as _;
-use std::future::Future;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use process::{block_on, log_panics};
 use text::{date, size};
 
 use crate::app::{self, KeyState, Operator, Pair, Secret};
@@ -31,10 +32,8 @@ const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
 
-/// Most threads for work that blocks: reading and writing files, hashing long bodies, scans. More waits.
-const BLOCKING_THREADS_MAX: usize = 128;
-/// How long threads that block may take to end once everything else has.
-const THREADS_DEADLINE: Duration = Duration::from_secs(1);
+/// Threads of a command.
+const OPERATING_THREADS: usize = 2;
 /// Secrets shorter than this can be found from one signed request by trying.
 const SECRET_SHORT: usize = 16;
 
@@ -129,7 +128,6 @@ enum KeysCommand {
             value_name = "TEXT",
             env = "OSPROXY_SECRET_KEY",
             hide_env_values = true,
-            requires = "access_key",
             allow_hyphen_values = true
         )]
         secret_key: Option<String>,
@@ -160,6 +158,8 @@ enum Failure {
     Usage(String),
     #[error(transparent)]
     App(#[from] app::Error),
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] process::NoThreads),
     #[error("{0}")]
     Other(String),
 }
@@ -187,7 +187,7 @@ pub fn run() -> ExitCode {
     }
     ExitCode::from(match failure {
         Failure::Usage(_) => USAGE,
-        Failure::App(_) | Failure::Other(_) => FAILED,
+        Failure::App(_) | Failure::Threads(_) | Failure::Other(_) => FAILED,
     })
 }
 
@@ -221,10 +221,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
 fn serve(config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
     log_panics();
-    // Reads of the embedded database run on these threads and may wait for its disk: twice the usual number
-    // keeps the others going.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    block_on(cores.max(2) * 2, app::serve(config))
+    Ok(block_on(process::serving_threads(), app::serve(config))??)
 }
 
 /// Runs a command on the install of the data directory.
@@ -237,37 +234,12 @@ fn operate(
         ..config.log.clone()
     };
     telemetry::init(&log).map_err(|error| Failure::Usage(error.to_string()))?;
-    block_on(2, async {
+    block_on(OPERATING_THREADS, async {
         let operator = Operator::open(config).await?;
         let outcome = command(&operator).await;
         operator.close().await;
         outcome
-    })
-}
-
-fn block_on<E: Into<Failure>>(
-    threads: usize,
-    work: impl Future<Output = Result<(), E>>,
-) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
-    let outcome = runtime.block_on(work);
-    // What still runs has been told to stop, or was cut by a second signal.
-    runtime.shutdown_timeout(THREADS_DEADLINE);
-    outcome.map_err(Into::into)
-}
-
-/// Puts panics into the log, in its form and with its fields, instead of beside it.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("no text");
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(message, location, "panic");
-    }));
+    })?
 }
 
 async fn tenants(
@@ -349,7 +321,7 @@ async fn create_key(
             secret_key: read_secret(secret_key)?,
         }),
         _ => {
-            let problem = "--access-key and a secret go together; give it with --secret-key, with --secret-key - on standard input, or as OSPROXY_SECRET_KEY";
+            let problem = "--access-key and a secret go together; give the secret with --secret-key, on standard input with --secret-key -, or as OSPROXY_SECRET_KEY, or give neither to have both generated";
             return Err(Failure::Usage(problem.to_owned()));
         }
     };
@@ -522,7 +494,6 @@ fn encode(answer: &impl serde::Serialize) -> Result<Value, Failure> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -552,7 +523,6 @@ mod tests {
         for line in [
             "frobnicate",
             "keys",
-            "keys create --secret-key x",
             "tenants create",
             "serve --s3-listen nowhere",
             "stats extra",

@@ -21,7 +21,8 @@ class Answer:
         self.body = body
 
     def __repr__(self):
-        return f"<{self.status} {self.headers} {self.body[:500]!r}>"
+        said = f"{self.code}: {self.xml.findtext('Message')}" if self.code else f"{self.headers} {self.body[:200]!r}"
+        return f"<{self.status} {said}>"
 
     @property
     def xml(self):
@@ -30,7 +31,7 @@ class Answer:
     @property
     def code(self):
         """The S3 error code, or None for an answer without an error document."""
-        return self.xml.findtext("Code") if self.body.lstrip().startswith(b"<") else None
+        return self.xml.findtext("Code") if self.body.startswith(b"<") else None
 
 
 def parse_xml(text):

@@ -13,7 +13,7 @@ from pathlib import Path
 from .endpoint import Endpoint, Identity
 
 TOP = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("OSPROXY_BINARY", TOP / "target" / "release" / "osproxy"))
+BINARY = Path(os.environ.get("COMPAT_BINARY", TOP / "target" / "release" / "osproxy"))
 ROOT = Identity("ROOTACCESSKEY0000001", "rootsecretkeyrootsecretkeyrootsecretkey1")
 DOMAIN = "s3.localhost"
 READY_DEADLINE = 30.0

@@ -46,7 +46,7 @@ class Signer:
 
     def _signature(self, method, path, query, headers, payload_hash):
         """`path` is encoded already; `query` and `headers` are lists of pairs, headers in lower case."""
-        canonical_query = "&".join(sorted(f"{percent(k)}={percent(v)}" for k, v in query))
+        canonical_query = "&".join("=".join(pair) for pair in sorted((percent(k), percent(v)) for k, v in query))
         canonical_headers = "".join(f"{k}:{' '.join(v.split())}\n" for k, v in sorted(headers))
         canonical = "\n".join([method, path, canonical_query, canonical_headers, signed_names(headers), payload_hash])
         digest = sha256_hex(canonical.encode("utf-8", "surrogateescape"))

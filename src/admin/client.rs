@@ -124,7 +124,6 @@ fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -30,7 +30,8 @@ impl Token {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 
-    pub(super) fn reveal(&self) -> &str {
+    /// The digits.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -94,7 +95,6 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;

@@ -10,6 +10,8 @@ mod directory;
 mod operator;
 mod serve;
 mod stores;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +61,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A listener cannot have its address.
+    #[error("{setting}: {source}")]
+    Listen {
+        /// The setting that names the address.
+        setting: &'static str,
+        /// Why.
+        source: Fault,
     },
     /// The process cannot listen for signals.
     #[error("cannot listen for signals: {0}")]

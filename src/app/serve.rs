@@ -35,6 +35,7 @@ const ADMIN_DRAIN_SECONDS: u64 = 2;
 pub async fn serve(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let running = Running::start(&config).await?;
+    introduce(&running.root, running.s3.address, &config.s3.region);
     let failed = running.until(signals.next()).await;
     tokio::select! {
         biased;
@@ -67,24 +68,30 @@ impl Signals {
 }
 
 /// A server that serves, in the order in which it was started.
-struct Running {
+pub(super) struct Running {
     held: Held,
     stores: Stores,
     runner: Runner,
+    root: RootKey,
     s3: Listener,
     admin: Listener,
-    draining: CancellationToken,
+    pub(super) draining: CancellationToken,
 }
 
 impl Running {
-    async fn start(config: &Config) -> Result<Self, Error> {
+    pub(super) async fn start(config: &Config) -> Result<Self, Error> {
         let held = Held::create(&config.data_dir)?;
         let metrics = Metrics::new();
         // Addresses first: one that is taken should not leave a half-made install behind. Clients wait.
-        let s3 = Server::bind(config.s3.listen, &config.http, Arc::clone(&metrics)).await?;
+        let in_vain = |setting| move |source| Error::Listen { setting, source };
+        let s3 = Server::bind(config.s3.listen, &config.http, Arc::clone(&metrics))
+            .await
+            .map_err(in_vain("s3.listen"))?;
         let mut http = config.http.clone();
         http.drain_timeout_seconds = http.drain_timeout_seconds.min(ADMIN_DRAIN_SECONDS);
-        let admin = Server::bind(config.admin.listen, &http, Arc::clone(&metrics)).await?;
+        let admin = Server::bind(config.admin.listen, &http, Arc::clone(&metrics))
+            .await
+            .map_err(in_vain("admin.listen"))?;
 
         let stores = Stores::open(config, &held, &metrics).await?;
         let (authority, root) = open_authority(config, &held, &stores).await?;
@@ -113,23 +120,22 @@ impl Running {
                 token,
             }),
         );
-        let (s3_address, admin_address) = (s3.local_addr(), admin.local_addr());
         let running = Self {
             s3: Listener::serve("s3", s3, facade),
             admin: Listener::serve("admin", admin, routes),
             held,
             stores,
             runner,
+            root,
             draining,
         };
         tracing::info!(
-            s3 = %s3_address,
-            admin = %admin_address,
+            s3 = %running.s3.address,
+            admin = %running.admin.address,
             data_dir = %running.held.path().display(),
             durability = ?config.storage.durability,
             "ready"
         );
-        introduce(&root, s3_address, &config.s3.region);
         Ok(running)
     }
 
@@ -143,7 +149,7 @@ impl Running {
         }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         tracing::info!("draining");
         self.draining.cancel();
         self.s3.stop().await;
@@ -160,6 +166,7 @@ impl Running {
 /// One listener that serves.
 struct Listener {
     name: &'static str,
+    address: SocketAddr,
     stop: CancellationToken,
     ended: CancellationToken,
     task: JoinHandle<Drained>,
@@ -167,6 +174,7 @@ struct Listener {
 
 impl Listener {
     fn serve(name: &'static str, server: Server, facade: impl Facade) -> Self {
+        let address = server.local_addr();
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (asked, guard) = (stop.clone().cancelled_owned(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {
@@ -176,6 +184,7 @@ impl Listener {
         });
         Self {
             name,
+            address,
             stop,
             ended,
             task,

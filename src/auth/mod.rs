@@ -16,7 +16,6 @@ mod manage;
 mod root;
 mod seal;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;
 
 use std::fmt;

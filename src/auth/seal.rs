@@ -221,7 +221,6 @@ pub(super) fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;

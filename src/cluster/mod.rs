@@ -229,7 +229,6 @@ pub async fn mint_beside(meta: &MetaStore, clock: &Clock) -> Result<UidGenerator
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::meta::Durability;

@@ -102,7 +102,6 @@ fn jitter(period: Duration) -> Duration {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::model::fault::Kind;

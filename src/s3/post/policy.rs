@@ -254,7 +254,8 @@ mod tests {
             min: 0,
             max: u64::MAX,
         };
-        let allowed: [(&str, &[(&str, &str)]); 9] = [
+        type Pairs<'p> = &'p [(&'p str, &'p str)];
+        let allowed: [(&str, Pairs<'_>); 9] = [
             (r#"{"bucket": "b"}"#, &[]),
             (r#"{"bucket": "b"}, ["eq", "$key", "k"]"#, &[("key", "k")]),
             (
@@ -287,7 +288,7 @@ mod tests {
         for (conditions, pairs) in allowed {
             assert_eq!(decide(conditions, pairs), Ok(any), "{conditions} {pairs:?}");
         }
-        let denied: [(&str, &[(&str, &str)], &str); 8] = [
+        let denied: [(&str, Pairs<'_>, &str); 8] = [
             ("", &[], "Extra input fields: bucket"),
             (
                 r#"{"bucket": "other"}"#,

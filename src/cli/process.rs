@@ -1,0 +1,44 @@
+//! Threads and panics of this process.
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Most threads for work that blocks: reading and writing files, hashing long bodies, scans. More waits.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// How long threads that block may take to end once everything else has.
+const THREADS_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Threads of a server. Reads of the embedded database run on them and may wait for its disk: twice the usual
+/// number keeps the others going.
+pub(super) fn serving_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.max(2) * 2
+}
+
+/// The operating system gives no threads.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct NoThreads(std::io::Error);
+
+/// Runs `work` to its end on threads that are then let go.
+pub(super) fn block_on<T>(threads: usize, work: impl Future<Output = T>) -> Result<T, NoThreads> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .map_err(NoThreads)?;
+    let outcome = runtime.block_on(work);
+    // What still runs has been told to stop, or was cut by a second signal.
+    runtime.shutdown_timeout(THREADS_DEADLINE);
+    Ok(outcome)
+}
+
+/// Puts panics into the log, in its form and with its fields, instead of beside it.
+pub(super) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no text");
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(message, location, "panic");
+    }));
+}
