@@ -9,7 +9,10 @@ use tempfile::TempDir;
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
 
 fn fresh() -> (TempDir, Clock) {
-    (tempfile::tempdir().unwrap(), Clock::manual(EPOCH + 1_000_000))
+    (
+        tempfile::tempdir().unwrap(),
+        Clock::manual(EPOCH + 1_000_000),
+    )
 }
 
 #[tokio::test]
@@ -24,7 +27,11 @@ async fn a_crash_after_the_bytes_and_before_the_row_leaves_only_an_orphan() {
     let install = Install::open(dir.path(), &clock).await;
     assert_eq!(install.get("a").await, None);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 0, "too young");
+    assert_eq!(
+        install.content.sweep().await.unwrap().orphans,
+        0,
+        "too young"
+    );
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
     assert_eq!(install.content.sweep().await.unwrap().orphans, 1);

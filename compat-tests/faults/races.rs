@@ -54,7 +54,10 @@ async fn of_many_compare_and_swaps_on_one_etag_exactly_one_wins() {
             .map(|writer| {
                 let install = install.clone();
                 tokio::spawn(async move {
-                    let body = bytes(round.wrapping_mul(8).wrapping_add(writer), 10 + usize::from(round));
+                    let body = bytes(
+                        round.wrapping_mul(8).wrapping_add(writer),
+                        10 + usize::from(round),
+                    );
                     let received = install.receive(body).await;
                     let request = PutRequest {
                         conditions: WriteConditions {
@@ -97,7 +100,11 @@ async fn no_reference_dangles_while_the_collector_runs() {
                         continue;
                     }
                     let received = install.receive(bytes(step % 3, BLOB_BYTES)).await;
-                    match install.namespace.put(install.request(&name), received).await {
+                    match install
+                        .namespace
+                        .put(install.request(&name), received)
+                        .await
+                    {
                         Ok(_) | Err(Condition::ContentGone) => {}
                         Err(condition) => panic!("{condition:?}"),
                     }

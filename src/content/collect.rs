@@ -49,7 +49,10 @@ impl ContentStore {
     /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time.
     pub async fn collect(&self) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
-        let before = self.horizon(self.config.grace().as_millis() as Millis).await?.0;
+        let before = self
+            .horizon(self.config.grace().as_millis() as Millis)
+            .await?
+            .0;
         loop {
             let due = self
                 .meta
@@ -177,7 +180,10 @@ impl ContentStore {
     /// crashes, cancelled uploads and commits of unknown outcome left behind.
     pub async fn sweep(&self) -> Result<SweepReport, Fault> {
         let mut report = SweepReport::default();
-        let before = self.horizon(self.config.grace().as_millis() as Millis).await?.1;
+        let before = self
+            .horizon(self.config.grace().as_millis() as Millis)
+            .await?
+            .1;
         for (id, backend) in &self.backends {
             let mut list = self.blobs.list(backend)?;
             while let Some(name) = list.next().await {

@@ -17,8 +17,8 @@
 
 mod collect;
 mod open;
-mod receive;
 mod reader;
+mod receive;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -102,7 +102,9 @@ impl ContentStore {
     pub async fn new(parts: Parts) -> Result<Self, Fault> {
         let backends = parts
             .meta
-            .read("load backends", |session| Box::pin(buckets::backends(session)))
+            .read("load backends", |session| {
+                Box::pin(buckets::backends(session))
+            })
             .await?;
         Ok(Self {
             open: Arc::new(OpenTimes::new(parts.clock.clone())),
@@ -135,7 +137,9 @@ impl ContentStore {
                 Box::pin(async move {
                     let known = contents::find(session, space, &sha256, length).await?;
                     Ok(match known {
-                        Some(known) if contents::possessed_by(session, known.id, sender).await? => {
+                        Some(known)
+                            if contents::possessed_by(session, known.id, sender).await? =>
+                        {
                             Some(known)
                         }
                         _ => None,

@@ -248,11 +248,7 @@ impl ContentStore {
     }
 
     /// A content known already: what is left is to refer to it.
-    pub fn known(
-        &self,
-        space: SpaceId,
-        known: Known,
-    ) -> Result<Received, Fault> {
+    pub fn known(&self, space: SpaceId, known: Known) -> Result<Received, Fault> {
         Ok(Received {
             digests: known.digests,
             space,

@@ -159,10 +159,7 @@ pub async fn space(
 }
 
 /// Where a space's blobs go: backend ids in order.
-pub async fn placement_of(
-    session: &mut Session,
-    space: SpaceId,
-) -> Result<Vec<i64>, Fault> {
+pub async fn placement_of(session: &mut Session, space: SpaceId) -> Result<Vec<i64>, Fault> {
     session
         .query(
             "SELECT b.backend_id FROM spaces s JOIN placement_backends b ON b.placement_id = s.placement_id

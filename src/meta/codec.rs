@@ -34,8 +34,11 @@ fn corrupt(what: &'static str) -> Fault {
 }
 
 fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<String, Fault> {
-    serde_json::to_string(value)
-        .map_err(|error| Fault::new(Kind::Internal, "encode column").context(what).source(error))
+    serde_json::to_string(value).map_err(|error| {
+        Fault::new(Kind::Internal, "encode column")
+            .context(what)
+            .source(error)
+    })
 }
 
 /// The column for `headers`; `None` when there are none.

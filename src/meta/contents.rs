@@ -55,7 +55,11 @@ pub struct NewBlob {
 }
 
 /// Columns `c.kind, c.blob_offset, p.backend_id, p.name` from `first` on, and the inline bytes at `bytes`.
-pub(super) fn location(row: &Row<'_>, first: usize, bytes: Option<usize>) -> Result<Location, Fault> {
+pub(super) fn location(
+    row: &Row<'_>,
+    first: usize,
+    bytes: Option<usize>,
+) -> Result<Location, Fault> {
     match row.str(first)? {
         "inline" => Ok(Location::Inline(match bytes {
             Some(column) => Bytes::copy_from_slice(row.bytes(column)?),

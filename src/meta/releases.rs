@@ -161,9 +161,8 @@ pub async fn copies(session: &mut Session, blob: BlobId) -> Result<Vec<CopyRow>,
             |row| {
                 Ok(CopyRow {
                     backend: row.int(0)?,
-                    name: String::from_utf8(row.bytes(1)?.to_vec()).map_err(|error| {
-                        Fault::new(Kind::Corrupt, "decode row").source(error)
-                    })?,
+                    name: String::from_utf8(row.bytes(1)?.to_vec())
+                        .map_err(|error| Fault::new(Kind::Corrupt, "decode row").source(error))?,
                 })
             },
         )

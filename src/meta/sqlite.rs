@@ -146,7 +146,9 @@ impl Engine {
             .ok_or_else(stopped)?;
         let place = tokio::time::timeout(QUEUE_WAIT, queue.reserve())
             .await
-            .map_err(|_| Fault::new(Kind::Busy, "transaction").context("the writer's queue is full"))?
+            .map_err(|_| {
+                Fault::new(Kind::Busy, "transaction").context("the writer's queue is full")
+            })?
             .map_err(|_| stopped())?;
         let (reply, answer) = oneshot::channel();
         place.send(Box::new(Work {
@@ -231,10 +233,12 @@ fn connect(path: &Path, read_only: bool) -> Result<Session, Fault> {
 fn migrate(session: &mut Session) -> Result<(), Fault> {
     let version = schema_version(session)?;
     if version > MIGRATIONS.len() {
-        return Err(Fault::new(Kind::Config, "open database").context(format_args!(
-            "its schema has version {version}, this osproxy knows up to {}",
-            MIGRATIONS.len()
-        )));
+        return Err(
+            Fault::new(Kind::Config, "open database").context(format_args!(
+                "its schema has version {version}, this osproxy knows up to {}",
+                MIGRATIONS.len()
+            )),
+        );
     }
     for step in version..MIGRATIONS.len() {
         session.batch("BEGIN IMMEDIATE")?;
@@ -331,8 +335,9 @@ fn run_member(session: &mut Session, member: &mut dyn Member) -> Result<(), Faul
         session.control("SAVEPOINT member")?;
         let good = member.run(session);
         if !session.in_transaction() {
-            return Err(Fault::new(Kind::Full, "transaction")
-                .context("the database rolled the batch back"));
+            return Err(
+                Fault::new(Kind::Full, "transaction").context("the database rolled the batch back")
+            );
         }
         if good {
             session.take_rerun();
@@ -345,4 +350,3 @@ fn run_member(session: &mut Session, member: &mut dyn Member) -> Result<(), Faul
         }
     }
 }
-

@@ -224,11 +224,7 @@ pub async fn forget_ended(
 }
 
 /// Open uploads begun before `before`, oldest first, at most `limit`.
-pub async fn stale(
-    session: &mut Session,
-    before: Millis,
-    limit: usize,
-) -> Result<Vec<Uid>, Fault> {
+pub async fn stale(session: &mut Session, before: Millis, limit: usize) -> Result<Vec<Uid>, Fault> {
     session
         .query(
             "SELECT uid FROM uploads WHERE state = 'open' AND initiated < $1 ORDER BY uid LIMIT $2",

@@ -24,7 +24,8 @@ impl BucketName {
     /// Checks `name` against the rules for general purpose buckets in the S3 user guide.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         let bytes = name.as_bytes();
-        let edge_ok = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let edge_ok =
+            |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let charset_ok = bytes
             .iter()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));

@@ -52,7 +52,7 @@ pub struct Tags(pub Vec<(String, String)>);
 pub enum TagError {
     /// More than ten.
     TooMany,
-    /// A name that is empty, too long or holds a character S3 does not allow.
+    /// A name that is empty, too long, begins with `aws:` or holds a character S3 does not allow.
     Name,
     /// A value that is too long or holds a character S3 does not allow.
     Value,
@@ -72,7 +72,10 @@ impl Tags {
             return Err(TagError::TooMany);
         }
         for (index, (name, value)) in pairs.iter().enumerate() {
-            if name.is_empty() || name.chars().count() > 128 || !allowed(name) {
+            let reserved = name
+                .get(..4)
+                .is_some_and(|front| front.eq_ignore_ascii_case("aws:"));
+            if name.is_empty() || name.chars().count() > 128 || !allowed(name) || reserved {
                 return Err(TagError::Name);
             }
             if value.chars().count() > 256 || !allowed(value) {
@@ -308,7 +311,10 @@ mod tests {
         assert_eq!(only(None, None).decide(None), WriteDecision::Proceed);
         assert_eq!(only(None, list("*")).decide(None), WriteDecision::Proceed);
         assert_eq!(only(None, list("*")).decide(current), WriteDecision::Failed);
-        assert_eq!(only(list(ETAG), None).decide(current), WriteDecision::Proceed);
+        assert_eq!(
+            only(list(ETAG), None).decide(current),
+            WriteDecision::Proceed
+        );
         assert_eq!(only(list("x"), None).decide(current), WriteDecision::Failed);
         assert_eq!(only(list("*"), None).decide(None), WriteDecision::NoSuchKey);
     }
@@ -322,6 +328,7 @@ mod tests {
             Err(TagError::Duplicate)
         );
         assert_eq!(Tags::parse(vec![pair("", "1")]), Err(TagError::Name));
+        assert_eq!(Tags::parse(vec![pair("aws:a", "1")]), Err(TagError::Name));
         assert_eq!(
             Tags::parse(vec![pair(&"k".repeat(129), "1")]),
             Err(TagError::Name)

@@ -120,9 +120,9 @@ impl Namespace {
         let mut buckets = self
             .meta
             .scan("list buckets", move |session| {
-                Box::pin(async move {
-                    buckets::list(session, tenant, &prefix, &after, limit + 1).await
-                })
+                Box::pin(
+                    async move { buckets::list(session, tenant, &prefix, &after, limit + 1).await },
+                )
             })
             .await?;
         let truncated = buckets.len() > limit;

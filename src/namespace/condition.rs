@@ -47,6 +47,11 @@ pub enum Condition {
         /// The part.
         number: u32,
     },
+    /// The parts do not add up to the size the client expects.
+    WrongSize {
+        /// What they add up to.
+        size: u64,
+    },
     /// The object would be larger than S3 allows.
     TooLarge,
     /// A copy of an object onto itself that changes nothing.

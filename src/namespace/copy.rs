@@ -161,7 +161,13 @@ impl Namespace {
     ) -> Result<Written, Condition> {
         let size = object.version.size;
         let received = self
-            .read_again(&source.bucket, object, 0..size, &request.bucket, request.checksum)
+            .read_again(
+                &source.bucket,
+                object,
+                0..size,
+                &request.bucket,
+                request.checksum,
+            )
             .await?;
         let checksum = request
             .checksum

@@ -151,7 +151,11 @@ impl<'q> Accumulator<'q> {
     }
 }
 
-async fn page(session: &mut Session, bucket: BucketId, query: &ListQuery) -> Result<ListPage, Fault> {
+async fn page(
+    session: &mut Session,
+    bucket: BucketId,
+    query: &ListQuery,
+) -> Result<ListPage, Fault> {
     let mut accumulator = Accumulator::new(query);
     if query.limit == 0 {
         return Ok(accumulator.page);

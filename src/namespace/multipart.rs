@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use super::listing::prefix_end;
 use super::{Condition, CopySource, Namespace, Written, lock_bucket, release};
 use crate::content::Received;
+use crate::meta::Session;
 use crate::meta::contents as content_rows;
 use crate::meta::objects as object_rows;
 use crate::meta::objects::VersionPart;
 use crate::meta::uploads::{self, CompletedRow, PartRow, State, UploadRow};
-use crate::meta::Session;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
@@ -461,7 +461,8 @@ async fn page_of_uploads(
     let mut next = None;
     loop {
         let want = query.limit + 1;
-        let found = uploads::scan(session, bucket, (&after.0, after.1), end.as_deref(), want).await?;
+        let found =
+            uploads::scan(session, bucket, (&after.0, after.1), end.as_deref(), want).await?;
         let exhausted = found.len() < want;
         let mut jumped = false;
         for upload in found {
@@ -486,10 +487,7 @@ async fn page_of_uploads(
                 break;
             }
             after = (upload.key.as_bytes().to_vec(), upload.uid.0);
-            next = Some((
-                upload.key.as_str().to_owned(),
-                Some(UploadId(upload.uid)),
-            ));
+            next = Some((upload.key.as_str().to_owned(), Some(UploadId(upload.uid))));
             page.uploads.push(upload);
         }
         if exhausted && !jumped {
@@ -543,8 +541,7 @@ impl Completion {
     async fn run(&self, session: &mut Session) -> Result<Completed, Condition> {
         let request = &self.request;
         lock_bucket(session, request.bucket.id).await?;
-        let upload =
-            lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
+        let upload = lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
         match (upload.state, &upload.completed) {
             (State::Open, _) => {}
             (State::Completed, Some(first)) if first.list_digest == self.list_digest => {
@@ -559,7 +556,7 @@ impl Completion {
             return Err(Condition::TooLarge);
         }
         if request.size.is_some_and(|wanted| wanted != size) {
-            return Err(Condition::BadDigest);
+            return Err(Condition::WrongSize { size });
         }
         let checksum = self.checksum(&upload, &parts)?;
         let version = Version {
@@ -629,12 +626,9 @@ impl Completion {
                 return Err(invalid());
             }
             for wanted in &named.checksums {
-                let same = part
-                    .checksum
-                    .as_ref()
-                    .is_none_or(|stored| {
-                        stored.checksum.algorithm != wanted.algorithm || stored.checksum == *wanted
-                    });
+                let same = part.checksum.as_ref().is_none_or(|stored| {
+                    stored.checksum.algorithm != wanted.algorithm || stored.checksum == *wanted
+                });
                 if !same {
                     return Err(invalid());
                 }

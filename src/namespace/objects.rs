@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Condition, Namespace, lock_bucket, release};
 use crate::content::{Reader, Received};
+use crate::meta::Session;
 use crate::meta::contents::Location;
 use crate::meta::objects::{self, Locked, VersionPart};
-use crate::meta::Session;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::content::{RangeRequest, Unsatisfiable};

@@ -9,16 +9,11 @@ use s3s::{S3Error, S3Result, s3_error};
 use super::error;
 use crate::model::clock::Millis;
 use crate::model::content::RangeRequest;
-use crate::model::digest::{
-    Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum,
-};
+use crate::model::digest::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum};
 use crate::model::names::{BucketName, ObjectKey};
 use crate::model::object::{
     ETagList, Headers, METADATA_MAX_BYTES, ReadConditions, Tags, WriteConditions,
 };
-
-/// The prefix of user metadata headers.
-const METADATA_PREFIX: &str = "x-amz-meta-";
 
 pub(super) fn bucket_name(name: &str) -> S3Result<BucketName> {
     BucketName::parse(name).map_err(error::of_name)
@@ -104,9 +99,9 @@ pub(super) fn object_headers(
     Ok(found)
 }
 
-/// Whether a header carries user metadata.
+/// The name of user metadata that a header or form field carries.
 pub(super) fn is_metadata(name: &str) -> Option<&str> {
-    name.strip_prefix(METADATA_PREFIX)
+    name.strip_prefix("x-amz-meta-")
 }
 
 pub(super) fn metadata(headers: &Headers) -> Option<dto::Metadata> {
@@ -119,11 +114,14 @@ fn etag_list(headers: &HeaderMap, name: &'static str) -> S3Result<Option<ETagLis
 
 /// A date in a conditional header; RFC 9110 has one that cannot be parsed ignored.
 fn date(headers: &HeaderMap, name: &'static str) -> S3Result<Option<Millis>> {
-    Ok(header(headers, name)?.and_then(|text| {
-        Timestamp::parse(TimestampFormat::HttpDate, text)
-            .ok()
-            .map(|time| millis(&time))
-    }))
+    Ok(header(headers, name)?.and_then(http_date))
+}
+
+/// A date as HTTP writes it; `None` for any other text.
+pub(super) fn http_date(text: &str) -> Option<Millis> {
+    Timestamp::parse(TimestampFormat::HttpDate, text)
+        .ok()
+        .map(|time| millis(&time))
 }
 
 pub(super) fn read_conditions(headers: &HeaderMap) -> S3Result<ReadConditions> {
@@ -146,10 +144,15 @@ pub(super) fn source_conditions(headers: &HeaderMap) -> S3Result<ReadConditions>
 }
 
 /// The conditions of a write; read from the raw headers because `s3s` has none for CopyObject's target.
+/// `If-None-Match` takes only `*` here ("Conditional writes" in the S3 user guide).
 pub(super) fn write_conditions(headers: &HeaderMap) -> S3Result<WriteConditions> {
+    let if_none_match = etag_list(headers, "if-none-match")?;
+    if matches!(if_none_match, Some(ETagList::Tags(_))) {
+        return Err(error::not_implemented());
+    }
     Ok(WriteConditions {
         if_match: etag_list(headers, "if-match")?,
-        if_none_match: etag_list(headers, "if-none-match")?,
+        if_none_match,
         ..WriteConditions::default()
     })
 }
@@ -175,12 +178,7 @@ pub(super) fn content_md5(headers: &HeaderMap) -> S3Result<Option<[u8; 16]>> {
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
         .map(Some)
-        .ok_or_else(|| {
-            s3_error!(
-                InvalidDigest,
-                "The Content-MD5 you specified is not valid."
-            )
-        })
+        .ok_or_else(|| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))
 }
 
 fn checksum_header(algorithm: ChecksumAlgorithm) -> &'static str {
@@ -194,10 +192,7 @@ fn checksum_header(algorithm: ChecksumAlgorithm) -> &'static str {
 }
 
 fn bad_checksum_header(name: &str) -> S3Error {
-    s3_error!(
-        InvalidRequest,
-        "Value for {name} header is invalid."
-    )
+    s3_error!(InvalidRequest, "Value for {name} header is invalid.")
 }
 
 /// The checksums among headers or trailers: at most one may be given.
@@ -208,8 +203,7 @@ pub(super) fn checksum_of(headers: &HeaderMap) -> S3Result<Option<Checksum>> {
         let Some(text) = header(headers, name)? else {
             continue;
         };
-        let checksum =
-            Checksum::parse(algorithm, text).ok_or_else(|| bad_checksum_header(name))?;
+        let checksum = Checksum::parse(algorithm, text).ok_or_else(|| bad_checksum_header(name))?;
         if found.replace(checksum).is_some() {
             return Err(s3_error!(
                 InvalidRequest,
@@ -228,8 +222,10 @@ pub(super) fn trailer_algorithm(headers: &HeaderMap) -> S3Result<Option<Checksum
     ChecksumAlgorithm::ALL
         .into_iter()
         .find(|algorithm| {
-            text.split(',')
-                .any(|name| name.trim().eq_ignore_ascii_case(checksum_header(*algorithm)))
+            text.split(',').any(|name| {
+                name.trim()
+                    .eq_ignore_ascii_case(checksum_header(*algorithm))
+            })
         })
         .map(Some)
         .ok_or_else(|| {
@@ -375,11 +371,7 @@ pub(super) fn copy_range(headers: &HeaderMap, length: u64) -> S3Result<std::ops:
 }
 
 /// A page size a client asked for, at most `most`; negative ones are refused.
-pub(super) fn page_size(
-    wanted: Option<i32>,
-    most: usize,
-    name: &'static str,
-) -> S3Result<usize> {
+pub(super) fn page_size(wanted: Option<i32>, most: usize, name: &'static str) -> S3Result<usize> {
     match wanted {
         None => Ok(most),
         Some(wanted) => usize::try_from(wanted)
@@ -406,7 +398,14 @@ mod tests {
             parse_range("bytes=-9"),
             Some(RangeRequest::Suffix { length: 9 })
         );
-        for ignored in ["bytes=0-1,3-4", "bytes=5-4", "items=0-4", "bytes=a-b", "bytes=-", ""] {
+        for ignored in [
+            "bytes=0-1,3-4",
+            "bytes=5-4",
+            "items=0-4",
+            "bytes=a-b",
+            "bytes=-",
+            "",
+        ] {
             assert_eq!(parse_range(ignored), None, "{ignored}");
         }
         assert_eq!(

@@ -126,6 +126,10 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
             InvalidRequest,
             "The upload was created using a checksum algorithm. Part {number} is missing its checksum."
         ),
+        Condition::WrongSize { size } => s3_error!(
+            InvalidRequest,
+            "The provided 'x-amz-mp-object-size' header value does not match what was computed: {size}"
+        ),
         Condition::TooLarge => too_large(),
         Condition::CopyOntoItself => copy_onto_itself(),
         Condition::ContentGone => slow_down(),
@@ -188,6 +192,13 @@ fn incomplete_body() -> S3Error {
     )
 }
 
+pub(super) fn length_required() -> S3Error {
+    s3_error!(
+        MissingContentLength,
+        "You must provide the Content-Length HTTP header."
+    )
+}
+
 /// Translates why a body was not received.
 pub(super) fn of_receive(error: ReceiveError) -> S3Error {
     match error {
@@ -203,9 +214,6 @@ pub(super) fn of_receive(error: ReceiveError) -> S3Error {
 pub(super) fn of_body(error: &(dyn std::error::Error + 'static)) -> S3Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<super::body::ChunkTooLarge>() {
-            return s3_error!(InvalidRequest, "{error}");
-        }
         if let Some(error) = error.downcast_ref::<BodyError>() {
             return of_listener(error);
         }
@@ -213,7 +221,12 @@ pub(super) fn of_body(error: &(dyn std::error::Error + 'static)) -> S3Error {
     }
     let text = error.to_string();
     let says = |what: &str| text.contains(what);
-    if says("Sha256Mismatch") {
+    if says("A chunk of the request body") {
+        s3_error!(
+            InvalidRequest,
+            "A chunk of the request body is larger than 16 MiB."
+        )
+    } else if says("Sha256Mismatch") {
         custom(
             "XAmzContentSHA256Mismatch",
             400,
@@ -253,7 +266,10 @@ pub(super) fn of_name(error: NameError) -> S3Error {
     match error {
         NameError::Bucket => s3_error!(InvalidBucketName, "The specified bucket is not valid."),
         NameError::KeyTooLong => s3_error!(KeyTooLongError, "Your key is too long"),
-        NameError::Key => s3_error!(InvalidArgument, "The key is empty or holds a NUL character."),
+        NameError::Key => s3_error!(
+            InvalidArgument,
+            "The key is empty or holds a NUL character."
+        ),
     }
 }
 

@@ -19,11 +19,14 @@ mod buckets;
 mod convert;
 mod copy;
 mod error;
+mod host;
+mod lenient;
 mod listing;
 mod multipart;
 mod objects;
 mod post;
 mod tagging;
+mod upload;
 
 use std::sync::Arc;
 
@@ -91,24 +94,38 @@ impl Facade {
             metrics: parts.metrics,
             config: parts.config,
         });
-        let mut builder = S3ServiceBuilder::new(Operations(Arc::clone(&gateway)));
+        if !gateway.config.domains.is_empty() {
+            MultiDomain::new(&gateway.config.domains).map_err(|error| {
+                Fault::new(Kind::Config, "read s3.domains").source(error.to_string())
+            })?;
+        }
+        let mut builder = gateway.builder();
         builder.set_auth(access::Secrets(Arc::clone(&gateway)));
         builder.set_access(access::Access(Arc::clone(&gateway)));
+        builder.set_route(lenient::Lenient {
+            inner: gateway.builder().build(),
+            gateway: Arc::clone(&gateway),
+        });
+        Ok(Self {
+            service: builder.build(),
+            gateway,
+        })
+    }
+}
+
+impl Gateway {
+    /// The operations and their limits, without the checks of who asks.
+    fn builder(self: &Arc<Self>) -> S3ServiceBuilder {
+        let mut builder = S3ServiceBuilder::new(Operations(Arc::clone(self)));
         let mut limits = S3Config::default();
         limits.xml_max_body_size = XML_MAX_BYTES;
         // Forms never reach s3s: it would hold the file in memory.
         limits.post_object_max_file_size = 0;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
-        if !gateway.config.domains.is_empty() {
-            let host = MultiDomain::new(&gateway.config.domains).map_err(|error| {
-                Fault::new(Kind::Config, "read s3.domains").source(error.to_string())
-            })?;
-            builder.set_host(host);
+        if !self.config.domains.is_empty() {
+            builder.set_host(host::Hosts(self.config.domains.clone()));
         }
-        Ok(Self {
-            service: builder.build(),
-            gateway,
-        })
+        builder
     }
 }
 

@@ -9,7 +9,8 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::Caller;
 use super::convert::{self, set_checksums};
 use super::listing::{Encoding, prefix_list};
-use super::objects::{Upload, close_connection, refuse_unsupported};
+use super::objects::{close_connection, refuse_unsupported};
+use super::upload::Upload;
 use super::{Gateway, error};
 use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ChecksumKind, ETag as Tag, ObjectChecksum,

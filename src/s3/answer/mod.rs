@@ -17,6 +17,7 @@ use percent_encoding::percent_decode_str;
 use s3s::{Body, S3Error, s3_error};
 
 use self::texts::{HEADER_MALFORMED, QUERY_PARAMETERS, RENAMED, Refined, default_message};
+use super::host::bucket_of_host;
 use super::{XML_MAX_BYTES, error};
 use crate::http::{InBody, Refusal};
 use crate::telemetry::{BodyFailure, RequestContext};
@@ -28,6 +29,10 @@ use crate::telemetry::{BodyFailure, RequestContext};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Referenced;
 
+/// Marks an answer in whose document the ETag stands without the quotes that `s3s` always writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BareETag;
+
 /// Whether a text holds characters for which an answer must be [`Referenced`].
 pub(super) fn needs_references(text: &str) -> bool {
     // No other character of three bytes begins with 0xEF but U+F000 to U+FFFF.
@@ -36,6 +41,24 @@ pub(super) fn needs_references(text: &str) -> bool {
 
 fn is_unwritable(character: char) -> bool {
     character < '\u{20}' || matches!(character, '\u{FFFE}' | '\u{FFFF}')
+}
+
+fn bare_etag(response: &mut Response<Body>) {
+    let Some(bytes) = response.body().bytes() else {
+        return;
+    };
+    let Ok(document) = std::str::from_utf8(&bytes) else {
+        return;
+    };
+    let bare = document
+        .replace("<ETag>&quot;", "<ETag>")
+        .replace("<ETag>\"", "<ETag>")
+        .replace("&quot;</ETag>", "</ETag>")
+        .replace("\"</ETag>", "</ETag>");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(bare.len()));
+    *response.body_mut() = Body::from(bare);
 }
 
 /// What a request asks for, by its path and host.
@@ -54,27 +77,17 @@ impl Target {
         let path = path.strip_prefix('/').unwrap_or(&path);
         let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
         let (bucket, key) = match bucket_of_host(host, domains) {
-            Some(bucket) => (bucket, path),
-            None => path.split_once('/').unwrap_or((path, "")),
+            Some(bucket) => (bucket.to_ascii_lowercase(), path),
+            None => {
+                let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                (bucket.to_owned(), key)
+            }
         };
         Some(Self {
-            bucket: bucket.to_owned(),
+            bucket,
             key: key.to_owned(),
         })
     }
-}
-
-/// What stands before one of the domains, with or without the domain's port.
-fn bucket_of_host<'h>(host: &'h str, domains: &[String]) -> Option<&'h str> {
-    let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    domains.iter().find_map(|domain| {
-        [host, bare].into_iter().find_map(|host| {
-            let at = host.len().checked_sub(domain.len())?;
-            let (front, back) = host.split_at_checked(at)?;
-            let bucket = front.strip_suffix('.')?;
-            (back.eq_ignore_ascii_case(domain) && !bucket.is_empty()).then_some(bucket)
-        })
-    })
 }
 
 /// What finishing an answer needs of its request.
@@ -112,6 +125,14 @@ impl<'d> About<'d> {
         if status.is_success() {
             if response.extensions().get::<Referenced>().is_some() {
                 write_references(&mut response);
+            }
+            if response.extensions().get::<BareETag>().is_some() {
+                bare_etag(&mut response);
+            }
+            // `s3s` gives a HEAD 200 whatever its operation says.
+            if self.method == Method::HEAD && response.headers().contains_key(header::CONTENT_RANGE)
+            {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
             return response;
         }
@@ -762,7 +783,7 @@ mod tests {
         let is = |bucket: &str, key: &str| (bucket.to_owned(), key.to_owned());
         assert_eq!(target("/b/a%20b/c", "127.0.0.1:9000"), is("b", "a b/c"));
         assert_eq!(target("/b/c", "x.y.s3.local:9000"), is("x.y", "b/c"));
-        assert_eq!(target("/b/c", "X.S3.LOCAL"), is("X", "b/c"));
+        assert_eq!(target("/b/c", "X.S3.LOCAL"), is("x", "b/c"));
         assert_eq!(target("/b/c", "x.other:9000"), is("x", "b/c"));
         assert_eq!(target("/b", "s3.local"), is("b", ""));
         assert_eq!(target("/b", "nots3.local"), is("b", ""));
