@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use process::{block_on, log_panics};
+use process::{block_on, log_panics, raise_file_limit};
 use text::{date, size};
 
 use crate::app::{self, KeyState, Operator, Pair, Secret};
@@ -221,6 +221,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
 fn serve(config: Config) -> Result<(), Failure> {
     telemetry::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
     log_panics();
+    raise_file_limit();
     Ok(block_on(process::serving_threads(), app::serve(config))??)
 }
 

@@ -84,6 +84,12 @@ class AwsCli(Client):
     name = "aws"
     cannot = {"trailing slash": "`s3 cp` takes the key for a folder and adds the file's name"}
 
+    def env(self):
+        # Without it the URLs of `s3 presign` have a signature of version 2, which S3 takes for old buckets only.
+        config = self.home / "config"
+        config.write_text("[default]\ns3 =\n    signature_version = s3v4\n")
+        return super().env() | {"AWS_CONFIG_FILE": str(config)}
+
     def aws(self, *words, **options):
         return self.run(BIN / "aws", "--endpoint-url", self.endpoint.url, *words, **options)
 
@@ -137,7 +143,7 @@ class Rclone(Client):
     cannot = {
         name: "rclone takes keys for paths and cleans them"
         for name in ("double slash", "leading slash", "dot segments", "only dots", "trailing slash")
-    }
+    } | {"newline": "rclone lists control characters as pictures of them"}
 
     def env(self):
         identity = self.endpoint.identity
@@ -237,7 +243,10 @@ class S5cmd(Client):
 
 class S3cmd(Client):
     name = "s3cmd"
-    cannot = {"trailing slash": "s3cmd takes the key for a folder and adds the file's name"}
+    cannot = {
+        "trailing slash": "s3cmd takes the key for a folder and adds the file's name",
+        "newline": "s3cmd ends the key there",
+    }
 
     def s3cmd(self, *words, **options):
         config = self.home / "s3cfg"

@@ -3,6 +3,8 @@
 //! A crash is simulated by forgetting what a process holds in memory, so that nothing cleans up, and opening
 //! the same directory again. The real kill of a real process under load is in the client suites.
 
+#![allow(clippy::unwrap_used, missing_docs)] // a test ends by a panic
+
 mod crash;
 mod install;
 mod races;

@@ -95,6 +95,8 @@ def test_list_buckets_by_prefix_and_pages(s3, make_bucket, bucket_names):
         "Upper",
         "under_score",
         "dot..dot",
+        "dot.-dash",
+        "dash-.dot",
         "-start",
         "end-",
         "192.168.5.4",

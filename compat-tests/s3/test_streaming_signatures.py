@@ -141,7 +141,9 @@ def test_wrong_trailing_checksum_is_refused(raw, s3, bucket, rng, mode, checksum
 def test_trailer_other_than_announced_is_refused(raw, s3, bucket):
     body = streamed(UNSIGNED_TRAILER, b"hello")
     body.announced = "x-amz-checksum-sha256"
-    assert_refused(put(raw, bucket, UNSIGNED_TRAILER, body), {"MalformedTrailerError", "InvalidRequest", "BadDigest"}, 400)
+    assert_refused(
+        put(raw, bucket, UNSIGNED_TRAILER, body), {"MalformedTrailerError", "InvalidRequest", "BadDigest"}, 400
+    )
     assert_nothing_stored(s3, bucket)
 
 

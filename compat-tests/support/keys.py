@@ -12,7 +12,7 @@ UNUSUAL_KEYS = {
     "spaces": "a b  c ",
     "plus": "a+b + c",
     "percent": "100%/%41%zz",
-    "double slash": "a//b//",
+    "double slash": "a//b",
     "leading slash": "/a",
     "dot segments": "a/./b/../c",
     "only dots": "..",

@@ -11,8 +11,10 @@ use crate::admin::RunFile;
 use crate::config::Config;
 
 fn config(dir: &tempfile::TempDir) -> Config {
-    let mut config = Config::default();
-    config.data_dir = dir.path().join("data");
+    let mut config = Config {
+        data_dir: dir.path().join("data"),
+        ..Config::default()
+    };
     config.s3.listen.set_port(0);
     config.admin.listen.set_port(0);
     config

@@ -34,6 +34,23 @@ pub(super) fn block_on<T>(threads: usize, work: impl Future<Output = T>) -> Resu
     Ok(outcome)
 }
 
+/// Raises the soft limit of open files to the hard one: connections, blobs and directories together pass the
+/// usual soft limit of 1024.
+pub(super) fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    if now.current == now.maximum {
+        return;
+    }
+    let wanted = Rlimit {
+        current: now.maximum,
+        maximum: now.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "raise the limit of open files");
+    }
+}
+
 /// Puts panics into the log, in its form and with its fields, instead of beside it.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {

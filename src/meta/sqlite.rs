@@ -190,6 +190,8 @@ impl Engine {
     }
 
     pub(super) fn close(&self) {
+        // The writer goes last, so that it can take the log away with it.
+        self.lock_readers().clear();
         drop(
             self.queue
                 .lock()
@@ -205,7 +207,6 @@ impl Engine {
             // A panic of the writer has been reported by the panic hook already.
             let _ = writer.join();
         }
-        self.lock_readers().clear();
     }
 }
 
@@ -240,11 +241,11 @@ fn migrate(session: &mut Session) -> Result<(), Fault> {
             )),
         );
     }
-    for step in version..MIGRATIONS.len() {
+    for (step, statements) in MIGRATIONS.iter().enumerate().skip(version) {
         session.batch("BEGIN IMMEDIATE")?;
         // Another process may have taken the step while this one waited for the lock.
         if schema_version(session)? == step {
-            session.batch(MIGRATIONS[step])?;
+            session.batch(statements)?;
             session.batch(&format!("PRAGMA user_version = {}", step + 1))?;
         }
         session.batch("COMMIT")?;
@@ -348,5 +349,162 @@ fn run_member(session: &mut Session, member: &mut dyn Member) -> Result<(), Faul
         if !member.wants_rerun(session) {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::meta::session::params;
+
+    fn open(dir: &tempfile::TempDir) -> Arc<Engine> {
+        let path = dir.path().join("meta.db");
+        let engine = Engine::open(&path, Durability::Durable).unwrap();
+        Arc::new(engine)
+    }
+
+    async fn insert(engine: &Engine, id: i64, fail: bool) -> Result<(), Fault> {
+        engine
+            .transact(move |session| {
+                Box::pin(async move {
+                    session
+                        .execute(
+                            "INSERT INTO fences (node_id, epoch) VALUES ($1, 1)",
+                            params![id],
+                        )
+                        .await?;
+                    if fail {
+                        return Err(Fault::new(Kind::NotFound, "refuse"));
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    fn count(engine: &Engine) -> i64 {
+        engine
+            .read(|session| {
+                Box::pin(session.query_one("SELECT COUNT(*) FROM fences", &[], |row| row.int(0)))
+            })
+            .map(|count: Option<i64>| count.unwrap())
+            .unwrap_or_else(|fault: Fault| panic!("{fault}"))
+    }
+
+    #[tokio::test]
+    async fn members_of_a_batch_fail_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        let tasks: Vec<_> = (0..200)
+            .map(|id| {
+                let engine = Arc::clone(&engine);
+                tokio::spawn(async move { (id, insert(&engine, id, id % 3 == 0).await) })
+            })
+            .collect();
+        let mut good = 0;
+        for task in tasks {
+            let (id, outcome) = task.await.unwrap();
+            assert_eq!(outcome.is_err(), id % 3 == 0, "{id}");
+            good += i64::from(outcome.is_ok());
+        }
+        assert_eq!(count(&engine), good);
+    }
+
+    #[tokio::test]
+    async fn what_a_caller_that_left_had_begun_is_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        {
+            let mut left = Box::pin(insert(&engine, 1, false));
+            // One poll hands the work to the writer.
+            assert!(futures::poll!(&mut left).is_pending());
+        }
+        insert(&engine, 2, false).await.unwrap();
+        assert_eq!(count(&engine), 2);
+    }
+
+    #[tokio::test]
+    async fn a_violated_constraint_is_tried_again_and_then_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        insert(&engine, 1, false).await.unwrap();
+        let fault = insert(&engine, 1, false).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::Busy);
+        insert(&engine, 2, false).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_transaction_spares_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        let outcome: Result<(), Fault> = engine
+            .transact(|_| Box::pin(async { panic!("on purpose") }))
+            .await;
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Internal);
+        insert(&engine, 1, false).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_batch_too_large_for_the_file_is_run_member_by_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        let limit: Result<(), Fault> = engine
+            .transact(|session| {
+                Box::pin(async move {
+                    // Few pages more than the schema takes.
+                    session.execute("PRAGMA max_page_count = 70", &[]).await
+                })
+            })
+            .await;
+        limit.unwrap();
+        let write = |id: i64, size: usize| {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move {
+                engine
+                    .transact(move |session| {
+                        Box::pin(async move {
+                            let name = "x".repeat(size) + &id.to_string();
+                            session
+                                .execute(
+                                    "INSERT INTO backends (id, name, service) VALUES ($1, $2, 's')",
+                                    params![id, name.as_str()],
+                                )
+                                .await
+                        })
+                    })
+                    .await
+            })
+        };
+        let tasks = [write(1, 10), write(2, 4_000_000), write(3, 10)];
+        let mut kinds: Vec<Option<Kind>> = Vec::new();
+        for task in tasks {
+            let outcome: Result<(), Fault> = task.await.unwrap();
+            kinds.push(outcome.err().map(|fault| fault.kind()));
+        }
+        assert_eq!(kinds, [None, Some(Kind::Full), None]);
+    }
+
+    #[tokio::test]
+    async fn a_closed_engine_refuses_and_its_rows_are_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        insert(&engine, 1, false).await.unwrap();
+        engine.close();
+        let fault = insert(&engine, 2, false).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::Unavailable);
+        assert_eq!(count(&open(&dir)), 1);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.db");
+        let mut session = connect(&path, false).unwrap();
+        session.batch("PRAGMA user_version = 999").unwrap();
+        drop(session);
+        let refused = Engine::open(&path, Durability::Durable).err().unwrap();
+        assert_eq!(refused.kind(), Kind::Config);
     }
 }

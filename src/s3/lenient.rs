@@ -1,12 +1,13 @@
-//! Reads whose headers S3 overlooks and `s3s` refuses.
+//! Requests whose headers S3 takes lightly and `s3s` refuses.
 //!
 //! S3 ignores a `Range` that is no single byte range and a conditional date that is none (RFC 9110 says so
-//! too), where `s3s` answers 400 before an operation is called. Such a request is taken aside once its
-//! signature is verified, loses those headers, and goes on as if they had not been sent.
+//! too), and joins metadata headers that come twice, where `s3s` answers 400 before an operation is called.
+//! Such a request is taken aside once its signature is verified, has those headers taken away or joined, and
+//! goes on as if it had been sent so.
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use s3s::route::S3Route;
 use s3s::service::S3Service;
 use s3s::{Body, S3Request, S3Response, S3Result, s3_error};
@@ -55,6 +56,35 @@ fn is_plain(uri: &Uri) -> bool {
     !form_urlencoded::parse(query.as_bytes()).any(|(name, _)| sub_resources.contains(&&*name))
 }
 
+/// Whether metadata comes more than once under a name. A body with trailers is left to `s3s`: what comes after
+/// it would be lost on the way around.
+fn repeats(headers: &HeaderMap) -> bool {
+    let twice = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
+    !headers.contains_key("x-amz-trailer")
+        && headers
+            .keys()
+            .any(|name| convert::is_metadata(name.as_str()).is_some() && twice(name))
+}
+
+/// Joins repeated metadata with commas, as RFC 9110 section 5.3 has it.
+fn join(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| convert::is_metadata(name.as_str()).is_some())
+        .cloned()
+        .collect();
+    for name in names {
+        let values: Vec<&[u8]> = headers
+            .get_all(&name)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b","[..])) {
+            headers.insert(name, joined);
+        }
+    }
+}
+
 #[async_trait::async_trait]
 impl S3Route for Lenient {
     fn is_match(
@@ -64,10 +94,12 @@ impl S3Route for Lenient {
         headers: &HeaderMap,
         _: &mut Extensions,
     ) -> bool {
-        matches!(*method, Method::GET | Method::HEAD)
-            && (headers.contains_key(header::RANGE)
-                || DATES.iter().any(|name| headers.contains_key(name)))
-            && !overlooked(headers).is_empty()
+        let taken_lightly = match *method {
+            Method::GET | Method::HEAD => !overlooked(headers).is_empty(),
+            Method::PUT => !headers.contains_key("x-amz-copy-source") && repeats(headers),
+            _ => false,
+        };
+        taken_lightly
             && is_plain(uri)
             && Target::of(
                 uri.path(),
@@ -78,10 +110,10 @@ impl S3Route for Lenient {
     }
 
     async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
-        let operation = if request.method == Method::HEAD {
-            "HeadObject"
-        } else {
-            "GetObject"
+        let operation = match request.method {
+            Method::HEAD => "HeadObject",
+            Method::PUT => "PutObject",
+            _ => "GetObject",
         };
         let domains = &self.gateway.config.domains;
         let host = request.headers.get(header::HOST);
@@ -108,6 +140,7 @@ impl S3Route for Lenient {
         for name in overlooked(&headers) {
             headers.remove(name);
         }
+        join(&mut headers);
         headers.remove(header::AUTHORIZATION);
         let mut inner = Request::new(request.input);
         *inner.method_mut() = request.method;
