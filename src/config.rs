@@ -180,7 +180,7 @@ impl Default for Storage {
             backend: Backend::LOCAL.to_owned(),
             durability: Durability::Durable,
             inline_max_bytes: 16 << 10,
-            memory_max_bytes: 1 << 20,
+            memory_max_bytes: 256 << 10,
             grace_seconds: const { NonZeroU64::new(3600).expect("not zero") },
             blob_retention_seconds: 3600,
             stale_upload_days: const { NonZeroU32::new(7).expect("not zero") },
@@ -219,8 +219,6 @@ impl Storage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of bodies that all uploads together hold in memory; more wait.
-    pub upload_memory_bytes: NonZeroU64,
     /// Bytes of all buffers for reading from file systems together; more wait.
     pub read_buffer_bytes: NonZeroU64,
     /// Bytes of all parts on their way to services other than `fs`; more wait.
@@ -232,24 +230,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            upload_memory_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
             read_buffer_bytes: const { NonZeroU64::new(64 << 20).expect("not zero") },
             part_buffer_bytes: const { NonZeroU64::new(176 << 20).expect("not zero") },
             buckets_max: 10_000,
         }
-    }
-}
-
-impl Limits {
-    fn check(&self, storage: &Storage) -> Result<(), ConfigError> {
-        if self.upload_memory_bytes.get() < storage.memory_max_bytes {
-            return Err(expected(
-                "limits.upload_memory_bytes",
-                "at least storage.memory_max_bytes",
-                self.upload_memory_bytes,
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -466,7 +450,6 @@ impl Config {
             .filter()
             .map_err(|error| ConfigError(error.to_string()))?;
         self.storage.check()?;
-        self.limits.check(&self.storage)?;
         if self.s3.listen == self.admin.listen && self.s3.listen.port() != 0 {
             return Err(expected(
                 "admin.listen",
@@ -888,10 +871,6 @@ mod tests {
                 ["storage.inline_max_bytes: ", "at most"],
             ),
             ("[storage]\nbackend = \"x\"", ["storage.backend: ", "local"]),
-            (
-                "[limits]\nupload_memory_bytes = 1",
-                ["limits.upload_memory_bytes: ", "at least"],
-            ),
             (
                 "[backend.x]\nretries = 1",
                 ["backend.x.service: ", "expected"],

@@ -61,7 +61,7 @@ def test_presigned_url(client, s3, raw, bucket, method):
         s3.put_object(**place, Body=b"hello")
     url = client.presign(*place.values(), method)
     if url is None:
-        pytest.skip(f"{client.name} cannot presign a {method} that S3 accepts")
+        pytest.skip(f"{client.name} makes no URLs for {method}")
     if method == "GET":
         answer = raw.open_url("GET", url)
         assert answer.body == b"hello", (url, answer)

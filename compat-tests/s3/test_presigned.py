@@ -136,12 +136,6 @@ def test_changed_url_is_refused(s3, raw, bucket):
     assert_refused(raw.send("PUT", target, [*pairs, ("content-length", "1")], b"x"), "SignatureDoesNotMatch", 403)
 
 
-def test_signature_of_version_2_is_refused(endpoint, raw, bucket):
-    # S3 takes it for buckets made before June 2020 only.
-    url = endpoint.client(signature_version="s3").generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"})
-    assert_refused(raw.open_url("GET", url), {"InvalidRequest", "AccessDenied"}, {400, 403})
-
-
 def test_unknown_access_key_is_refused(endpoint, bucket):
     stranger = Raw(endpoint.as_identity(Identity("NOSUCHACCESSKEY00001", "x" * 40)))
     assert_refused(stranger.presigned("GET", f"/{bucket}/k"), "InvalidAccessKeyId", 403)

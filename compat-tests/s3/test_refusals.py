@@ -71,9 +71,8 @@ def test_malformed_authorization(raw, kept, value):
     assert answer.status in (400, 403) and answer.code, answer
 
 
-@pytest.mark.parametrize("scope", [{"service": "sqs"}, {"region": "mars-north-1"}], ids=str)
-def test_signature_for_another_service_or_region(raw, kept, scope):
-    answer = raw.request("GET", f"/{kept}/k", signer=raw.signer(**scope))
+def test_signature_for_another_service(raw, kept):
+    answer = raw.request("GET", f"/{kept}/k", signer=raw.signer(service="sqs"))
     assert_refused(answer, {"AuthorizationHeaderMalformed", "SignatureDoesNotMatch"}, {400, 403})
 
 

@@ -216,22 +216,12 @@ impl Writer {
     /// [`Kind::Full`] when the backend has no room, [`Kind::Busy`] when no part buffer or turn came free in
     /// time.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
-        self.write_all(Arc::new([bytes])).await
-    }
-
-    /// Appends several runs of bytes in one go; like [`Writer::write`].
-    pub async fn write_all(&mut self, frames: Arc<[Bytes]>) -> Result<(), Fault> {
-        if frames.iter().all(Bytes::is_empty) {
+        if bytes.is_empty() {
             return Ok(());
         }
         match &mut self.inner {
-            WriterKind::Fs(writer) => writer.write(frames).await,
-            WriterKind::Dal(writer) => {
-                for bytes in frames.iter().filter(|bytes| !bytes.is_empty()) {
-                    writer.write(bytes.clone()).await?;
-                }
-                Ok(())
-            }
+            WriterKind::Fs(writer) => writer.write(bytes).await,
+            WriterKind::Dal(writer) => writer.write(bytes).await,
         }
     }
 

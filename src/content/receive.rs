@@ -1,12 +1,13 @@
 //! Bytes in: one pass of hashing over a body, with bounded memory, into a row or a blob.
 //!
-//! A long body flows in batches, the smaller the more bodies are received. While one batch is hashed (MD5 on one thread, the
-//! rest on another) and written, the next is read from the client; no more than two are held, and no thread
-//! waits for a slow client.
+//! A long body flows in batches, the smaller the more bodies are received. While one batch is hashed (MD5 on
+//! one thread, the rest on another) and written, the next is read from the client into the buffer of the one
+//! before; no more than two are held, and no thread waits for a slow client. Frames are copied into the
+//! batch: one that was kept would pin the connection's whole read buffer, and a copy costs a twentieth of
+//! the hashing.
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::{Bytes, BytesMut};
@@ -196,6 +197,7 @@ impl ContentStore {
             incoming: &incoming,
             taken: 0,
             ended: false,
+            rest: None,
         };
         let open = self.open.write();
         let memory_max = self.config.memory_max_bytes as usize;
@@ -203,9 +205,16 @@ impl ContentStore {
             source.drain().await?;
             return self.received(&incoming, known.digests, Holding::Known(known.id), open);
         }
-        let first = source.read_batch(memory_max).await?;
+        let buffer = BytesMut::with_capacity(
+            incoming
+                .length
+                .map_or(memory_max, |length| length as usize)
+                .min(memory_max),
+        );
+        // One byte more than fits tells a short body from a long one.
+        let first = source.read_batch(buffer, memory_max + 1).await?;
         if source.ended {
-            self.receive_short(&incoming, first, open).await
+            self.receive_short(&incoming, first.freeze(), open).await
         } else {
             self.receive_long(&incoming, first, source, open).await
         }
@@ -279,20 +288,19 @@ impl ContentStore {
     async fn receive_short(
         &self,
         incoming: &Incoming,
-        frames: Vec<Bytes>,
+        bytes: Bytes,
         open: Token,
     ) -> Result<Received, ReceiveError> {
-        let length: usize = frames.iter().map(Bytes::len).sum();
-        let digests = if length <= HASH_HERE_BYTES {
-            hash(incoming, &frames)?
+        let digests = if bytes.len() <= HASH_HERE_BYTES {
+            hash(incoming, &bytes)?
         } else {
-            let (incoming, frames) = (*incoming, frames.clone());
-            spawn_blocking(move || hash(&incoming, &frames))
+            let (incoming, bytes) = (*incoming, bytes.clone());
+            spawn_blocking(move || hash(&incoming, &bytes))
                 .await
                 .map_err(|error| Fault::new(Kind::Internal, "hash body").source(error))??
         };
-        if length as u64 <= self.config.inline_max_bytes {
-            return self.received(incoming, digests, Holding::Inline(join(&frames)), open);
+        if bytes.len() as u64 <= self.config.inline_max_bytes {
+            return self.received(incoming, digests, Holding::Inline(bytes), open);
         }
         if incoming.shared
             && let Some(known) = self
@@ -302,7 +310,7 @@ impl ContentStore {
             return self.received(incoming, digests, Holding::Known(known.id), open);
         }
         let mut target = self.new_blob(incoming).await?;
-        target.writer.write_all(frames.into()).await?;
+        target.writer.write(bytes).await?;
         let stored = target.finish(&self.blobs, digests.length).await?;
         self.received(incoming, digests, Holding::Stored(stored), open)
     }
@@ -310,19 +318,23 @@ impl ContentStore {
     async fn receive_long(
         &self,
         incoming: &Incoming,
-        first: Vec<Bytes>,
+        first: BytesMut,
         mut source: Source<'_, '_>,
         open: Token,
     ) -> Result<Received, ReceiveError> {
         let mut target = self.new_blob(incoming).await?;
         let mut hashing = Hashing::new(incoming);
-        let mut batch: Arc<[Bytes]> = first.into();
+        let mut batch = first.freeze();
+        let mut spare = BytesMut::new();
         while !batch.is_empty() {
-            let work = process(hashing, &mut target.writer, Arc::clone(&batch));
+            let work = process(hashing, &mut target.writer, batch.clone());
             let enough = batch_bytes(self.open.writes());
-            let (done, next) = tokio::join!(work, source.read_batch(enough));
+            let (done, next) = tokio::join!(work, source.read_batch(spare, enough));
             hashing = done?;
-            batch = next?.into();
+            // Nobody else holds the batch any more: its buffer takes the one after the next.
+            spare = batch.try_into_mut().unwrap_or_default();
+            spare.clear();
+            batch = next?.freeze();
         }
         let digests = hashing.finish(incoming)?;
         // Looked up before the blob is synced: bytes that are known need not reach the disk.
@@ -402,27 +414,22 @@ impl Target {
 }
 
 /// Hashes and writes one batch, side by side.
-async fn process(
-    hashing: Hashing,
-    writer: &mut Writer,
-    batch: Arc<[Bytes]>,
-) -> Result<Hashing, Fault> {
+async fn process(hashing: Hashing, writer: &mut Writer, batch: Bytes) -> Result<Hashing, Fault> {
     let Hashing {
         mut md5,
         mut identity,
     } = hashing;
-    let frames = Arc::clone(&batch);
+    let bytes = batch.clone();
     let md5 = spawn_blocking(move || {
-        frames.iter().for_each(|frame| md5.update(frame));
+        md5.update(&bytes);
         md5
     });
-    let frames = Arc::clone(&batch);
+    let bytes = batch.clone();
     let identity = spawn_blocking(move || {
-        frames.iter().for_each(|frame| identity.update(frame));
+        identity.update(&bytes);
         identity
     });
-    let write = writer.write_all(batch);
-    let (md5, identity, written) = tokio::join!(md5, identity, write);
+    let (md5, identity, written) = tokio::join!(md5, identity, writer.write(batch));
     written?;
     let panicked = |error| Fault::new(Kind::Internal, "hash body").source(error);
     Ok(Hashing {
@@ -437,23 +444,10 @@ fn batch_bytes(bodies: usize) -> usize {
     (BATCHES_BYTES / (2 * bodies.max(1))).clamp(BATCH_MIN_BYTES, BATCH_MAX_BYTES)
 }
 
-fn hash(incoming: &Incoming, frames: &[Bytes]) -> Result<Digests, Fault> {
+fn hash(incoming: &Incoming, bytes: &[u8]) -> Result<Digests, Fault> {
     let mut hashing = Hashing::new(incoming);
-    frames.iter().for_each(|frame| hashing.update(frame));
+    hashing.update(bytes);
     hashing.finish(incoming)
-}
-
-fn join(frames: &[Bytes]) -> Bytes {
-    match frames {
-        [only] => only.clone(),
-        _ => {
-            let mut joined = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
-            frames
-                .iter()
-                .for_each(|frame| joined.extend_from_slice(frame));
-            joined.freeze()
-        }
-    }
 }
 
 /// A body with its limits.
@@ -462,6 +456,8 @@ struct Source<'a, 'b> {
     incoming: &'a Incoming,
     taken: u64,
     ended: bool,
+    /// What of the last frame did not fit into its batch.
+    rest: Option<Bytes>,
 }
 
 impl Source<'_, '_> {
@@ -500,20 +496,30 @@ impl Source<'_, '_> {
         }
     }
 
-    /// Frames of more than `enough` bytes together, or all that is left.
-    async fn read_batch(&mut self, enough: usize) -> Result<Vec<Bytes>, ReceiveError> {
-        let mut frames = Vec::new();
-        let mut size = 0;
-        while size <= enough {
-            let Some(frame) = self.next().await? else {
-                break;
+    /// Fills `buffer` up to `enough` bytes, or with all that is left.
+    async fn read_batch(
+        &mut self,
+        mut buffer: BytesMut,
+        enough: usize,
+    ) -> Result<BytesMut, ReceiveError> {
+        while buffer.len() < enough {
+            let mut frame = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.next().await? {
+                    Some(frame) => frame,
+                    None => break,
+                },
             };
-            if !frame.is_empty() {
-                size += frame.len();
-                frames.push(frame);
+            let fits = frame.len().min(enough - buffer.len());
+            if buffer.is_empty() && buffer.capacity() < fits {
+                buffer.reserve(enough);
+            }
+            buffer.extend_from_slice(&frame[..fits]);
+            if fits < frame.len() {
+                self.rest = Some(frame.split_off(fits));
             }
         }
-        Ok(frames)
+        Ok(buffer)
     }
 
     async fn drain(&mut self) -> Result<(), ReceiveError> {

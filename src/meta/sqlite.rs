@@ -117,7 +117,7 @@ impl Engine {
             Durability::Durable => "PRAGMA synchronous = FULL;",
             Durability::Relaxed => "PRAGMA synchronous = NORMAL;",
         })?;
-        session.batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16384;")?;
+        session.batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;")?;
         migrate(&mut session)?;
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()

@@ -30,15 +30,17 @@ impl BucketName {
             .iter()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
         let is_ip = name.parse::<std::net::Ipv4Addr>().is_ok();
-        let reserved = name.starts_with("xn--")
-            || name.starts_with("sthree-")
-            || name.ends_with("-s3alias")
-            || name.ends_with("--ol-s3");
+        let reserved = ["xn--", "sthree-", "amzn-s3-demo-"]
+            .iter()
+            .any(|front| name.starts_with(front))
+            || ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]
+                .iter()
+                .any(|back| name.ends_with(back));
         if (3..=63).contains(&bytes.len())
             && charset_ok
             && edge_ok(bytes.first())
             && edge_ok(bytes.last())
-            && !name.contains("..")
+            && !["..", ".-", "-."].iter().any(|pair| name.contains(pair))
             && !is_ip
             && !reserved
         {
@@ -114,6 +116,9 @@ mod tests {
             "192.168.1.1",
             "xn--abc",
             "abc-s3alias",
+            "a.-b",
+            "a-.b",
+            "abc.mrap",
             "",
             &"a".repeat(64),
         ] {

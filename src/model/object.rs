@@ -43,7 +43,7 @@ impl Headers {
     }
 }
 
-/// An object's tags, in the client's order.
+/// An object's tags, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags(pub Vec<(String, String)>);
 
@@ -63,7 +63,7 @@ pub enum TagError {
 impl Tags {
     /// Checks the limits of "Categorizing your storage using tags": 10 tags, names of 1 to 128 characters,
     /// values of 0 to 256.
-    pub fn parse(pairs: Vec<(String, String)>) -> Result<Self, TagError> {
+    pub fn parse(mut pairs: Vec<(String, String)>) -> Result<Self, TagError> {
         let allowed = |text: &str| {
             text.chars()
                 .all(|c| c.is_alphanumeric() || c == ' ' || "+-=._:/@".contains(c))
@@ -85,6 +85,7 @@ impl Tags {
                 return Err(TagError::Duplicate);
             }
         }
+        pairs.sort();
         Ok(Self(pairs))
     }
 }

@@ -164,6 +164,10 @@ impl Gateway {
             context.set_operation(name);
         }
         let Some(access_key) = asked.access_key else {
+            // Names of buckets are public at S3: what is not there is said to anybody.
+            if let (Some(name), Some((_, _, true))) = (asked.bucket, operation) {
+                self.bucket(name).await?;
+            }
             return Err(error::access_denied());
         };
         if let Some(context) = &asked.context {
@@ -176,16 +180,19 @@ impl Gateway {
         check_signed_headers(asked.headers, asked.query, proof)?;
         let identity = self.identity(access_key).await?;
         let bucket = match asked.bucket {
-            Some(name) if needs_bucket => {
-                let name = BucketName::parse(name).map_err(error::of_name)?;
-                let bucket = self.namespace.bucket(&name).await;
-                Some(bucket.map_err(error::of_condition)?)
-            }
+            Some(name) if needs_bucket => Some(self.bucket(name).await?),
             _ => None,
         };
         self.authorize(&identity, action, bucket.as_deref())?;
         check_expected_owner(asked.headers, &identity)?;
         Ok(Caller::new(identity, proof, bucket))
+    }
+
+    /// A bucket by the name in a request.
+    pub(super) async fn bucket(&self, name: &str) -> S3Result<Arc<Bucket>> {
+        let name = BucketName::parse(name).map_err(error::of_name)?;
+        let found = self.namespace.bucket(&name).await;
+        found.map_err(error::of_condition)
     }
 
     /// The holder of an access key.

@@ -6,6 +6,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::Caller;
 use super::listing::Token;
 use super::multipart::owner;
+use super::objects::CANNED_ACLS;
 use super::{Gateway, convert, error};
 use crate::namespace::Condition;
 
@@ -57,6 +58,9 @@ fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
         &input.grant_write_acp,
     ];
     let acl = input.acl.as_ref().map(BucketCannedACL::as_str);
+    if acl.is_some_and(|acl| !CANNED_ACLS.contains(&acl)) {
+        return Err(error::invalid_argument("The canned ACL is not one."));
+    }
     let ownership = input.object_ownership.as_ref().map(ObjectOwnership::as_str);
     let configuration = input.create_bucket_configuration.as_ref();
     let refused = grants.iter().any(|grant| grant.is_some())

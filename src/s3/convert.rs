@@ -65,13 +65,17 @@ pub(super) fn object_headers(
     headers: &HeaderMap,
     metadata: Option<dto::Metadata>,
 ) -> S3Result<Headers> {
+    let is_framing = |coding: &str| coding.trim().eq_ignore_ascii_case("aws-chunked");
     let encoding = header(headers, "content-encoding")?.and_then(|value| {
+        if !value.split(',').any(is_framing) {
+            return Some(value.to_owned()).filter(|value| !value.is_empty());
+        }
         let kept: Vec<&str> = value
             .split(',')
             .map(str::trim)
-            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("aws-chunked"))
+            .filter(|coding| !coding.is_empty() && !is_framing(coding))
             .collect();
-        (!kept.is_empty()).then(|| kept.join(","))
+        (!kept.is_empty()).then(|| kept.join(", "))
     });
     let mut metadata: Vec<(String, String)> = metadata
         .unwrap_or_default()
@@ -420,6 +424,9 @@ mod tests {
         headers.insert("content-encoding", "gzip, aws-chunked".parse().unwrap());
         let found = object_headers(&headers, None).unwrap();
         assert_eq!(found.content_encoding.as_deref(), Some("gzip"));
+        headers.insert("content-encoding", "deflate, gzip".parse().unwrap());
+        let found = object_headers(&headers, None).unwrap();
+        assert_eq!(found.content_encoding.as_deref(), Some("deflate, gzip"));
         headers.insert("content-encoding", "aws-chunked".parse().unwrap());
         let found = object_headers(&headers, None).unwrap();
         assert_eq!(found.content_encoding, None);

@@ -32,13 +32,8 @@ impl Gateway {
             return Err(error::not_implemented());
         };
         check_version(version_id.as_deref())?;
-        let name = convert::bucket_name(bucket)?;
         let key = convert::object_key(key)?;
-        let bucket = self
-            .namespace
-            .bucket(&name)
-            .await
-            .map_err(error::of_condition)?;
+        let bucket = self.bucket(bucket).await?;
         self.authorize(&caller.identity, Action::GetObject, Some(&bucket))?;
         // With its bytes: those of a short object may have to be copied.
         let object = self

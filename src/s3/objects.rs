@@ -64,22 +64,40 @@ pub(super) fn set_uid<T>(response: &mut S3Response<T>, uid: crate::model::ids::U
         .insert(UID_HEADER, HeaderValue::from(uid.0));
 }
 
-/// Refuses what a later version will have: half of it would be worse than none.
+/// The canned ACLs there are at AWS.
+pub(super) const CANNED_ACLS: [&str; 8] = [
+    "private",
+    "bucket-owner-full-control",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "log-delivery-write",
+];
+
+/// Refuses what a later version will have: half of it would be worse than none. An object that came with a key
+/// must never be stored in clear.
 pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
-    const UNSUPPORTED: [&str; 11] = [
+    const UNSUPPORTED: [&str; 5] = [
         "x-amz-server-side-encryption",
-        "x-amz-server-side-encryption-customer-algorithm",
-        "x-amz-copy-source-server-side-encryption-customer-algorithm",
-        "x-amz-object-lock-mode",
-        "x-amz-object-lock-legal-hold",
-        "x-amz-object-lock-retain-until-date",
+        "x-amz-copy-source-server-side-encryption",
+        "x-amz-object-lock-",
+        "x-amz-grant-",
         "x-amz-write-offset-bytes",
-        "x-amz-grant-read",
-        "x-amz-grant-full-control",
-        "x-amz-grant-read-acp",
-        "x-amz-grant-write-acp",
     ];
-    if UNSUPPORTED.iter().any(|name| headers.contains_key(*name)) {
+    for side in ["x-amz-", "x-amz-copy-source-"] {
+        let has = |name: &str| {
+            headers.contains_key(format!("{side}server-side-encryption-customer-{name}").as_str())
+        };
+        if (has("key") || has("key-md5")) && !has("algorithm") {
+            return Err(error::invalid_argument(
+                "Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.",
+            ));
+        }
+    }
+    let unsupported = |name: &str| UNSUPPORTED.iter().any(|prefix| name.starts_with(prefix));
+    if headers.keys().any(|name| unsupported(name.as_str())) {
         return Err(error::not_implemented());
     }
     // Every class that is one is stored alike, and answered as STANDARD.
@@ -91,10 +109,26 @@ pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
             "The storage class you specified is not valid"
         ));
     }
-    match headers.get("x-amz-acl").map(HeaderValue::as_bytes) {
-        None | Some(b"private" | b"bucket-owner-full-control") => Ok(()),
-        Some(_) => Err(error::not_implemented()),
+    match convert::header(headers, "x-amz-acl")? {
+        None | Some("private" | "bucket-owner-full-control") => Ok(()),
+        Some(acl) if CANNED_ACLS.contains(&acl) => Err(error::not_implemented()),
+        Some(_) => Err(error::invalid_argument("The canned ACL is not one.")),
     }
+}
+
+/// A key for an object that is not encrypted means that the client takes it for another one.
+fn refuse_customer_key(headers: &HeaderMap) -> S3Result<()> {
+    let given = headers.keys().any(|name| {
+        name.as_str()
+            .starts_with("x-amz-server-side-encryption-customer-")
+    });
+    if given {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The encryption parameters are not applicable to this object."
+        ));
+    }
+    Ok(())
 }
 
 /// Only the version that a key has now can be named until buckets keep versions.
@@ -237,6 +271,7 @@ impl Gateway {
         let input = &request.input;
         check_version(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
+        refuse_customer_key(&request.headers)?;
         let object = self
             .find_for_read(caller.bucket()?, &key, &request.headers, true)
             .await?;
@@ -278,6 +313,7 @@ impl Gateway {
         let input = &request.input;
         check_version(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
+        refuse_customer_key(&request.headers)?;
         let object = self
             .find_for_read(caller.bucket()?, &key, &request.headers, false)
             .await?;

@@ -14,7 +14,6 @@ PART = 8 * 1024 * 1024
 class Boto3:
     def __init__(self, endpoint):
         import boto3
-        from botocore.config import Config
 
         self.client = boto3.client(
             "s3",
@@ -22,8 +21,6 @@ class Boto3:
             region_name=endpoint["region"],
             aws_access_key_id=endpoint["access_key"],
             aws_secret_access_key=endpoint["secret_key"],
-            # Without it presigned URLs have a signature of version 2, which S3 takes for old buckets only.
-            config=Config(signature_version="s3v4"),
         )
 
     def make_bucket(self, bucket):

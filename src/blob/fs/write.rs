@@ -47,12 +47,10 @@ impl Partial {
         Ok(&*self.file.insert(file))
     }
 
-    fn append(&mut self, frames: &[Bytes]) -> io::Result<()> {
-        for bytes in frames {
-            let offset = self.written;
-            self.file()?.write_all_at(bytes, offset)?;
-            self.written += bytes.len() as u64;
-        }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let offset = self.written;
+        self.file()?.write_all_at(bytes, offset)?;
+        self.written += bytes.len() as u64;
         Ok(())
     }
 
@@ -103,9 +101,9 @@ impl Writer {
         }
     }
 
-    pub(in crate::blob) async fn write(&mut self, frames: Arc<[Bytes]>) -> Result<(), Fault> {
+    pub(in crate::blob) async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
         let partial = self
-            .hop("write blob", move |partial| partial.append(&frames))
+            .hop("write blob", move |partial| partial.append(&bytes))
             .await?;
         let partial = self.partial.insert(partial);
         if self.store.durability == Durability::Durable

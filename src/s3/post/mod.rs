@@ -114,10 +114,9 @@ impl Form {
         let name = convert::bucket_name(&self.bucket)?;
         let boundary = self.boundary?;
         let Opened { fields, file, rest } = fields::open(request.into_body(), &boundary).await?;
-        refuse_old_signature(&fields)?;
         let key = fields.get("key").ok_or_else(no_key)?;
 
-        let signed = Signed::of(&fields, &gateway.config.region)?;
+        let signed = Signed::of(&fields)?;
         let identity = gateway.identity(signed.access_key).await?;
         signed.verify(identity.secret.reveal())?;
         if let Some(context) = &context {
@@ -186,19 +185,6 @@ fn no_key() -> S3Error {
     error::invalid_argument(
         "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.",
     )
-}
-
-fn refuse_old_signature(fields: &Fields) -> S3Result<()> {
-    let is_old = ["awsaccesskeyid", "signature"]
-        .iter()
-        .any(|name| fields.get(name).is_some());
-    if is_old {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
-        ));
-    }
-    Ok(())
 }
 
 /// The fields that stand for headers, as headers; user metadata apart.

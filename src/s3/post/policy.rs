@@ -4,16 +4,19 @@
 //! reference. `s3s` parses the document; what it decides differs from AWS in codes and in what must be
 //! covered, so that is decided here.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use s3s::post_policy::{PostPolicy, PostPolicyCondition, PostPolicyError};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
+use sha1::Sha1;
 use sha2::Sha256;
 
 use super::fields::Fields;
 use crate::model::clock::Millis;
 use crate::s3::convert;
 
-/// The only way to sign a form.
+/// How a form of signature version 4 says so.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// How a form is signed.
@@ -22,9 +25,20 @@ pub(super) struct Signed<'f> {
     pub(super) access_key: &'f str,
     /// The document, as it was signed.
     pub(super) policy: &'f str,
-    date: &'f str,
-    region: &'f str,
-    signature: [u8; 32],
+    proof: Proof<'f>,
+}
+
+/// What shows that the key's holder signed the policy.
+#[derive(Debug, PartialEq, Eq)]
+enum Proof<'f> {
+    /// Version 4: a key derived for date and region. Any region will do: it is only a part of what is signed.
+    V4 {
+        date: &'f str,
+        region: &'f str,
+        signature: [u8; 32],
+    },
+    /// Version 2, which boto3 still makes by default for an endpoint that is not AWS's.
+    V2 { signature: Vec<u8> },
 }
 
 fn missing(field: &str) -> S3Error {
@@ -40,7 +54,7 @@ fn malformed(message: &'static str) -> S3Error {
 
 impl<'f> Signed<'f> {
     /// Reads the signature's fields. A form without any is nobody's: access is denied.
-    pub(super) fn of(fields: &'f Fields, region: &str) -> S3Result<Self> {
+    pub(super) fn of(fields: &'f Fields) -> S3Result<Self> {
         let Some(policy) = fields.get("policy") else {
             return Err(match fields.get("x-amz-signature") {
                 Some(_) => missing("policy"),
@@ -48,13 +62,27 @@ impl<'f> Signed<'f> {
             });
         };
         let required = |name: &str| fields.get(name).ok_or_else(|| missing(name));
+        let is_old = ["awsaccesskeyid", "signature"]
+            .iter()
+            .any(|name| fields.get(name).is_some());
+        if is_old && fields.get("x-amz-algorithm").is_none() {
+            let access_key = required("awsaccesskeyid")?;
+            let signature = BASE64
+                .decode(required("signature")?)
+                .map_err(|_| does_not_match())?;
+            return Ok(Self {
+                access_key,
+                policy,
+                proof: Proof::V2 { signature },
+            });
+        }
         if required("x-amz-algorithm")? != ALGORITHM {
             return Err(malformed(
                 "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256 and AWS4-ECDSA-P256-SHA256\"",
             ));
         }
         let credential: Vec<&str> = required("x-amz-credential")?.split('/').collect();
-        let [access_key, date, wanted_region, service, "aws4_request"] = credential[..] else {
+        let [access_key, date, region, service, "aws4_request"] = credential[..] else {
             return Err(malformed(
                 "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".",
             ));
@@ -62,12 +90,6 @@ impl<'f> Signed<'f> {
         if service != "s3" {
             return Err(malformed(
                 "Error parsing the X-Amz-Credential parameter; incorrect service. This endpoint belongs to \"s3\".",
-            ));
-        }
-        if wanted_region != region {
-            return Err(s3_error!(
-                AuthorizationQueryParametersError,
-                "Error parsing the X-Amz-Credential parameter; the region '{wanted_region}' is wrong; expecting '{region}'"
             ));
         }
         let moment = required("x-amz-date")?;
@@ -82,21 +104,34 @@ impl<'f> Signed<'f> {
         Ok(Self {
             access_key,
             policy,
-            date,
-            region: wanted_region,
-            signature,
+            proof: Proof::V4 {
+                date,
+                region,
+                signature,
+            },
         })
     }
 
     /// Compares the signature with the one `secret` makes, in constant time.
     pub(super) fn verify(&self, secret: &str) -> S3Result<()> {
-        let mut key = format!("AWS4{secret}").into_bytes();
-        for step in [self.date, self.region, "s3", "aws4_request"] {
-            key = mac(&key, step).finalize().into_bytes().to_vec();
-        }
-        mac(&key, self.policy)
-            .verify_slice(&self.signature)
-            .map_err(|_| does_not_match())
+        let same = match &self.proof {
+            Proof::V4 {
+                date,
+                region,
+                signature,
+            } => {
+                let mut key = format!("AWS4{secret}").into_bytes();
+                for step in [*date, *region, "s3", "aws4_request"] {
+                    key = mac(&key, step).finalize().into_bytes().to_vec();
+                }
+                mac(&key, self.policy).verify_slice(signature)
+            }
+            Proof::V2 { signature } => Hmac::<Sha1>::new_from_slice(secret.as_bytes())
+                .expect("HMAC takes keys of any length")
+                .chain_update(self.policy)
+                .verify_slice(signature),
+        };
+        same.map_err(|_| does_not_match())
     }
 }
 
@@ -123,6 +158,17 @@ fn is_moment(text: &str) -> bool {
         })
 }
 
+/// Whether a policy's expiration is ISO 8601 in UTC, the only form S3 takes; `s3s` reads others too.
+fn is_utc(document: &str) -> bool {
+    let found = || {
+        let text = BASE64.decode(document).ok()?;
+        let policy: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let expiration = policy.get("expiration")?.as_str()?;
+        Some(expiration.as_bytes().get(10) == Some(&b'T') && expiration.ends_with('Z'))
+    };
+    found() == Some(true)
+}
+
 /// How many bytes a policy lets a file have; both ends allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
@@ -133,6 +179,11 @@ pub(super) struct Sizes {
 /// Whether a form keeps to its policy, as far as that is known before its file is read.
 pub(super) fn check(document: &str, bucket: &str, fields: &Fields, now: Millis) -> S3Result<Sizes> {
     let policy = PostPolicy::from_base64(document).map_err(|error| invalid_document(&error))?;
+    if !is_utc(document) {
+        return Err(invalid_document(&PostPolicyError::InvalidExpiration(
+            String::new(),
+        )));
+    }
     if convert::millis(&policy.expiration) <= now {
         return Err(against("Policy expired."));
     }
@@ -202,7 +253,10 @@ fn starts_with(field: &str, found: &str, prefix: &str) -> bool {
 }
 
 fn is_exempt(name: &str) -> bool {
-    matches!(name, "x-amz-signature" | "policy" | "file") || name.starts_with("x-ignore-")
+    let of_signature = ["x-amz-signature", "awsaccesskeyid", "signature"];
+    of_signature.contains(&name)
+        || matches!(name, "policy" | "file")
+        || name.starts_with("x-ignore-")
 }
 
 fn against(what: impl std::fmt::Display) -> S3Error {
@@ -224,8 +278,6 @@ fn invalid_document(error: &PostPolicyError) -> S3Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD as BASE64;
 
     const NOW: Millis = 1_767_225_600_000;
 
@@ -415,17 +467,40 @@ mod tests {
     #[test]
     fn the_published_example_verifies() {
         let fields = signed(&[]);
-        let found = Signed::of(&fields, "us-east-1").unwrap();
+        let found = Signed::of(&fields).unwrap();
         assert_eq!(found.access_key, "AKIAIOSFODNN7EXAMPLE");
         assert!(found.verify(SECRET).is_ok());
         assert!(found.verify("other").is_err());
         let fields = signed(&[("policy", &POLICY[4..])]);
-        assert!(
-            Signed::of(&fields, "us-east-1")
-                .unwrap()
-                .verify(SECRET)
-                .is_err()
-        );
+        assert!(Signed::of(&fields).unwrap().verify(SECRET).is_err());
+    }
+
+    #[test]
+    fn a_form_of_version_2_verifies_too() {
+        let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(POLICY.as_bytes());
+        let signature = BASE64.encode(mac.finalize().into_bytes());
+        let pairs = [
+            ("policy", POLICY),
+            ("awsaccesskeyid", "AKIA"),
+            ("signature", signature.as_str()),
+        ];
+        let fields = fields(&pairs);
+        let found = Signed::of(&fields).unwrap();
+        assert_eq!(found.access_key, "AKIA");
+        assert!(found.verify(SECRET).is_ok());
+        assert!(found.verify("other").is_err());
+    }
+
+    #[test]
+    fn an_expiration_must_be_utc() {
+        let document = |expiration: &str| {
+            BASE64.encode(format!(
+                r#"{{"expiration":"{expiration}","conditions":[]}}"#
+            ))
+        };
+        assert!(is_utc(&document("2026-11-23T09:30:00.000Z")));
+        assert!(!is_utc(&document("2026-11-23 09:30:00.1+00:00")));
     }
 
     #[test]
@@ -442,8 +517,8 @@ mod tests {
                 "AuthorizationQueryParametersError",
             ),
             (
-                &[("x-amz-credential", "A/20151229/mars-1/s3/aws4_request")],
-                "AuthorizationQueryParametersError",
+                &[("awsaccesskeyid", "A"), ("x-amz-algorithm", "")],
+                "InvalidArgument",
             ),
             (
                 &[("x-amz-date", "20151230T000000Z")],
@@ -456,7 +531,7 @@ mod tests {
         ];
         for (changed, code) in cases {
             let fields = signed(changed);
-            let error = Signed::of(&fields, "us-east-1").unwrap_err();
+            let error = Signed::of(&fields).unwrap_err();
             assert_eq!(error.code().as_str(), code, "{changed:?}");
         }
     }
