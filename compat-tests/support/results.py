@@ -13,8 +13,6 @@ SEEN_OPS = pytest.StashKey[set]()
 _PHASES = pytest.StashKey[dict]()
 
 totals = {"passed": 0, "failed": 0, "skipped": 0}
-
-
 _records = []
 
 

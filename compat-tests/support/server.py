@@ -149,7 +149,8 @@ class Server:
         counts = {}
         for (name, labels), value in self.metrics().items():
             labels = dict(labels)
-            if name == "osproxy_requests_total" and labels["status"].startswith("2"):
+            is_s3 = labels.get("operation", "")[:1].isupper()  # the rest are the listeners' own
+            if name == "osproxy_requests_total" and is_s3 and labels["status"].startswith("2"):
                 counts[labels["operation"]] = counts.get(labels["operation"], 0) + value
         return counts
 

@@ -8,11 +8,11 @@ const BLOCKING_THREADS_MAX: usize = 128;
 /// How long threads that block may take to end once everything else has.
 const THREADS_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Threads of a server. Reads of the embedded database run on them and may wait for its disk: twice the usual
-/// number keeps the others going.
+/// Threads of a server: one a core, and never one alone, because reads of the embedded database run on them.
+/// More cost a sixth of the small requests that two cores can serve: see `benches/PROFILE.md`.
 pub(super) fn serving_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.max(2) * 2
+    cores.max(2)
 }
 
 /// The operating system gives no threads.

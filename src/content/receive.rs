@@ -29,7 +29,7 @@ const BATCH_MAX_BYTES: usize = 512 * 1024;
 /// The same while many are.
 const BATCH_MIN_BYTES: usize = 64 * 1024;
 /// Bytes that the batches of all bodies together should hold.
-const BATCHES_BYTES: usize = 16 * 1024 * 1024;
+const BATCHES_BYTES: usize = 8 * 1024 * 1024;
 /// Bodies up to this many bytes are hashed where they arrive: the hop to another thread would cost more.
 const HASH_HERE_BYTES: usize = 64 * 1024;
 
@@ -205,14 +205,16 @@ impl ContentStore {
             source.drain().await?;
             return self.received(&incoming, known.digests, Holding::Known(known.id), open);
         }
-        let buffer = BytesMut::with_capacity(
-            incoming
-                .length
-                .map_or(memory_max, |length| length as usize)
-                .min(memory_max),
-        );
-        // One byte more than fits tells a short body from a long one.
-        let first = source.read_batch(buffer, memory_max + 1).await?;
+        // One byte more than fits tells a short body from a long one, where its length does not.
+        let enough = match incoming.length {
+            Some(length) if length > self.config.memory_max_bytes => {
+                batch_bytes(self.open.writes())
+            }
+            Some(length) => length as usize + 1,
+            None => memory_max + 1,
+        };
+        let buffer = BytesMut::with_capacity(enough);
+        let first = source.read_batch(buffer, enough).await?;
         if source.ended {
             self.receive_short(&incoming, first.freeze(), open).await
         } else {
