@@ -100,11 +100,6 @@ impl Received {
             stored.state.store(COMMITTING, Ordering::SeqCst);
         }
     }
-
-    /// The space its bytes were received for.
-    pub fn space(&self) -> SpaceId {
-        self.space
-    }
 }
 
 /// Nobody has tried to name it: dropping it deletes the bytes.

@@ -21,7 +21,7 @@ pub struct CopyRow {
 /// Where a content's bytes lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// In the row itself. Empty when the query was told not to read them.
+    /// In the row itself.
     Inline(Bytes),
     /// In a blob, from `offset` on; every live copy of it.
     Stored {
@@ -55,16 +55,9 @@ pub struct NewBlob {
 }
 
 /// Columns `c.kind, c.blob_offset, p.backend_id, p.name` from `first` on, and the inline bytes at `bytes`.
-pub(super) fn location(
-    row: &Row<'_>,
-    first: usize,
-    bytes: Option<usize>,
-) -> Result<Location, Fault> {
+pub(super) fn location(row: &Row<'_>, first: usize, bytes: usize) -> Result<Location, Fault> {
     match row.str(first)? {
-        "inline" => Ok(Location::Inline(match bytes {
-            Some(column) => Bytes::copy_from_slice(row.bytes(column)?),
-            None => Bytes::new(),
-        })),
+        "inline" => Ok(Location::Inline(Bytes::copy_from_slice(row.bytes(bytes)?))),
         "stored" => {
             let copy = match row.opt_int(first + 2)? {
                 Some(backend) => vec![CopyRow {
@@ -334,7 +327,7 @@ pub async fn find_location(
              FROM contents c LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
              WHERE c.id = $1",
             params![id.0],
-            |row| Ok((location(row, 0, Some(5))?, row.size(4)?)),
+            |row| Ok((location(row, 0, 5)?, row.size(4)?)),
         )
         .await?;
     Ok(rows.into_iter().reduce(|mut first, next| {

@@ -149,45 +149,61 @@ pub async fn any(session: &mut Session, bucket: BucketId) -> Result<bool, Fault>
     Ok(found.is_some())
 }
 
-macro_rules! find_sql {
-    ($bytes:literal) => {
-        concat!(
-            "SELECT o.uid, o.content_id, o.size, o.etag, o.parts, o.mtime, o.headers, o.tags, o.checksum,
-                    c.kind, c.blob_offset, p.backend_id, p.name",
-            $bytes,
-            " FROM objects o JOIN contents c ON c.id = o.content_id
-              LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
-              WHERE o.bucket_id = $1 AND o.key = $2 AND o.kind = 'object'"
-        )
+macro_rules! version_columns {
+    () => {
+        "SELECT o.uid, o.content_id, o.size, o.etag, o.parts, o.mtime, o.headers, o.tags, o.checksum"
     };
 }
 
-/// A key's current version and where its bytes lie, in one query; inline bytes only when asked for.
+fn version(row: &Row<'_>) -> Result<Version, Fault> {
+    Ok(Version {
+        uid: Uid(row.int(0)?),
+        content: ContentId(row.int(1)?),
+        size: row.size(2)?,
+        etag: etag(row, 3, 4)?,
+        modified: row.int(5)?,
+        headers: codec::headers_from_column(row.opt_str(6)?)?,
+        tags: codec::tags_from_column(row.opt_str(7)?)?,
+        checksum: codec::checksum_from_column(row.opt_str(8)?)?,
+    })
+}
+
+/// A key's current version.
+pub async fn find_version(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<Option<Version>, Fault> {
+    session
+        .query_one(
+            concat!(
+                version_columns!(),
+                " FROM objects o WHERE o.bucket_id = $1 AND o.key = $2 AND o.kind = 'object'"
+            ),
+            params![bucket.0, key.as_bytes()],
+            version,
+        )
+        .await
+}
+
+/// A key's current version and where its bytes lie, inline ones included, in one query.
 pub async fn find(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
-    with_bytes: bool,
 ) -> Result<Option<(Version, Location)>, Fault> {
-    let (sql, bytes) = if with_bytes {
-        (find_sql!(", c.bytes"), Some(13))
-    } else {
-        (find_sql!(""), None)
-    };
     let rows = session
-        .query(sql, params![bucket.0, key.as_bytes()], |row| {
-            let version = Version {
-                uid: Uid(row.int(0)?),
-                content: ContentId(row.int(1)?),
-                size: row.size(2)?,
-                etag: etag(row, 3, 4)?,
-                modified: row.int(5)?,
-                headers: codec::headers_from_column(row.opt_str(6)?)?,
-                tags: codec::tags_from_column(row.opt_str(7)?)?,
-                checksum: codec::checksum_from_column(row.opt_str(8)?)?,
-            };
-            Ok((version, contents::location(row, 9, bytes)?))
-        })
+        .query(
+            concat!(
+                version_columns!(),
+                ", c.kind, c.blob_offset, p.backend_id, p.name, c.bytes
+                 FROM objects o JOIN contents c ON c.id = o.content_id
+                 LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
+                 WHERE o.bucket_id = $1 AND o.key = $2 AND o.kind = 'object'"
+            ),
+            params![bucket.0, key.as_bytes()],
+            |row| Ok((version(row)?, contents::location(row, 9, 13)?)),
+        )
         .await?;
     Ok(rows.into_iter().reduce(|mut first, next| {
         contents::merge_copies(&mut first.1, next.1);

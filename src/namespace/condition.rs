@@ -54,8 +54,6 @@ pub enum Condition {
     },
     /// The object would be larger than S3 allows.
     TooLarge,
-    /// A copy of an object onto itself that changes nothing.
-    CopyOntoItself,
     /// The bytes were known when they came and are gone now: they must be sent again.
     ContentGone,
     /// A store failed.

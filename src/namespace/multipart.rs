@@ -330,7 +330,7 @@ impl Namespace {
             .await
     }
 
-    /// Ends an upload and releases its parts. An upload that was aborted already is a success.
+    /// Ends an open upload and releases its parts.
     pub async fn abort(
         &self,
         bucket: &Bucket,

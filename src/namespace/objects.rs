@@ -10,7 +10,6 @@ use crate::meta::contents::Location;
 use crate::meta::objects::{self, Locked, VersionPart};
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
-use crate::model::content::{RangeRequest, Unsatisfiable};
 use crate::model::digest::{ChecksumAlgorithm, ETag, ObjectChecksum};
 use crate::model::ids::{BucketId, SenderId, Uid, UidGenerator};
 use crate::model::names::ObjectKey;
@@ -210,38 +209,47 @@ impl Namespace {
         decide(conditions, current.as_ref())
     }
 
-    /// The current version of a key, without its bytes.
-    pub async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Object, Condition> {
-        self.find(bucket, key, false).await
+    /// The current version of a key, without the way to its bytes.
+    pub async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Version, Condition> {
+        let find = |bucket: BucketId| {
+            let wanted = key.clone();
+            self.meta.read("find version", move |session| {
+                Box::pin(async move { objects::find_version(session, bucket, &wanted).await })
+            })
+        };
+        match find(bucket.id).await? {
+            Some(version) => Ok(version),
+            None => {
+                let made_anew = self.made_anew(bucket).await?.ok_or(Condition::NoSuchKey)?;
+                find(made_anew).await?.ok_or(Condition::NoSuchKey)
+            }
+        }
     }
 
     /// The current version of a key, ready to be opened.
     pub async fn get(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Object, Condition> {
-        self.find(bucket, key, true).await
+        let find = |bucket: BucketId| {
+            let wanted = key.clone();
+            self.meta.read("find object", move |session| {
+                Box::pin(async move { objects::find(session, bucket, &wanted).await })
+            })
+        };
+        let found = match find(bucket.id).await? {
+            Some(found) => Some(found),
+            None => {
+                let made_anew = self.made_anew(bucket).await?.ok_or(Condition::NoSuchKey)?;
+                find(made_anew).await?
+            }
+        };
+        let (version, location) = found.ok_or(Condition::NoSuchKey)?;
+        Ok(Object { version, location })
     }
 
-    async fn find(
-        &self,
-        bucket: &Bucket,
-        key: &ObjectKey,
-        with_bytes: bool,
-    ) -> Result<Object, Condition> {
-        let (id, wanted) = (bucket.id, key.clone());
-        let found = self
-            .meta
-            .read("find object", move |session| {
-                Box::pin(async move { objects::find(session, id, &wanted, with_bytes).await })
-            })
-            .await?;
-        let Some((version, location)) = found else {
-            // The bucket may have been made anew under this name within the last second.
-            let fresh = self.fresh_bucket(&bucket.name).await?;
-            if fresh.id != id {
-                return Box::pin(self.find(&fresh, key, with_bytes)).await;
-            }
-            return Err(Condition::NoSuchKey);
-        };
-        Ok(Object { version, location })
+    /// The bucket that was made under the name of `bucket` since that was remembered: a miss is not answered
+    /// before it is known that the right bucket was asked.
+    async fn made_anew(&self, bucket: &Bucket) -> Result<Option<BucketId>, Condition> {
+        let fresh = self.fresh_bucket(&bucket.name).await?;
+        Ok((fresh.id != bucket.id).then_some(fresh.id))
     }
 
     /// Opens a range of an object that came from [`Namespace::get`].
@@ -343,15 +351,5 @@ impl Namespace {
                 })
             })
             .await
-    }
-}
-
-impl Object {
-    /// The half-open range of bytes a request wants; all of them without one.
-    pub fn resolve(&self, range: Option<RangeRequest>) -> Result<Range<u64>, Unsatisfiable> {
-        match range {
-            Some(range) => range.resolve(self.version.size),
-            None => Ok(0..self.version.size),
-        }
     }
 }

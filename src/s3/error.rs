@@ -131,7 +131,6 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
             "The provided 'x-amz-mp-object-size' header value does not match what was computed: {size}"
         ),
         Condition::TooLarge => too_large(),
-        Condition::CopyOntoItself => copy_onto_itself(),
         Condition::ContentGone => slow_down(),
         Condition::Fault(fault) => of_fault(fault),
     }

@@ -21,7 +21,7 @@ use crate::model::content::RangeRequest;
 use crate::model::digest::ObjectChecksum;
 use crate::model::names::ObjectKey as Key;
 use crate::model::object::{ReadDecision, Tags, Version, WriteConditions};
-use crate::namespace::{Condition, Object, PutRequest, Reader, Written};
+use crate::namespace::{Condition, PutRequest, Reader, Written};
 
 /// Most keys of one DeleteObjects.
 const DELETE_MAX: usize = 1000;
@@ -197,47 +197,42 @@ impl Gateway {
         Ok(put_response(&written))
     }
 
-    /// Finds an object and decides the conditions of a read.
-    async fn find_for_read(
+    /// Finds a version and decides the conditions of a read.
+    async fn head_for_read(
         &self,
         bucket: &Bucket,
         key: &Key,
         headers: &HeaderMap,
-        with_bytes: bool,
-    ) -> S3Result<Object> {
-        let conditions = convert::read_conditions(headers)?;
-        let found = if with_bytes {
-            self.namespace.get(bucket, key).await
-        } else {
-            self.namespace.head(bucket, key).await
-        };
-        let object = found.map_err(error::of_condition)?;
-        let version = &object.version;
-        match conditions.decide(&version.etag, version.modified) {
-            ReadDecision::Proceed => Ok(object),
-            ReadDecision::Failed => Err(error::of_condition(Condition::PreconditionFailed)),
-            ReadDecision::NotModified => Err(not_modified(version)),
-        }
+    ) -> S3Result<Version> {
+        let version = self
+            .namespace
+            .head(bucket, key)
+            .await
+            .map_err(error::of_condition)?;
+        decide_read(&version, headers)?;
+        Ok(version)
     }
 
     /// What of an object a request wants.
     async fn select(
         &self,
-        object: &Object,
+        version: &Version,
         range: Option<RangeRequest>,
         part: Option<i32>,
     ) -> S3Result<Selection> {
-        let size = object.version.size;
+        let size = version.size;
         match (range, part) {
             (Some(_), Some(_)) => Err(s3_error!(
                 InvalidRequest,
                 "Cannot specify both Range header and partNumber query parameter"
             )),
             (range, None) => Ok(Selection {
-                range: object.resolve(range).map_err(|_| unsatisfiable(size))?,
+                range: range
+                    .map_or(Ok(0..size), |range| range.resolve(size))
+                    .map_err(|_| unsatisfiable(size))?,
                 partial: range.is_some(),
                 parts: None,
-                checksum: object.version.checksum.clone(),
+                checksum: version.checksum.clone(),
             }),
             (None, Some(number)) => {
                 let number = u32::try_from(number)
@@ -250,7 +245,7 @@ impl Gateway {
                     })?;
                 let part = self
                     .namespace
-                    .part(&object.version, number)
+                    .part(version, number)
                     .await
                     .map_err(error::of_condition)?;
                 Ok(Selection {
@@ -273,10 +268,15 @@ impl Gateway {
         let key = convert::object_key(&input.key)?;
         refuse_customer_key(&request.headers)?;
         let object = self
-            .find_for_read(caller.bucket()?, &key, &request.headers, true)
-            .await?;
+            .namespace
+            .get(caller.bucket()?, &key)
+            .await
+            .map_err(error::of_condition)?;
+        decide_read(&object.version, &request.headers)?;
         let range = convert::range(&request.headers)?;
-        let selection = self.select(&object, range, input.part_number).await?;
+        let selection = self
+            .select(&object.version, range, input.part_number)
+            .await?;
         let reader = self.namespace.open(&object, selection.range.clone());
         let body = stream(reader).await.map_err(error::of_fault)?;
         let version = &object.version;
@@ -314,12 +314,11 @@ impl Gateway {
         check_version(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         refuse_customer_key(&request.headers)?;
-        let object = self
-            .find_for_read(caller.bucket()?, &key, &request.headers, false)
+        let version = &self
+            .head_for_read(caller.bucket()?, &key, &request.headers)
             .await?;
         let range = convert::range(&request.headers)?;
-        let selection = self.select(&object, range, input.part_number).await?;
-        let version = &object.version;
+        let selection = self.select(version, range, input.part_number).await?;
         let mut output = HeadObjectOutput {
             content_length: Some(selection.length()),
             content_range: selection.content_range(version),
@@ -448,10 +447,9 @@ impl Gateway {
         let input = &request.input;
         check_version(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        let object = self
-            .find_for_read(caller.bucket()?, &key, &request.headers, false)
+        let version = &self
+            .head_for_read(caller.bucket()?, &key, &request.headers)
             .await?;
-        let version = &object.version;
         let wanted: Vec<&str> = input
             .object_attributes
             .iter()
@@ -597,6 +595,16 @@ fn put_response(written: &Written) -> S3Response<PutObjectOutput> {
 
 fn tag_count(tags: &Tags) -> Option<i32> {
     (!tags.0.is_empty()).then_some(tags.0.len() as i32)
+}
+
+/// Decides the conditions of a read on the version that was found.
+fn decide_read(version: &Version, headers: &HeaderMap) -> S3Result<()> {
+    let conditions = convert::read_conditions(headers)?;
+    match conditions.decide(&version.etag, version.modified) {
+        ReadDecision::Proceed => Ok(()),
+        ReadDecision::Failed => Err(error::of_condition(Condition::PreconditionFailed)),
+        ReadDecision::NotModified => Err(not_modified(version)),
+    }
 }
 
 /// 304, with the headers RFC 9110 section 15.4.5 wants on it.

@@ -28,13 +28,13 @@ impl Gateway {
         let input = &request.input;
         check_version(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        let object = self
+        let version = self
             .namespace
             .head(caller.bucket()?, &key)
             .await
             .map_err(error::of_condition)?;
-        let uid = object.version.uid;
-        let tags = object.version.tags.0.into_iter().map(|(key, value)| Tag {
+        let uid = version.uid;
+        let tags = version.tags.0.into_iter().map(|(key, value)| Tag {
             key: Some(key),
             value: Some(value),
         });
