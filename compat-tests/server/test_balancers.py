@@ -26,9 +26,12 @@ http {{
 }}
 """
 
+# Without httpclose HAProxy keeps a connection on which an answer came before the body, and takes the next request
+# for that body.
 HAPROXY = """
 defaults
   mode http
+  option httpclose
   timeout connect 5s
   timeout client 30s
   timeout server 30s

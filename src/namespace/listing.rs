@@ -10,8 +10,9 @@ use crate::model::bucket::Bucket;
 use crate::model::fault::Fault;
 use crate::model::ids::BucketId;
 
-/// Rows fetched at once while common prefixes are being skipped.
-const SMALL_BATCH: usize = 4;
+/// Rows fetched at once while common prefixes are being skipped: a seek finds the next one, a row more would be
+/// passed over.
+const SMALL_BATCH: usize = 1;
 
 /// Which keys are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
