@@ -127,12 +127,7 @@ impl Namespace {
             modified: version.modified,
             checksum: version.checksum.clone(),
         };
-        let writer = self.writer(
-            &request.bucket,
-            &request.key,
-            request.conditions.clone(),
-            None,
-        );
+        let writer = self.writer(&request.bucket, &request.key, request.conditions.clone());
         let from = source.uid;
         self.meta
             .transact("copy", move |session| {
@@ -146,7 +141,7 @@ impl Namespace {
                     if version.etag.parts.is_some() {
                         objects::copy_parts(session, from, version.uid).await?;
                     }
-                    writer.write(session, &version).await
+                    writer.write(session, &version, None).await
                 })
             })
             .await?;

@@ -186,7 +186,6 @@ impl Namespace {
         F: for<'s> Fn(
                 &'s mut Session,
                 ContentId,
-                &'s Received,
             ) -> futures::future::BoxFuture<'s, Result<T, Condition>>
             + Send
             + Sync
@@ -202,7 +201,7 @@ impl Namespace {
                 Box::pin(async move {
                     match ContentStore::link(session, &received, now).await? {
                         Linked::To(content) => {
-                            let value = work(session, content, &received).await?;
+                            let value = work(session, content).await?;
                             Ok::<_, Condition>((value, content))
                         }
                         Linked::Gone => Err(Condition::ContentGone),

@@ -253,7 +253,7 @@ impl Namespace {
             checksum: part.checksum.clone(),
         };
         let (row, uids) = (upload.clone(), Arc::clone(&self.uids));
-        self.commit("put part", received, move |session, content, _| {
+        self.commit("put part", received, move |session, content| {
             let part = PartRow {
                 content,
                 ..part.clone()
@@ -314,12 +314,7 @@ impl Namespace {
             uid: Uid(self.uids.next()?),
             composite: ContentId(self.uids.next()?),
             now: self.clock.now(),
-            writer: self.writer(
-                &request.bucket,
-                &request.key,
-                request.conditions.clone(),
-                None,
-            ),
+            writer: self.writer(&request.bucket, &request.key, request.conditions.clone()),
             request,
         });
         self.meta
@@ -574,14 +569,7 @@ impl Completion {
             [only] => only.sender,
             _ => None,
         };
-        let writer = super::objects::VersionWriter {
-            sender,
-            uids: Arc::clone(&self.writer.uids),
-            key: self.writer.key.clone(),
-            conditions: self.writer.conditions.clone(),
-            ..*self.writer
-        };
-        writer.write(session, &version).await?;
+        self.writer.write(session, &version, sender).await?;
         let version_parts: Vec<VersionPart> = parts
             .iter()
             .map(|part| VersionPart {

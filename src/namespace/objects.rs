@@ -84,7 +84,6 @@ pub(super) struct VersionWriter {
     pub(super) bucket: BucketId,
     pub(super) key: ObjectKey,
     pub(super) conditions: WriteConditions,
-    pub(super) sender: Option<SenderId>,
 }
 
 /// Turns the outcome of a write's conditions into the domain's answer.
@@ -103,6 +102,7 @@ impl VersionWriter {
         &self,
         session: &mut Session,
         version: &Version,
+        sender: Option<SenderId>,
     ) -> Result<(), Condition> {
         lock_bucket(session, self.bucket).await?;
         let replaced = objects::lock(session, self.bucket, &self.key).await?;
@@ -112,7 +112,7 @@ impl VersionWriter {
             self.bucket,
             &self.key,
             version,
-            self.sender,
+            sender,
             replaced.as_ref(),
         )
         .await?;
@@ -146,14 +146,10 @@ impl Namespace {
             modified: self.clock.now(),
             checksum,
         };
-        let writer = self.writer(
-            &request.bucket,
-            &request.key,
-            request.conditions,
-            request.sender,
-        );
+        let writer = self.writer(&request.bucket, &request.key, request.conditions);
+        let sender = request.sender;
         let (headers, tags, new) = (request.headers, request.tags, written.clone());
-        self.commit("put", received, move |session, content, _| {
+        self.commit("put", received, move |session, content| {
             let version = Version {
                 uid: new.uid,
                 content,
@@ -165,7 +161,7 @@ impl Namespace {
                 checksum: new.checksum.clone(),
             };
             let writer = Arc::clone(&writer);
-            Box::pin(async move { writer.write(session, &version).await })
+            Box::pin(async move { writer.write(session, &version, sender).await })
         })
         .await?;
         Ok(written)
@@ -176,7 +172,6 @@ impl Namespace {
         bucket: &Bucket,
         key: &ObjectKey,
         conditions: WriteConditions,
-        sender: Option<SenderId>,
     ) -> Arc<VersionWriter> {
         Arc::new(VersionWriter {
             uids: Arc::clone(&self.uids),
@@ -184,7 +179,6 @@ impl Namespace {
             bucket: bucket.id,
             key: key.clone(),
             conditions,
-            sender,
         })
     }
 

@@ -142,6 +142,36 @@ pub(super) fn check_version(version_id: Option<&str>) -> S3Result<()> {
     }
 }
 
+/// What GetObject and HeadObject answer alike: two types of `s3s` with the same fields.
+macro_rules! read_output {
+    ($output:ident, $version:expr, $selection:expr, $input:expr) => {{
+        let mut output = $output {
+            content_length: Some($selection.length()),
+            content_range: $selection.content_range($version),
+            accept_ranges: Some("bytes".to_owned()),
+            e_tag: Some(convert::etag(&$version.etag)),
+            last_modified: Some(convert::timestamp($version.modified)),
+            metadata: convert::metadata(&$version.headers),
+            parts_count: $selection.parts.map(|parts| parts as i32),
+            website_redirect_location: $version.headers.website_redirect.clone(),
+            ..$output::default()
+        };
+        if $selection.shows_checksum($input.checksum_mode.as_ref()) {
+            output.checksum_type = set_checksums!(output, $selection.checksum.as_ref());
+        }
+        output
+    }};
+}
+
+/// The answer to a read, with the headers that go out as they were stored.
+fn read_response<T>(output: T, version: &Version, selection: &Selection) -> S3Response<T> {
+    let mut response = S3Response::new(output);
+    response.status = Some(selection.status());
+    stored_headers(&mut response.headers, version);
+    set_uid(&mut response, version.uid);
+    response
+}
+
 impl Gateway {
     pub(super) async fn put_object(
         &self,
@@ -280,28 +310,11 @@ impl Gateway {
         let reader = self.namespace.open(&object, selection.range.clone());
         let body = stream(reader).await.map_err(error::of_fault)?;
         let version = &object.version;
-        let mut output = GetObjectOutput {
-            body: Some(body),
-            content_length: Some(selection.length()),
-            content_range: selection.content_range(version),
-            accept_ranges: Some("bytes".to_owned()),
-            e_tag: Some(convert::etag(&version.etag)),
-            last_modified: Some(convert::timestamp(version.modified)),
-            metadata: convert::metadata(&version.headers),
-            parts_count: selection.parts.map(|parts| parts as i32),
-            tag_count: tag_count(&version.tags),
-            website_redirect_location: version.headers.website_redirect.clone(),
-            ..GetObjectOutput::default()
-        };
-        if selection.shows_checksum(input.checksum_mode.as_ref()) {
-            output.checksum_type = set_checksums!(output, selection.checksum.as_ref());
-        }
-        let status = selection.status();
-        let mut response = S3Response::new(output);
-        response.status = Some(status);
-        stored_headers(&mut response.headers, version);
+        let mut output = read_output!(GetObjectOutput, version, selection, input);
+        output.body = Some(body);
+        output.tag_count = tag_count(&version.tags);
+        let mut response = read_response(output, version, &selection);
         override_headers(&mut response.headers, input)?;
-        set_uid(&mut response, version.uid);
         Ok(response)
     }
 
@@ -319,30 +332,13 @@ impl Gateway {
             .await?;
         let range = convert::range(&request.headers)?;
         let selection = self.select(version, range, input.part_number).await?;
-        let mut output = HeadObjectOutput {
-            content_length: Some(selection.length()),
-            content_range: selection.content_range(version),
-            accept_ranges: Some("bytes".to_owned()),
-            e_tag: Some(convert::etag(&version.etag)),
-            last_modified: Some(convert::timestamp(version.modified)),
-            metadata: convert::metadata(&version.headers),
-            parts_count: selection.parts.map(|parts| parts as i32),
-            website_redirect_location: version.headers.website_redirect.clone(),
-            ..HeadObjectOutput::default()
-        };
-        if selection.shows_checksum(input.checksum_mode.as_ref()) {
-            output.checksum_type = set_checksums!(output, selection.checksum.as_ref());
-        }
-        let status = selection.status();
-        let mut response = S3Response::new(output);
-        response.status = Some(status);
-        stored_headers(&mut response.headers, version);
+        let output = read_output!(HeadObjectOutput, version, selection, input);
+        let mut response = read_response(output, version, &selection);
         if let Some(count) = tag_count(&version.tags) {
             response
                 .headers
                 .insert("x-amz-tagging-count", HeaderValue::from(count));
         }
-        set_uid(&mut response, version.uid);
         Ok(response)
     }
 
