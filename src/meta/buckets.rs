@@ -1,10 +1,18 @@
 //! Rows of buckets, and of the backends, placements and spaces they name.
 
 use super::session::{Row, Session, params};
-use crate::model::bucket::{Bucket, Dedup};
+use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
+
+/// What [`bucket`] reads.
+macro_rules! bucket_columns {
+    () => {
+        "SELECT id, name, tenant_id, space_id, dedup, created, region, rev, versioning, object_lock, settings
+         FROM buckets"
+    };
+}
 
 fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
     let corrupt = |what: &'static str| Fault::new(Kind::Corrupt, "decode row").context(what);
@@ -21,6 +29,18 @@ fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
         created: row.int(5)?,
         region: row.str(6)?.to_owned(),
         rev: row.int(7)?,
+        versioning: match row.str(8)? {
+            "never" => Versioning::Never,
+            "enabled" => Versioning::Enabled,
+            "suspended" => Versioning::Suspended,
+            _ => return Err(corrupt("versioning of bucket")),
+        },
+        object_lock: row.int(9)? != 0,
+        settings: match row.opt_str(10)? {
+            None => Settings::default(),
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| corrupt("settings of bucket").source(error))?,
+        },
     })
 }
 
@@ -28,7 +48,7 @@ fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
 pub async fn find(session: &mut Session, name: &BucketName) -> Result<Option<Bucket>, Fault> {
     session
         .query_one(
-            "SELECT id, name, tenant_id, space_id, dedup, created, region, rev FROM buckets WHERE name = $1",
+            concat!(bucket_columns!(), " WHERE name = $1"),
             params![name.as_str()],
             bucket,
         )
@@ -47,26 +67,76 @@ pub async fn lock(session: &mut Session, id: BucketId) -> Result<Option<i64>, Fa
         .await
 }
 
+/// A bucket by its id.
+pub async fn find_by_id(session: &mut Session, id: BucketId) -> Result<Option<Bucket>, Fault> {
+    session
+        .query_one(
+            concat!(bucket_columns!(), " WHERE id = $1"),
+            params![id.0],
+            bucket,
+        )
+        .await
+}
+
+fn versioning_to_column(versioning: Versioning) -> &'static str {
+    match versioning {
+        Versioning::Never => "never",
+        Versioning::Enabled => "enabled",
+        Versioning::Suspended => "suspended",
+    }
+}
+
+/// The column for settings; `None` when nothing is set.
+fn settings_to_column(settings: &Settings) -> Result<Option<String>, Fault> {
+    if *settings == Settings::default() {
+        return Ok(None);
+    }
+    serde_json::to_string(settings)
+        .map(Some)
+        .map_err(|error| Fault::new(Kind::Internal, "encode settings").source(error))
+}
+
+/// Writes what can change of a bucket, its revision included.
+pub async fn update(session: &mut Session, bucket: &Bucket) -> Result<(), Fault> {
+    let settings = settings_to_column(&bucket.settings)?;
+    session
+        .execute(
+            "UPDATE buckets SET versioning = $1, object_lock = $2, settings = $3, rev = $4 WHERE id = $5",
+            params![
+                versioning_to_column(bucket.versioning),
+                bucket.object_lock,
+                settings.as_deref(),
+                bucket.rev,
+                bucket.id.0,
+            ],
+        )
+        .await
+}
+
 /// Inserts a bucket; its name must be known to be free.
 pub async fn insert(session: &mut Session, bucket: &Bucket) -> Result<(), Fault> {
     let dedup = match bucket.dedup {
         Dedup::Off => "off",
         Dedup::Object => "object",
     };
+    let settings = settings_to_column(&bucket.settings)?;
     session
         .execute(
             "INSERT INTO buckets (id, name, tenant_id, space_id, dedup, versioning, object_lock, rev, region,
-                                  created)
-             VALUES ($1, $2, $3, $4, $5, 'never', 0, $6, $7, $8)",
+                                  created, settings)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             params![
                 bucket.id.0,
                 bucket.name.as_str(),
                 bucket.tenant.0,
                 bucket.space.0,
                 dedup,
+                versioning_to_column(bucket.versioning),
+                bucket.object_lock,
                 bucket.rev,
                 bucket.region.as_str(),
                 bucket.created,
+                settings.as_deref(),
             ],
         )
         .await
@@ -102,8 +172,10 @@ pub async fn list(
     let end = format!("{prefix}\u{7f}");
     session
         .query(
-            "SELECT id, name, tenant_id, space_id, dedup, created, region, rev FROM buckets
-             WHERE tenant_id = $1 AND name > $2 AND name >= $3 AND name < $4 ORDER BY name LIMIT $5",
+            concat!(
+                bucket_columns!(),
+                " WHERE tenant_id = $1 AND name > $2 AND name >= $3 AND name < $4 ORDER BY name LIMIT $5"
+            ),
             params![tenant.0, after, prefix, end.as_str(), limit as i64],
             bucket,
         )

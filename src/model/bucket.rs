@@ -1,5 +1,8 @@
 //! A bucket and its settings.
 
+use serde::{Deserialize, Serialize};
+
+use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
@@ -11,6 +14,60 @@ pub enum Dedup {
     Off,
     /// Equal objects and equal parts are stored once.
     Object,
+}
+
+/// Whether a bucket keeps what is overwritten and deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versioning {
+    /// It never did: every version is the null version, and its id is not shown.
+    Never,
+    /// It does.
+    Enabled,
+    /// It did, and keeps those versions; new ones are null versions again.
+    Suspended,
+}
+
+/// Who owns what others write into a bucket, and whether access control lists count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ownership {
+    /// The writer owns; lists count.
+    #[default]
+    ObjectWriter,
+    /// The bucket's owner owns what is written with the list `bucket-owner-full-control`; lists count.
+    BucketOwnerPreferred,
+    /// The bucket's owner owns everything; lists are of no effect and cannot be set.
+    BucketOwnerEnforced,
+}
+
+/// What is refused or ignored of lists and policies that let everybody in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicAccessBlock {
+    /// Refuses new lists that are public.
+    pub block_public_acls: bool,
+    /// Treats public grants of lists as if they were not there.
+    pub ignore_public_acls: bool,
+    /// Refuses new policies that are public.
+    pub block_public_policy: bool,
+    /// Lets only the bucket's own tenant in while its policy is public.
+    pub restrict_public_buckets: bool,
+}
+
+/// What can be set of a bucket. Stored as JSON, absent parts left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Its access control list; `None` is private.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
+    /// Who owns new objects; `None` when it was never set, or deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ownership: Option<Ownership>,
+    /// What is refused of public access.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_access_block: Option<PublicAccessBlock>,
+    /// Its policy, as its owner wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 /// One bucket as it was read; `rev` rises with every change of its settings.
@@ -26,10 +83,16 @@ pub struct Bucket {
     pub space: SpaceId,
     /// Whether it shares them.
     pub dedup: Dedup,
+    /// Whether it keeps versions.
+    pub versioning: Versioning,
+    /// Whether versions can be locked.
+    pub object_lock: bool,
     /// When it was made.
     pub created: Millis,
     /// The region it was made in, empty for the default.
     pub region: String,
     /// Changes whenever a setting does.
     pub rev: i64,
+    /// What its owner set.
+    pub settings: Settings,
 }

@@ -6,6 +6,7 @@
 //! as extents. [`digest`] computes what a body is known by, [`ids`] numbers everything, [`names`] holds
 //! what a client may call things, [`fault`] says what went wrong in a store.
 
+pub mod acl;
 pub mod bucket;
 pub mod clock;
 pub mod content;

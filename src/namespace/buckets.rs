@@ -4,9 +4,24 @@ use std::sync::Arc;
 
 use super::{Condition, Namespace};
 use crate::meta::{buckets, objects, uploads};
-use crate::model::bucket::{Bucket, Dedup};
+use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
+
+/// A bucket to be made.
+#[derive(Debug, Clone)]
+pub struct NewBucket {
+    /// Whose it will be.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: BucketName,
+    /// Where it will say it is.
+    pub region: String,
+    /// Whether its versions can be locked; they are then kept from the start.
+    pub object_lock: bool,
+    /// What is set from the start.
+    pub settings: Settings,
+}
 
 /// One page of a tenant's buckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,21 +64,23 @@ impl Namespace {
     }
 
     /// Creates a bucket. [`Condition::BucketOwned`] and [`Condition::BucketTaken`] when the name is taken.
-    pub async fn create_bucket(
-        &self,
-        tenant: TenantId,
-        name: &BucketName,
-        region: &str,
-    ) -> Result<(), Condition> {
+    pub async fn create_bucket(&self, new: NewBucket) -> Result<(), Condition> {
+        let name = new.name.clone();
         let new = Bucket {
             id: BucketId(self.uids.next()?),
-            name: name.clone(),
-            tenant,
+            name: new.name,
+            tenant: new.tenant,
             space: SpaceId(self.uids.next()?),
             dedup: Dedup::Object,
+            versioning: match new.object_lock {
+                true => Versioning::Enabled,
+                false => Versioning::Never,
+            },
+            object_lock: new.object_lock,
             created: self.clock.now(),
-            region: region.to_owned(),
+            region: new.region,
             rev: 1,
+            settings: new.settings,
         };
         let (placement, buckets_max) = (self.default_placement, self.config.buckets_max);
         self.meta
@@ -85,8 +102,36 @@ impl Namespace {
                 })
             })
             .await?;
-        self.buckets.invalidate(name);
+        self.buckets.invalidate(&name);
         Ok(())
+    }
+
+    /// Changes what is set of a bucket, as one step: `change` gets it as it is under lock, and may run several
+    /// times. Other nodes see the change within a second.
+    pub async fn update_bucket<F>(&self, bucket: &Bucket, change: F) -> Result<(), Condition>
+    where
+        F: Fn(&mut Bucket) -> Result<(), Condition> + Send + Sync + 'static,
+    {
+        let (id, change) = (bucket.id, Arc::new(change));
+        let outcome = self
+            .meta
+            .transact("update bucket", move |session| {
+                let change = Arc::clone(&change);
+                Box::pin(async move {
+                    let found = buckets::find_by_id(session, id).await?;
+                    let before = found.ok_or(Condition::NoSuchBucket)?;
+                    let mut after = before.clone();
+                    change(&mut after)?;
+                    if after == before {
+                        return Ok(());
+                    }
+                    after.rev = before.rev + 1;
+                    Ok(buckets::update(session, &after).await?)
+                })
+            })
+            .await;
+        self.buckets.invalidate(&bucket.name);
+        outcome
     }
 
     /// Deletes an empty bucket.

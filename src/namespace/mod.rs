@@ -28,7 +28,7 @@ use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
 pub use crate::meta::uploads::UploadRow;
-pub use buckets::BucketPage;
+pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
 pub use multipart::{

@@ -8,7 +8,8 @@ use super::listing::Token;
 use super::multipart::owner;
 use super::objects::CANNED_ACLS;
 use super::{Gateway, convert, error};
-use crate::namespace::Condition;
+use crate::model::bucket::Settings;
+use crate::namespace::{Condition, NewBucket};
 
 /// The region whose buckets have no location constraint, and where creating an own bucket again succeeds.
 const CLASSIC_REGION: &str = "us-east-1";
@@ -100,8 +101,14 @@ impl Gateway {
                 "The specified location-constraint is not valid"
             ),
         })?;
-        let tenant = caller.identity.tenant.id;
-        match self.namespace.create_bucket(tenant, &name, region).await {
+        let new = NewBucket {
+            tenant: caller.identity.tenant.id,
+            name: name.clone(),
+            region: region.to_owned(),
+            object_lock: false,
+            settings: Settings::default(),
+        };
+        match self.namespace.create_bucket(new).await {
             Ok(()) => {}
             Err(Condition::BucketOwned) if region == CLASSIC_REGION => {}
             Err(condition) => return Err(error::of_condition(condition)),
