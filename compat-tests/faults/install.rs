@@ -8,14 +8,14 @@ use bytes::Bytes;
 use osproxy::blob::{self, BackendConfig, BlobStore};
 use osproxy::content::{self, ContentStore};
 use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
-use osproxy::model::bucket::Bucket;
+use osproxy::model::bucket::{Bucket, Settings};
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::{TenantId, UidGenerator};
 use osproxy::model::names::{BucketName, ObjectKey};
 use osproxy::model::object::{Headers, Tags, WriteConditions};
 use osproxy::namespace::{
-    self, BodyHint, Condition, Namespace, PUT_MAX_BYTES, PutRequest, Received, Written,
+    self, BodyHint, Condition, Namespace, NewBucket, PUT_MAX_BYTES, PutRequest, Received, Written,
 };
 use osproxy::telemetry::Metrics;
 
@@ -94,7 +94,14 @@ impl Install {
             },
         }));
         let name = BucketName::parse("bucket").unwrap();
-        match namespace.create_bucket(TenantId(1), &name, "").await {
+        let new = NewBucket {
+            tenant: TenantId(1),
+            name: name.clone(),
+            region: String::new(),
+            object_lock: false,
+            settings: Settings::default(),
+        };
+        match namespace.create_bucket(new).await {
             Ok(()) | Err(Condition::BucketOwned) => {}
             Err(condition) => panic!("{condition:?}"),
         }
