@@ -156,10 +156,15 @@ def remove_bucket(client, name):
         for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=name):
             for upload in page.get("Uploads", []):
                 client.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            objects = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
-            if objects:
-                client.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
+        for page in client.get_paginator("list_object_versions").paginate(Bucket=name):
+            entries = page.get("Versions", []) + page.get("DeleteMarkers", [])
+            objects = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+            for start in range(0, len(objects), 1000):
+                client.delete_objects(
+                    Bucket=name,
+                    Delete={"Objects": objects[start : start + 1000], "Quiet": True},
+                    BypassGovernanceRetention=True,
+                )
         client.delete_bucket(Bucket=name)
     except client.exceptions.NoSuchBucket:
         pass

@@ -151,7 +151,7 @@ async fn a_read_longer_than_the_grace_still_gets_every_byte() {
     install.put("a", body.clone()).await;
     let object = install
         .namespace
-        .get(&install.bucket, &key("a"))
+        .get(&install.bucket, &key("a"), None)
         .await
         .unwrap();
     let mut reader = install.namespace.open(&object, 0..object.version.size);
@@ -168,11 +168,7 @@ async fn a_read_longer_than_the_grace_still_gets_every_byte() {
 }
 
 async fn upload_two_parts(install: &Install) -> (UploadId, Vec<NamedPart>) {
-    let new = NewUpload {
-        headers: Default::default(),
-        tags: Default::default(),
-        checksum: None,
-    };
+    let new = NewUpload::default();
     let id = install
         .namespace
         .create_upload(&install.bucket, &key("big"), new)
@@ -209,6 +205,7 @@ fn complete(install: &Install, id: UploadId, parts: &[NamedPart]) -> CompleteReq
         checksum: None,
         size: None,
         conditions: Default::default(),
+        recheck: None,
     }
 }
 

@@ -13,9 +13,10 @@ use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::{TenantId, UidGenerator};
 use osproxy::model::names::{BucketName, ObjectKey};
-use osproxy::model::object::{Headers, Tags, WriteConditions};
+use osproxy::model::object::{Headers, Lock, Tags, VersionId, WriteConditions};
 use osproxy::namespace::{
-    self, BodyHint, Condition, Namespace, NewBucket, PUT_MAX_BYTES, PutRequest, Received, Written,
+    self, BodyHint, Condition, DeleteRequest, Deleted, Namespace, NewBucket, PUT_MAX_BYTES,
+    PutRequest, Received, Written,
 };
 use osproxy::telemetry::Metrics;
 
@@ -139,6 +140,10 @@ impl Install {
             checksum: None,
             conditions: WriteConditions::default(),
             sender: None,
+            acl: None,
+            encryption: None,
+            lock: Lock::default(),
+            recheck: None,
         }
     }
 
@@ -151,17 +156,39 @@ impl Install {
     }
 
     pub async fn delete(&self, name: &str) {
+        self.delete_version(name, None).await.unwrap();
+    }
+
+    pub async fn delete_version(
+        &self,
+        name: &str,
+        version: Option<VersionId>,
+    ) -> Result<Deleted, Condition> {
         self.namespace
-            .delete(&self.bucket, &key(name), WriteConditions::default())
+            .delete(DeleteRequest {
+                bucket: self.bucket.clone(),
+                key: key(name),
+                version,
+                conditions: WriteConditions::default(),
+                only: None,
+                bypass_governance: false,
+                recheck: None,
+            })
             .await
-            .unwrap();
     }
 
     /// All bytes of a key; `None` when there is no such key.
     pub async fn get(&self, name: &str) -> Option<Bytes> {
-        let object = match self.namespace.get(&self.bucket, &key(name)).await {
+        self.get_version(name, None).await
+    }
+
+    /// All bytes of a version; `None` when there is none, or it is a delete marker.
+    pub async fn get_version(&self, name: &str, id: Option<VersionId>) -> Option<Bytes> {
+        let object = match self.namespace.get(&self.bucket, &key(name), id).await {
             Ok(object) => object,
-            Err(Condition::NoSuchKey) => return None,
+            Err(Condition::NoSuchKey | Condition::NoSuchVersion | Condition::Marker { .. }) => {
+                return None;
+            }
             Err(condition) => panic!("{condition:?}"),
         };
         let mut reader = self.namespace.open(&object, 0..object.version.size);

@@ -7,7 +7,7 @@ use osproxy::model::ids::EPOCH;
 use osproxy::model::object::{ETagList, WriteConditions};
 use osproxy::namespace::{Condition, PutRequest};
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_conditional_creates_exactly_one_wins() {
@@ -129,11 +129,7 @@ async fn no_reference_dangles_while_the_collector_runs() {
             assert_eq!(body.len(), BLOB_BYTES);
             assert_eq!(body, bytes(body[0], BLOB_BYTES));
         }
-        install
-            .namespace
-            .delete(&install.bucket, &key(name), WriteConditions::default())
-            .await
-            .unwrap();
+        install.delete(name).await;
     }
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);

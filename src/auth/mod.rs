@@ -293,6 +293,24 @@ actions! {
     PutObjectTagging,
     /// Delete an object's tags.
     DeleteObjectTagging,
+    /// See whether a bucket keeps versions.
+    GetBucketVersioning,
+    /// Decide whether a bucket keeps versions.
+    PutBucketVersioning,
+    /// List the versions of a bucket's keys.
+    ListBucketVersions,
+    /// See how new versions of a bucket are locked.
+    GetBucketObjectLockConfiguration,
+    /// Decide how new versions of a bucket are locked.
+    PutBucketObjectLockConfiguration,
+    /// See until when a version is kept.
+    GetObjectRetention,
+    /// Decide until when a version is kept.
+    PutObjectRetention,
+    /// See whether a version is held.
+    GetObjectLegalHold,
+    /// Hold a version, or let it go.
+    PutObjectLegalHold,
 }
 
 impl Action {

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::acl::Acl;
 use crate::model::digest::{Checksum, ChecksumAlgorithm, ChecksumKind, ObjectChecksum};
 use crate::model::fault::{Fault, Kind};
-use crate::model::object::{Headers, Tags};
+use crate::model::object::{Encryption, Headers, Lock, Retention, RetentionMode, Tags};
 
 #[derive(Serialize, Deserialize)]
 struct StoredHeaders {
@@ -123,6 +124,67 @@ pub(super) fn checksum_from_column(column: Option<&str>) -> Result<Option<Object
         })
     };
     parse().map(Some).ok_or_else(|| corrupt("checksum"))
+}
+
+pub(super) fn acl_to_column(acl: Option<&Acl>) -> Result<Option<String>, Fault> {
+    acl.map(|acl| encode("acl", acl)).transpose()
+}
+
+pub(super) fn acl_from_column(column: Option<&str>) -> Result<Option<Acl>, Fault> {
+    column
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| corrupt("acl").source(error))
+}
+
+pub(super) fn encryption_to_column(
+    encryption: Option<&Encryption>,
+) -> Result<Option<String>, Fault> {
+    encryption
+        .map(|encryption| encode("encryption", encryption))
+        .transpose()
+}
+
+pub(super) fn encryption_from_column(column: Option<&str>) -> Result<Option<Encryption>, Fault> {
+    column
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| corrupt("encryption").source(error))
+}
+
+/// The column for the lock of an upload; `None` when there is none.
+pub(super) fn lock_to_column(lock: &Lock) -> Result<Option<String>, Fault> {
+    (!lock.is_empty()).then(|| encode("lock", lock)).transpose()
+}
+
+pub(super) fn lock_from_column(column: Option<&str>) -> Result<Lock, Fault> {
+    let lock = column
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| corrupt("lock").source(error))?;
+    Ok(lock.unwrap_or_default())
+}
+
+/// The column of a retention's mode.
+pub(super) fn mode_to_column(mode: RetentionMode) -> &'static str {
+    match mode {
+        RetentionMode::Governance => "governance",
+        RetentionMode::Compliance => "compliance",
+    }
+}
+
+pub(super) fn retention_from_columns(
+    mode: Option<&str>,
+    until: Option<i64>,
+) -> Result<Option<Retention>, Fault> {
+    let mode = match mode {
+        None => return Ok(None),
+        Some("governance") => RetentionMode::Governance,
+        Some("compliance") => RetentionMode::Compliance,
+        Some(_) => return Err(corrupt("mode of retention")),
+    };
+    let until = until.ok_or_else(|| corrupt("end of retention"))?;
+    Ok(Some(Retention { mode, until }))
 }
 
 /// Parses S3's name of a checksum's kind.

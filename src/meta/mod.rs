@@ -17,12 +17,14 @@ pub mod buckets;
 mod codec;
 pub mod contents;
 pub mod identities;
+pub mod listing;
 pub mod nodes;
 pub mod objects;
 pub mod releases;
 mod session;
 mod sqlite;
 pub mod uploads;
+pub mod version_parts;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,36 +1,102 @@
-//! Rows of keys: the current version of each, noncurrent versions, and the parts of completed uploads.
+//! Rows of keys: the current version of each in `objects`, whose row is the key's lock, and the noncurrent ones
+//! in `versions`.
 
 use super::codec;
 use super::contents::{self, Location};
-use super::session::{Row, Session, params};
+use super::session::{Param, Row, Session, params};
+use crate::model::acl::Acl;
 use crate::model::clock::Millis;
-use crate::model::digest::{ETag, ObjectChecksum};
+use crate::model::digest::ETag;
 use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Tags, Version};
+use crate::model::object::{Entry, Lock, Marker, Retention, Tags, Version, VersionId};
 
-/// A key's current version under its lock.
+/// A version under its key's lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locked {
     /// Its stable number.
     pub uid: Uid,
     /// Its place in the order of the key's versions.
     pub ord: i64,
+    /// Whether it is the null version.
+    pub is_null: bool,
+    /// When it was written.
+    pub modified: Millis,
+    /// What it holds; `None` for a delete marker.
+    pub object: Option<LockedObject>,
+}
+
+/// What a version under its key's lock holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedObject {
     /// The content it refers to.
     pub content: ContentId,
     /// What S3 answers as ETag.
     pub etag: ETag,
-    /// When it was written.
-    pub modified: Millis,
     /// Bytes.
     pub size: u64,
+    /// What keeps it.
+    pub lock: Lock,
 }
 
-fn etag(row: &Row<'_>, digest: usize, parts: usize) -> Result<ETag, Fault> {
+/// A key's row under its lock: its current version, and where its null version stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedKey {
+    /// The current version.
+    pub current: Locked,
+    /// The place of the null version, if there is one: the current version's own, or a noncurrent one's.
+    pub null_ord: Option<i64>,
+}
+
+/// Where a version stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is its key's current one.
+    Current,
+    /// It is a noncurrent one, at this place in the order.
+    Noncurrent(i64),
+}
+
+pub(super) fn etag(row: &Row<'_>, digest: usize, parts: usize) -> Result<ETag, Fault> {
     Ok(ETag {
         md5: row.array(digest)?,
         parts: row.opt_int(parts)?.map(|parts| parts as u32),
+    })
+}
+
+fn lock_of(row: &Row<'_>, first: usize) -> Result<Lock, Fault> {
+    Ok(Lock {
+        retention: codec::retention_from_columns(row.opt_str(first)?, row.opt_int(first + 1)?)?,
+        legal_hold: row.opt_int(first + 2)?.map(|hold| hold != 0),
+    })
+}
+
+/// What [`locked`] reads, from `$table`.
+macro_rules! select_locked {
+    ($null_ord:literal, $table:literal, $rest:literal) => {
+        concat!(
+            "SELECT uid, ord, is_null, mtime, kind, content_id, etag, parts, size, lock_mode, retain_until,
+                    legal_hold, ", $null_ord, " FROM ", $table, " WHERE bucket_id = $1 AND key = $2 ", $rest
+        )
+    };
+}
+
+fn locked(row: &Row<'_>) -> Result<Locked, Fault> {
+    Ok(Locked {
+        uid: Uid(row.int(0)?),
+        ord: row.int(1)?,
+        is_null: row.int(2)? != 0,
+        modified: row.int(3)?,
+        object: match row.str(4)? {
+            "object" => Some(LockedObject {
+                content: ContentId(row.int(5)?),
+                etag: etag(row, 6, 7)?,
+                size: row.size(8)?,
+                lock: lock_of(row, 9)?,
+            }),
+            _ => None,
+        },
     })
 }
 
@@ -40,93 +106,195 @@ pub async fn lock(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
-) -> Result<Option<Locked>, Fault> {
+) -> Result<Option<LockedKey>, Fault> {
     session
         .query_one(
-            "SELECT uid, ord, content_id, etag, parts, mtime, size FROM objects
-             WHERE bucket_id = $1 AND key = $2 AND kind = 'object'",
+            select_locked!("null_ord", "objects", ""),
             params![bucket.0, key.as_bytes()],
             |row| {
-                Ok(Locked {
-                    uid: Uid(row.int(0)?),
-                    ord: row.int(1)?,
-                    content: ContentId(row.int(2)?),
-                    etag: etag(row, 3, 4)?,
-                    modified: row.int(5)?,
-                    size: row.size(6)?,
+                let current = locked(row)?;
+                // A null version that was never anything but current has no place noted.
+                let own = current.is_null.then_some(current.ord);
+                Ok(LockedKey {
+                    null_ord: own.or(row.opt_int(12)?),
+                    current,
                 })
             },
         )
         .await
 }
 
-/// Writes the current version of a key: over `replaced`, which must come from [`lock`], or as a new row.
-/// Two writers that both found no row meet at the unique key, and the loser's transaction runs again.
-pub async fn write(
+/// A noncurrent version by its place; the key's row is locked.
+pub async fn noncurrent(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
-    version: &Version,
-    sender: Option<SenderId>,
-    replaced: Option<&Locked>,
-) -> Result<(), Fault> {
-    let headers = codec::headers_to_column(&version.headers)?;
-    let tags = codec::tags_to_column(&version.tags)?;
-    let checksum = version.checksum.as_ref().map(codec::checksum_to_column);
-    let sql = if replaced.is_some() {
-        "UPDATE objects SET uid = $1, ord = $2, kind = 'object', is_null = 1, content_id = $3, sender = $4,
-                size = $5, etag = $6, parts = $7, mtime = $8, headers = $9, tags = $10, checksum = $11,
-                acl = NULL, sse = NULL, lock_mode = NULL, retain_until = NULL, legal_hold = NULL
-         WHERE bucket_id = $12 AND key = $13"
-    } else {
-        "INSERT INTO objects (uid, ord, kind, is_null, content_id, sender, size, etag, parts, mtime, headers,
-                tags, checksum, bucket_id, key)
-         VALUES ($1, $2, 'object', 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
-    };
+    ord: i64,
+) -> Result<Option<Locked>, Fault> {
     session
-        .execute(
-            sql,
-            params![
-                version.uid.0,
-                replaced.map_or(1, |old| old.ord + 1),
-                version.content.0,
-                sender.map(|sender| sender.0),
-                version.size as i64,
-                &version.etag.md5,
-                version.etag.parts.map(i64::from),
-                version.modified,
-                headers.as_deref(),
-                tags.as_deref(),
-                checksum.as_deref(),
-                bucket.0,
-                key.as_bytes(),
-            ],
+        .query_one(
+            select_locked!("NULL", "versions", "AND ord = $3"),
+            params![bucket.0, key.as_bytes(), ord],
+            locked,
         )
         .await
 }
 
-/// Replaces the tags of a key's current version.
-pub async fn set_tags(
-    session: &mut Session,
-    bucket: BucketId,
-    key: &ObjectKey,
-    tags: &Tags,
-) -> Result<(), Fault> {
-    let tags = codec::tags_to_column(tags)?;
-    session
-        .execute(
-            "UPDATE objects SET tags = $1 WHERE bucket_id = $2 AND key = $3",
-            params![tags.as_deref(), bucket.0, key.as_bytes()],
-        )
-        .await
-}
-
-/// Deletes a key's row and the parts of its version.
-pub async fn delete(
+/// A noncurrent version by its number; the key's row is locked.
+pub async fn noncurrent_by_uid(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
     uid: Uid,
+) -> Result<Option<Locked>, Fault> {
+    session
+        .query_one(
+            select_locked!("NULL", "versions", "AND uid = $3"),
+            params![bucket.0, key.as_bytes(), uid.0],
+            locked,
+        )
+        .await
+}
+
+/// A key's new current version and its place.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// The version or marker.
+    pub entry: &'a Entry,
+    /// The access key that has possession by it.
+    pub sender: Option<SenderId>,
+    /// Its place in the order.
+    pub ord: i64,
+    /// Where the null version stands from now on.
+    pub null_ord: Option<i64>,
+}
+
+/// Writes the current version of a key: over its row, which must be locked, or as a new row. Two writers that
+/// both found no row meet at the unique key, and the loser's transaction runs again.
+pub async fn write(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    new: NewEntry<'_>,
+    has_row: bool,
+) -> Result<(), Fault> {
+    let sql = if has_row {
+        "UPDATE objects SET uid = $1, ord = $2, kind = $3, is_null = $4, null_ord = $5, content_id = $6,
+                sender = $7, size = $8, etag = $9, parts = $10, mtime = $11, headers = $12, tags = $13,
+                checksum = $14, acl = $15, sse = $16, lock_mode = $17, retain_until = $18, legal_hold = $19
+         WHERE bucket_id = $20 AND key = $21"
+    } else {
+        "INSERT INTO objects (uid, ord, kind, is_null, null_ord, content_id, sender, size, etag, parts, mtime,
+                headers, tags, checksum, acl, sse, lock_mode, retain_until, legal_hold, bucket_id, key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21)"
+    };
+    match new.entry {
+        Entry::Marker(marker) => {
+            const NULL: Param<'static> = Param::Null;
+            session
+                .execute(
+                    sql,
+                    params![
+                        marker.uid.0,
+                        new.ord,
+                        "marker",
+                        marker.is_null,
+                        new.null_ord,
+                        NULL,
+                        NULL,
+                        0,
+                        NULL,
+                        NULL,
+                        marker.modified,
+                        NULL,
+                        NULL,
+                        NULL,
+                        NULL,
+                        NULL,
+                        NULL,
+                        NULL,
+                        NULL,
+                        bucket.0,
+                        key.as_bytes(),
+                    ],
+                )
+                .await
+        }
+        Entry::Object(version) => {
+            let headers = codec::headers_to_column(&version.headers)?;
+            let tags = codec::tags_to_column(&version.tags)?;
+            let checksum = version.checksum.as_ref().map(codec::checksum_to_column);
+            let acl = codec::acl_to_column(version.acl.as_ref())?;
+            let encryption = codec::encryption_to_column(version.encryption.as_ref())?;
+            let retention = version.lock.retention;
+            session
+                .execute(
+                    sql,
+                    params![
+                        version.uid.0,
+                        new.ord,
+                        "object",
+                        version.is_null,
+                        new.null_ord,
+                        version.content.0,
+                        new.sender.map(|sender| sender.0),
+                        version.size as i64,
+                        &version.etag.md5,
+                        version.etag.parts.map(i64::from),
+                        version.modified,
+                        headers.as_deref(),
+                        tags.as_deref(),
+                        checksum.as_deref(),
+                        acl.as_deref(),
+                        encryption.as_deref(),
+                        retention.map(|retention| codec::mode_to_column(retention.mode)),
+                        retention.map(|retention| retention.until),
+                        version.lock.legal_hold,
+                        bucket.0,
+                        key.as_bytes(),
+                    ],
+                )
+                .await
+        }
+    }
+}
+
+/// The columns that a version has in both tables.
+macro_rules! kept_columns {
+    () => {
+        "bucket_id, key, uid, ord, kind, is_null, content_id, sender, size, etag, parts, mtime, headers, tags,
+         acl, checksum, sse, lock_mode, retain_until, legal_hold"
+    };
+}
+
+/// Copies a key's current version to the noncurrent ones, before another takes its place.
+pub async fn push_down(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<(), Fault> {
+    session
+        .execute(
+            concat!(
+                "INSERT INTO versions (",
+                kept_columns!(),
+                ") SELECT ",
+                kept_columns!(),
+                " FROM objects WHERE bucket_id = $1 AND key = $2"
+            ),
+            params![bucket.0, key.as_bytes()],
+        )
+        .await
+}
+
+/// Puts the newest noncurrent version of a key in the place of its current one, which is gone; without any, the
+/// key's row goes too.
+pub async fn pull_up(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    null_ord: Option<i64>,
 ) -> Result<(), Fault> {
     session
         .execute(
@@ -134,7 +302,124 @@ pub async fn delete(
             params![bucket.0, key.as_bytes()],
         )
         .await?;
-    delete_parts(session, uid).await
+    let newest = session
+        .query_one(
+            "SELECT ord FROM versions WHERE bucket_id = $1 AND key = $2 ORDER BY ord DESC LIMIT 1",
+            params![bucket.0, key.as_bytes()],
+            |row| row.int(0),
+        )
+        .await?;
+    let Some(ord) = newest else { return Ok(()) };
+    session
+        .execute(
+            concat!(
+                "INSERT INTO objects (null_ord, ",
+                kept_columns!(),
+                ") SELECT $1, ",
+                kept_columns!(),
+                " FROM versions WHERE bucket_id = $2 AND key = $3 AND ord = $4"
+            ),
+            params![null_ord, bucket.0, key.as_bytes(), ord],
+        )
+        .await?;
+    delete_noncurrent(session, bucket, key, ord).await
+}
+
+/// Deletes a noncurrent version's row.
+pub async fn delete_noncurrent(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    ord: i64,
+) -> Result<(), Fault> {
+    session
+        .execute(
+            "DELETE FROM versions WHERE bucket_id = $1 AND key = $2 AND ord = $3",
+            params![bucket.0, key.as_bytes(), ord],
+        )
+        .await
+}
+
+/// Notes that a key has no null version any more.
+pub async fn forget_null(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<(), Fault> {
+    session
+        .execute(
+            "UPDATE objects SET null_ord = NULL WHERE bucket_id = $1 AND key = $2",
+            params![bucket.0, key.as_bytes()],
+        )
+        .await
+}
+
+/// What of a version can be replaced after it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Its tags.
+    Tags(Tags),
+    /// Its access control list.
+    Acl(Option<Acl>),
+    /// Its retention.
+    Retention(Option<Retention>),
+    /// Its legal hold.
+    LegalHold(bool),
+}
+
+/// Replaces a part of a version; the key's row is locked.
+pub async fn change(
+    session: &mut Session,
+    bucket: BucketId,
+    key: &ObjectKey,
+    place: Place,
+    change: &Change,
+) -> Result<(), Fault> {
+    macro_rules! update {
+        ($set:literal, $($value:expr),+; $current:literal, $noncurrent:literal) => {
+            match place {
+                Place::Current => {
+                    session
+                        .execute(
+                            concat!("UPDATE objects SET ", $set, " WHERE ", $current),
+                            params![$($value),+, bucket.0, key.as_bytes()],
+                        )
+                        .await
+                }
+                Place::Noncurrent(ord) => {
+                    session
+                        .execute(
+                            concat!("UPDATE versions SET ", $set, " WHERE ", $noncurrent),
+                            params![$($value),+, bucket.0, key.as_bytes(), ord],
+                        )
+                        .await
+                }
+            }
+        };
+        ($set:literal, $value:expr) => {
+            update!($set, $value; "bucket_id = $2 AND key = $3", "bucket_id = $2 AND key = $3 AND ord = $4")
+        };
+        ($set:literal, $first:expr, $second:expr) => {
+            update!($set, $first, $second;
+                "bucket_id = $3 AND key = $4", "bucket_id = $3 AND key = $4 AND ord = $5")
+        };
+    }
+    match change {
+        Change::Tags(tags) => {
+            let tags = codec::tags_to_column(tags)?;
+            update!("tags = $1", tags.as_deref())
+        }
+        Change::Acl(acl) => {
+            let acl = codec::acl_to_column(acl.as_ref())?;
+            update!("acl = $1", acl.as_deref())
+        }
+        Change::Retention(retention) => update!(
+            "lock_mode = $1, retain_until = $2",
+            retention.map(|retention| codec::mode_to_column(retention.mode)),
+            retention.map(|retention| retention.until)
+        ),
+        Change::LegalHold(hold) => update!("legal_hold = $1", *hold),
+    }
 }
 
 /// Whether a bucket has any key.
@@ -149,208 +434,156 @@ pub async fn any(session: &mut Session, bucket: BucketId) -> Result<bool, Fault>
     Ok(found.is_some())
 }
 
-macro_rules! version_columns {
+/// What [`entry`] reads, from a table named `o`.
+macro_rules! entry_columns {
     () => {
-        "SELECT o.uid, o.content_id, o.size, o.etag, o.parts, o.mtime, o.headers, o.tags, o.checksum"
+        "SELECT o.uid, o.content_id, o.size, o.etag, o.parts, o.mtime, o.headers, o.tags, o.checksum, o.is_null,
+                o.acl, o.sse, o.lock_mode, o.retain_until, o.legal_hold, o.kind"
     };
 }
+/// How many columns those are.
+const ENTRY_COLUMNS: usize = 16;
 
-fn version(row: &Row<'_>) -> Result<Version, Fault> {
-    Ok(Version {
-        uid: Uid(row.int(0)?),
+fn entry(row: &Row<'_>) -> Result<Entry, Fault> {
+    let (uid, is_null, modified) = (Uid(row.int(0)?), row.int(9)? != 0, row.int(5)?);
+    if row.str(15)? != "object" {
+        return Ok(Entry::Marker(Marker {
+            uid,
+            is_null,
+            modified,
+        }));
+    }
+    Ok(Entry::Object(Box::new(Version {
+        uid,
+        is_null,
         content: ContentId(row.int(1)?),
         size: row.size(2)?,
         etag: etag(row, 3, 4)?,
-        modified: row.int(5)?,
+        modified,
         headers: codec::headers_from_column(row.opt_str(6)?)?,
         tags: codec::tags_from_column(row.opt_str(7)?)?,
         checksum: codec::checksum_from_column(row.opt_str(8)?)?,
-    })
+        acl: codec::acl_from_column(row.opt_str(10)?)?,
+        encryption: codec::encryption_from_column(row.opt_str(11)?)?,
+        lock: lock_of(row, 12)?,
+    })))
 }
 
-/// A key's current version.
+/// Runs a lookup of one version: of the current one, or in both tables by its id.
+macro_rules! find_entry {
+    ($session:expr, $bucket:expr, $key:expr, $id:expr, $columns:expr, $joins:literal, $map:expr) => {{
+        let (session, bucket, key) = ($session, $bucket, $key);
+        macro_rules! sql {
+            ($table:literal, $rest:literal) => {
+                concat!(
+                    $columns,
+                    " FROM ",
+                    $table,
+                    " o ",
+                    $joins,
+                    " WHERE o.bucket_id = $1 AND o.key = $2",
+                    $rest
+                )
+            };
+        }
+        match $id {
+            None => {
+                session
+                    .query(sql!("objects", ""), params![bucket.0, key.as_bytes()], $map)
+                    .await?
+            }
+            Some(VersionId::Null) => {
+                let found = session
+                    .query(
+                        sql!("objects", " AND o.is_null = 1"),
+                        params![bucket.0, key.as_bytes()],
+                        $map,
+                    )
+                    .await?;
+                match found.is_empty() {
+                    false => found,
+                    true => {
+                        session
+                            .query(
+                                sql!("versions", " AND o.is_null = 1"),
+                                params![bucket.0, key.as_bytes()],
+                                $map,
+                            )
+                            .await?
+                    }
+                }
+            }
+            Some(VersionId::Of(uid)) => {
+                let found = session
+                    .query(
+                        sql!("objects", " AND o.uid = $3 AND o.is_null = 0"),
+                        params![bucket.0, key.as_bytes(), uid.0],
+                        $map,
+                    )
+                    .await?;
+                match found.is_empty() {
+                    false => found,
+                    true => {
+                        session
+                            .query(
+                                sql!("versions", " AND o.uid = $3 AND o.is_null = 0"),
+                                params![bucket.0, key.as_bytes(), uid.0],
+                                $map,
+                            )
+                            .await?
+                    }
+                }
+            }
+        }
+    }};
+}
+
+/// A version of a key: the current one for `None`.
 pub async fn find_version(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
-) -> Result<Option<Version>, Fault> {
-    session
-        .query_one(
-            concat!(
-                version_columns!(),
-                " FROM objects o WHERE o.bucket_id = $1 AND o.key = $2 AND o.kind = 'object'"
-            ),
-            params![bucket.0, key.as_bytes()],
-            version,
-        )
-        .await
+    id: Option<VersionId>,
+) -> Result<Option<Entry>, Fault> {
+    let mut rows = find_entry!(session, bucket, key, id, entry_columns!(), "", entry);
+    Ok(rows.pop())
 }
 
-/// A key's current version and where its bytes lie, inline ones included, in one query.
+/// A version of a key, the current one for `None`, and where its bytes lie, inline ones included, in one query.
 pub async fn find(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
-) -> Result<Option<(Version, Location)>, Fault> {
-    let rows = session
-        .query(
-            concat!(
-                version_columns!(),
-                ", c.kind, c.blob_offset, p.backend_id, p.name, c.bytes
-                 FROM objects o JOIN contents c ON c.id = o.content_id
-                 LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
-                 WHERE o.bucket_id = $1 AND o.key = $2 AND o.kind = 'object'"
-            ),
-            params![bucket.0, key.as_bytes()],
-            |row| Ok((version(row)?, contents::location(row, 9, 13)?)),
-        )
-        .await?;
+    id: Option<VersionId>,
+) -> Result<Option<(Entry, Option<Location>)>, Fault> {
+    let rows = find_entry!(
+        session,
+        bucket,
+        key,
+        id,
+        concat!(
+            entry_columns!(),
+            ", c.kind, c.blob_offset, p.backend_id, p.name, c.bytes"
+        ),
+        "LEFT JOIN contents c ON c.id = o.content_id
+         LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'",
+        |row| {
+            let found = entry(row)?;
+            let location = match &found {
+                Entry::Object(_) => {
+                    Some(contents::location(row, ENTRY_COLUMNS, ENTRY_COLUMNS + 4)?)
+                }
+                Entry::Marker(_) => None,
+            };
+            Ok((found, location))
+        }
+    );
     Ok(rows.into_iter().reduce(|mut first, next| {
-        contents::merge_copies(&mut first.1, next.1);
+        if let (Some(into), Some(from)) = (&mut first.1, next.1) {
+            contents::merge_copies(into, from);
+        }
         first
     }))
-}
-
-/// One key of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedKey {
-    /// The key.
-    pub key: ObjectKey,
-    /// Bytes.
-    pub size: u64,
-    /// What S3 answers as ETag.
-    pub etag: ETag,
-    /// When it was written.
-    pub modified: Millis,
-    /// Its checksum.
-    pub checksum: Option<ObjectChecksum>,
-}
-
-/// Where a scan begins.
-#[derive(Debug, Clone, Copy)]
-pub enum From<'a> {
-    /// At this name or the next one after it.
-    At(&'a [u8]),
-    /// After this name.
-    After(&'a [u8]),
-}
-
-/// Keys in byte order from `from` on and below `end` (`None`: to the last), at most `limit`.
-pub async fn scan(
-    session: &mut Session,
-    bucket: BucketId,
-    from: From<'_>,
-    end: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<ListedKey>, Fault> {
-    let (sql, start) = match (from, end) {
-        (From::At(start), Some(_)) => (
-            "SELECT key, size, etag, parts, mtime, checksum FROM objects
-             WHERE bucket_id = $1 AND key >= $2 AND key < $3 AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::After(start), Some(_)) => (
-            "SELECT key, size, etag, parts, mtime, checksum FROM objects
-             WHERE bucket_id = $1 AND key > $2 AND key < $3 AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::At(start), None) => (
-            "SELECT key, size, etag, parts, mtime, checksum FROM objects
-             WHERE bucket_id = $1 AND key >= $2 AND $3 IS NULL AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::After(start), None) => (
-            "SELECT key, size, etag, parts, mtime, checksum FROM objects
-             WHERE bucket_id = $1 AND key > $2 AND $3 IS NULL AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-    };
-    session
-        .query(sql, params![bucket.0, start, end, limit as i64], |row| {
-            Ok(ListedKey {
-                key: super::session::key(row, 0)?,
-                size: row.size(1)?,
-                etag: etag(row, 2, 3)?,
-                modified: row.int(4)?,
-                checksum: codec::checksum_from_column(row.opt_str(5)?)?,
-            })
-        })
-        .await
-}
-
-/// A part of a completed version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionPart {
-    /// As the client numbered it.
-    pub number: u32,
-    /// Bytes.
-    pub size: u64,
-    /// Its checksum.
-    pub checksum: Option<ObjectChecksum>,
-}
-
-/// Records the parts of a version.
-pub async fn insert_parts(
-    session: &mut Session,
-    uid: Uid,
-    parts: &[VersionPart],
-) -> Result<(), Fault> {
-    for part in parts {
-        let checksum = part.checksum.as_ref().map(codec::checksum_to_column);
-        session
-            .execute(
-                "INSERT INTO version_parts (uid, number, size, checksum) VALUES ($1, $2, $3, $4)",
-                params![
-                    uid.0,
-                    i64::from(part.number),
-                    part.size as i64,
-                    checksum.as_deref()
-                ],
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-/// Forgets the parts of a version.
-pub async fn delete_parts(session: &mut Session, uid: Uid) -> Result<(), Fault> {
-    session
-        .execute("DELETE FROM version_parts WHERE uid = $1", params![uid.0])
-        .await
-}
-
-/// Parts of a version with a number above `after`, in order, at most `limit`.
-pub async fn parts(
-    session: &mut Session,
-    uid: Uid,
-    after: u32,
-    limit: usize,
-) -> Result<Vec<VersionPart>, Fault> {
-    session
-        .query(
-            "SELECT number, size, checksum FROM version_parts WHERE uid = $1 AND number > $2
-             ORDER BY number LIMIT $3",
-            params![uid.0, i64::from(after), limit as i64],
-            |row| {
-                Ok(VersionPart {
-                    number: row.int(0)? as u32,
-                    size: row.size(1)?,
-                    checksum: codec::checksum_from_column(row.opt_str(2)?)?,
-                })
-            },
-        )
-        .await
-}
-
-/// Copies the parts of one version to another that has the same content.
-pub async fn copy_parts(session: &mut Session, from: Uid, to: Uid) -> Result<(), Fault> {
-    session
-        .execute(
-            "INSERT INTO version_parts (uid, number, size, checksum)
-             SELECT $1, number, size, checksum FROM version_parts WHERE uid = $2",
-            params![to.0, from.0],
-        )
-        .await
 }
 
 /// Adds to what a bucket holds, as counted by `worker`.

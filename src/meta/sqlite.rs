@@ -31,7 +31,10 @@ const READERS_MAX: usize = 16;
 const RERUNS_MAX: u32 = 8;
 
 /// The schema, one step a version; a step is never changed once released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/sqlite/0001_initial.sql"),
+    include_str!("migrations/sqlite/0005_upload_locks.sql"),
+];
 
 pub(super) struct Engine {
     path: PathBuf,

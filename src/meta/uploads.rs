@@ -2,12 +2,13 @@
 
 use super::codec;
 use super::session::{Row, Session, key, params};
+use crate::model::acl::{Acl, Owner};
 use crate::model::clock::Millis;
 use crate::model::digest::{ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Headers, Tags};
+use crate::model::object::{Encryption, Headers, Lock, Tags, VersionId};
 
 /// Where an upload stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub struct UploadRow {
     pub tags: Tags,
     /// The checksum the client announced.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    /// The version's access control list.
+    pub acl: Option<Acl>,
+    /// How the version's bytes are encrypted.
+    pub encryption: Option<Encryption>,
+    /// What keeps the version.
+    pub lock: Lock,
     /// What it was completed with.
     pub completed: Option<CompletedRow>,
 }
@@ -50,6 +57,8 @@ pub struct CompletedRow {
     pub list_digest: [u8; 32],
     /// The version it wrote.
     pub uid: Uid,
+    /// What clients name it by, where the bucket kept versions.
+    pub version_id: Option<VersionId>,
     /// The version's ETag.
     pub etag: ETag,
     /// The version's bytes.
@@ -61,15 +70,16 @@ pub struct CompletedRow {
 }
 
 impl CompletedRow {
-    /// The column `result`: ETag, size, time and checksum, with spaces between.
+    /// The column `result`: ETag, size, time, checksum and version id, with spaces between.
     fn to_column(&self) -> String {
         let checksum = self.checksum.as_ref().map(codec::checksum_to_column);
         format!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             self.etag,
             self.size,
             self.modified,
-            checksum.unwrap_or_default()
+            checksum.unwrap_or_default(),
+            self.version_id.map(|id| id.to_string()).unwrap_or_default()
         )
     }
 
@@ -84,6 +94,7 @@ impl CompletedRow {
             size: next()?.parse().map_err(|_| corrupt())?,
             modified: next()?.parse().map_err(|_| corrupt())?,
             checksum: codec::checksum_from_column(Some(next()?).filter(|text| !text.is_empty()))?,
+            version_id: fields.next().and_then(VersionId::parse),
         })
     }
 }
@@ -111,7 +122,7 @@ macro_rules! upload_columns {
     ($rest:literal) => {
         concat!(
             "SELECT uid, bucket_id, key, initiated, state, headers, tags, checksum_algorithm, checksum_kind,
-                    list_digest, result_uid, result FROM uploads ",
+                    list_digest, result_uid, result, acl, sse, lock_state FROM uploads ",
             $rest
         )
     };
@@ -146,6 +157,9 @@ fn upload(row: &Row<'_>) -> Result<UploadRow, Fault> {
             }
             _ => None,
         },
+        acl: codec::acl_from_column(row.opt_str(12)?)?,
+        encryption: codec::encryption_from_column(row.opt_str(13)?)?,
+        lock: codec::lock_from_column(row.opt_str(14)?)?,
     })
 }
 
@@ -153,11 +167,14 @@ fn upload(row: &Row<'_>) -> Result<UploadRow, Fault> {
 pub async fn insert(session: &mut Session, upload: &UploadRow) -> Result<(), Fault> {
     let headers = codec::headers_to_column(&upload.headers)?;
     let tags = codec::tags_to_column(&upload.tags)?;
+    let acl = codec::acl_to_column(upload.acl.as_ref())?;
+    let encryption = codec::encryption_to_column(upload.encryption.as_ref())?;
+    let lock = codec::lock_to_column(&upload.lock)?;
     session
         .execute(
             "INSERT INTO uploads (uid, bucket_id, key, initiated, state, headers, tags, checksum_algorithm,
-                                  checksum_kind)
-             VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8)",
+                                  checksum_kind, acl, sse, lock_state)
+             VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8, $9, $10, $11)",
             params![
                 upload.uid.0,
                 upload.bucket.0,
@@ -167,6 +184,9 @@ pub async fn insert(session: &mut Session, upload: &UploadRow) -> Result<(), Fau
                 tags.as_deref(),
                 upload.checksum.map(|(algorithm, _)| algorithm.as_str()),
                 upload.checksum.map(|(_, kind)| kind.as_str()),
+                acl.as_deref(),
+                encryption.as_deref(),
+                lock.as_deref(),
             ],
         )
         .await
@@ -257,6 +277,8 @@ pub struct ListedUpload {
     pub initiated: Millis,
     /// The checksum the client announced.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    /// Who began it, where that is not the bucket's owner.
+    pub owner: Option<Owner>,
 }
 
 /// Open uploads in order of key and id, after (`key`, `uid`) and below `end`, at most `limit`.
@@ -282,6 +304,7 @@ pub async fn scan(
                     key: upload.key,
                     initiated: upload.initiated,
                     checksum: upload.checksum,
+                    owner: upload.acl.map(|acl| acl.owner),
                 })
             },
         )

@@ -6,6 +6,7 @@ use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
+use crate::model::object::{Retention, RetentionMode};
 
 /// Whether and how a bucket shares bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,39 @@ pub struct PublicAccessBlock {
     pub restrict_public_buckets: bool,
 }
 
+/// How long a default retention lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetentionPeriod {
+    /// So many days.
+    Days(u32),
+    /// So many years of 365 days.
+    Years(u32),
+}
+
+/// The retention that new versions of a bucket get when they bring none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRetention {
+    /// How strictly.
+    pub mode: RetentionMode,
+    /// How long.
+    pub period: RetentionPeriod,
+}
+
+impl DefaultRetention {
+    /// The retention of a version written at `now`.
+    pub fn from(&self, now: Millis) -> Retention {
+        const DAY: Millis = 86_400_000;
+        let days = match self.period {
+            RetentionPeriod::Days(days) => Millis::from(days),
+            RetentionPeriod::Years(years) => Millis::from(years) * 365,
+        };
+        Retention {
+            mode: self.mode,
+            until: now + days * DAY,
+        }
+    }
+}
+
 /// What can be set of a bucket. Stored as JSON, absent parts left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -68,6 +102,9 @@ pub struct Settings {
     /// Its policy, as its owner wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The retention of new versions, where versions can be locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_retention: Option<DefaultRetention>,
 }
 
 /// One bucket as it was read; `rev` rises with every change of its settings.

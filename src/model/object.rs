@@ -1,5 +1,10 @@
 //! A version of an object: its headers, tags and checksum, and the truth tables of preconditions.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::digest::{ETag, ObjectChecksum};
 use crate::model::ids::{ContentId, Uid};
@@ -90,11 +95,146 @@ impl Tags {
     }
 }
 
-/// One immutable state of a key.
+/// Which version of a key, as clients name it: opaque to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionId {
+    /// The one version that was written while the bucket did not keep versions.
+    Null,
+    /// Any other: 16 hexadecimal digits.
+    Of(Uid),
+}
+
+impl VersionId {
+    /// Parses a client's text; `None` for what was never given out.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "null" {
+            return Some(Self::Null);
+        }
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let uid = i64::from_str_radix(text, 16).ok().filter(|_| digits)?;
+        Some(Self::Of(Uid(uid)))
+    }
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Of(uid) => write!(f, "{:016x}", uid.0),
+        }
+    }
+}
+
+/// How strictly a version is retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetentionMode {
+    /// Who has the permission may bypass it.
+    Governance,
+    /// Nobody may.
+    Compliance,
+}
+
+/// Until when a version is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// How strictly.
+    pub mode: RetentionMode,
+    /// Until when.
+    pub until: Millis,
+}
+
+/// What keeps a version from being deleted or overwritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// For a time.
+    pub retention: Option<Retention>,
+    /// Until somebody lifts it; `None` when it was never set.
+    pub legal_hold: Option<bool>,
+}
+
+impl Lock {
+    /// Whether nothing was ever set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the version may be removed at `now`. `bypass`: by one who may pass over governance.
+    pub fn allows_removal(&self, now: Millis, bypass: bool) -> bool {
+        if self.legal_hold == Some(true) {
+            return false;
+        }
+        match self.retention {
+            Some(retention) if retention.until > now => {
+                bypass && retention.mode == RetentionMode::Governance
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether the retention may be replaced by `new` at `now`: made longer always, otherwise weakened only in
+    /// governance mode and by one who may pass over it.
+    pub fn allows_retention(&self, new: Option<Retention>, now: Millis, bypass: bool) -> bool {
+        let Some(old) = self.retention.filter(|old| old.until > now) else {
+            return true;
+        };
+        let keeps = new.is_some_and(|new| new.mode == old.mode && new.until >= old.until);
+        keeps || (bypass && old.mode == RetentionMode::Governance)
+    }
+}
+
+/// How a version's bytes are encrypted, as far as its own row tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encryption {
+    /// Under the tenant's key.
+    S3,
+    /// Under a named key.
+    Kms {
+        /// The key's id.
+        key: String,
+        /// The context the client gave, as it gave it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<String>,
+    },
+    /// Under a key that only the client has.
+    Customer {
+        /// The MD5 of that key, by which another one is told at once.
+        key_md5: [u8; 16],
+    },
+}
+
+/// A delete marker: the key is as good as gone while this is its current version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// Its stable number.
+    pub uid: Uid,
+    /// Whether it is the null version.
+    pub is_null: bool,
+    /// When it was made.
+    pub modified: Millis,
+}
+
+impl Marker {
+    /// What clients name it by.
+    pub fn id(&self) -> VersionId {
+        id_of(self.uid, self.is_null)
+    }
+}
+
+fn id_of(uid: Uid, is_null: bool) -> VersionId {
+    if is_null {
+        VersionId::Null
+    } else {
+        VersionId::Of(uid)
+    }
+}
+
+/// One immutable state of a key that holds bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// Its stable number.
     pub uid: Uid,
+    /// Whether it is the null version.
+    pub is_null: bool,
     /// The content it refers to.
     pub content: ContentId,
     /// Bytes.
@@ -109,6 +249,28 @@ pub struct Version {
     pub tags: Tags,
     /// The checksum it is answered with; `None` for versions stored before it was known.
     pub checksum: Option<ObjectChecksum>,
+    /// Its access control list; `None`: the bucket's tenant owns it, and nobody else was granted anything.
+    pub acl: Option<Acl>,
+    /// How its bytes are encrypted.
+    pub encryption: Option<Encryption>,
+    /// What keeps it.
+    pub lock: Lock,
+}
+
+impl Version {
+    /// What clients name it by.
+    pub fn id(&self) -> VersionId {
+        id_of(self.uid, self.is_null)
+    }
+}
+
+/// One state of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// With bytes.
+    Object(Box<Version>),
+    /// Without.
+    Marker(Marker),
 }
 
 /// The list in an `If-Match` or `If-None-Match` header.
@@ -318,6 +480,78 @@ mod tests {
         );
         assert_eq!(only(list("x"), None).decide(current), WriteDecision::Failed);
         assert_eq!(only(list("*"), None).decide(None), WriteDecision::NoSuchKey);
+    }
+
+    #[test]
+    fn a_version_id_is_null_or_sixteen_digits() {
+        for id in [
+            VersionId::Null,
+            VersionId::Of(Uid(0x12ab)),
+            VersionId::Of(Uid(i64::MAX)),
+        ] {
+            assert_eq!(VersionId::parse(&id.to_string()), Some(id));
+        }
+        for text in [
+            "",
+            "Null",
+            "+00000000000000f",
+            "12ab",
+            "ffffffffffffffff",
+            "00000000000000012",
+        ] {
+            assert_eq!(VersionId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lock_gives_way_only_to_those_who_may() {
+        use RetentionMode::{Compliance, Governance};
+        let lock = |mode, until| Lock {
+            retention: Some(Retention { mode, until }),
+            legal_hold: None,
+        };
+        let held = Lock {
+            legal_hold: Some(true),
+            ..Lock::default()
+        };
+        let lifted = Lock {
+            legal_hold: Some(false),
+            ..Lock::default()
+        };
+        // lock, without bypass, with bypass; at time 100
+        let cases = [
+            (Lock::default(), true, true),
+            (held, false, false),
+            (lifted, true, true),
+            (lock(Governance, 101), false, true),
+            (lock(Governance, 100), true, true),
+            (lock(Compliance, 101), false, false),
+            (lock(Compliance, 99), true, true),
+        ];
+        for (index, (lock, without, with)) in cases.into_iter().enumerate() {
+            assert_eq!(lock.allows_removal(100, false), without, "case {index}");
+            assert_eq!(lock.allows_removal(100, true), with, "case {index}");
+        }
+        let new = |mode, until| Some(Retention { mode, until });
+        let cases = [
+            (lock(Governance, 200), new(Governance, 300), true, true),
+            (lock(Governance, 200), new(Governance, 150), false, true),
+            (lock(Governance, 200), new(Compliance, 300), false, true),
+            (lock(Governance, 200), None, false, true),
+            (lock(Compliance, 200), new(Compliance, 200), true, true),
+            (lock(Compliance, 200), new(Compliance, 150), false, false),
+            (lock(Compliance, 200), new(Governance, 300), false, false),
+            (lock(Compliance, 200), None, false, false),
+            (lock(Compliance, 50), None, true, true),
+        ];
+        for (index, (lock, new, without, with)) in cases.into_iter().enumerate() {
+            assert_eq!(
+                lock.allows_retention(new, 100, false),
+                without,
+                "case {index}"
+            );
+            assert_eq!(lock.allows_retention(new, 100, true), with, "case {index}");
+        }
     }
 
     #[test]

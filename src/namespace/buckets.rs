@@ -141,7 +141,9 @@ impl Namespace {
             .meta
             .transact("delete bucket", move |session| {
                 Box::pin(async move {
-                    super::lock_bucket(session, id).await?;
+                    if buckets::lock(session, id).await?.is_none() {
+                        return Err(Condition::NoSuchBucket);
+                    }
                     if objects::any(session, id).await? || uploads::any_open(session, id).await? {
                         return Err(Condition::BucketNotEmpty);
                     }

@@ -1,6 +1,8 @@
 //! What the domain answers when it does not do what it was asked.
 
+use crate::model::clock::Millis;
 use crate::model::fault::Fault;
+use crate::model::object::VersionId;
 
 /// Why a request was not carried out. Nothing was changed, unless it is a [`Fault`] of kind
 /// [`Unknown`](crate::model::fault::Kind::Unknown).
@@ -18,6 +20,23 @@ pub enum Condition {
     TooManyBuckets,
     /// The key has no current version.
     NoSuchKey,
+    /// The key has no version of this id.
+    NoSuchVersion,
+    /// The version is a delete marker.
+    Marker {
+        /// Which.
+        id: VersionId,
+        /// When it was made.
+        modified: Millis,
+        /// Whether it was asked for by its id; else it is the current one.
+        named: bool,
+    },
+    /// The version that would go is retained or held.
+    Locked,
+    /// Versions of this bucket cannot be locked.
+    NoObjectLock,
+    /// The bucket's settings changed since the request was admitted, and it would not be admitted now.
+    Denied,
     /// No open upload of this id under this key.
     NoSuchUpload,
     /// A condition of the request fails.

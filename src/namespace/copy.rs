@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use futures::stream::unfold;
 
-use super::objects::VersionWriter;
-use super::{BodyHint, Condition, Namespace, Object, PutRequest, Written};
+use super::{BodyHint, Condition, Namespace, Object, PutRequest, Recheck, Written};
 use crate::content::{ReceiveError, Received};
-use crate::meta::{contents, objects};
+use crate::meta::{contents, version_parts};
+use crate::model::acl::Acl;
 use crate::model::bucket::Bucket;
 use crate::model::digest::{ChecksumAlgorithm, Digests, ObjectChecksum};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, Uid};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Headers, Tags, Version, WriteConditions};
+use crate::model::object::{Encryption, Headers, Lock, Tags, Version, VersionId, WriteConditions};
 
 /// How often a copy by reference is tried when its source changes meanwhile.
 const TRIES: usize = 3;
@@ -26,12 +26,14 @@ pub struct CopySource {
     pub bucket: Arc<Bucket>,
     /// Under which key.
     pub key: ObjectKey,
+    /// The version's id; `None`: the current one.
+    pub version: Option<VersionId>,
     /// The version.
     pub object: Object,
 }
 
 /// A version to be written from another one's bytes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CopyRequest {
     /// Where.
     pub bucket: Arc<Bucket>,
@@ -45,6 +47,14 @@ pub struct CopyRequest {
     pub checksum: Option<ChecksumAlgorithm>,
     /// Decided under the key's lock.
     pub conditions: WriteConditions,
+    /// Its access control list; never the source's.
+    pub acl: Option<Acl>,
+    /// How its bytes are encrypted.
+    pub encryption: Option<Encryption>,
+    /// What keeps it; never what keeps the source.
+    pub lock: Lock,
+    /// Asked when the bucket's settings changed since the request was admitted.
+    pub recheck: Option<Recheck>,
 }
 
 impl Namespace {
@@ -65,7 +75,9 @@ impl Namespace {
             match self.copy_reference(version, &request, checksum).await {
                 // The source was overwritten and collected since it was read.
                 Err(Condition::ContentGone) => {
-                    object = self.get(&source.bucket, &source.key).await?;
+                    object = self
+                        .get(&source.bucket, &source.key, source.version)
+                        .await?;
                 }
                 outcome => return outcome,
             }
@@ -109,6 +121,7 @@ impl Namespace {
     ) -> Result<Written, Condition> {
         let version = Version {
             uid: Uid(self.uids.next()?),
+            is_null: true,
             content: source.content,
             size: source.size,
             etag: source.etag,
@@ -119,33 +132,34 @@ impl Namespace {
                 .unwrap_or_else(|| source.headers.clone()),
             tags: request.tags.clone().unwrap_or_else(|| source.tags.clone()),
             checksum: Some(checksum),
+            acl: request.acl.clone(),
+            encryption: request.encryption.clone(),
+            lock: request.lock,
         };
-        let written = Written {
-            uid: version.uid,
-            etag: version.etag,
-            size: version.size,
-            modified: version.modified,
-            checksum: version.checksum.clone(),
-        };
-        let writer = self.writer(&request.bucket, &request.key, request.conditions.clone());
+        let written = Written::of(&version);
+        let conditions = request.conditions.clone();
+        let writer = self.writer(&request.bucket, &request.key, conditions, &request.recheck);
         let from = source.uid;
-        self.meta
+        let version_id = self
+            .meta
             .transact("copy", move |session| {
-                let (writer, version): (Arc<VersionWriter>, _) =
-                    (Arc::clone(&writer), version.clone());
+                let (writer, version) = (Arc::clone(&writer), version.clone());
                 Box::pin(async move {
                     if !contents::lock(session, version.content).await? {
                         return Err(Condition::ContentGone);
                     }
                     // Before the write: a copy onto itself replaces the source and its parts.
                     if version.etag.parts.is_some() {
-                        objects::copy_parts(session, from, version.uid).await?;
+                        version_parts::copy(session, from, version.uid).await?;
                     }
-                    writer.write(session, &version, None).await
+                    writer.write(session, version, None).await
                 })
             })
             .await?;
-        Ok(written)
+        Ok(Written {
+            version_id,
+            ..written
+        })
     }
 
     async fn copy_bytes(
@@ -177,6 +191,10 @@ impl Namespace {
             checksum,
             conditions: request.conditions,
             sender: None,
+            acl: request.acl,
+            encryption: request.encryption,
+            lock: request.lock,
+            recheck: request.recheck,
         };
         self.put(put, received).await
     }

@@ -5,7 +5,7 @@
 
 use super::{Condition, Namespace};
 use crate::meta::Session;
-use crate::meta::objects::{self, From, ListedKey};
+use crate::meta::listing::{self, From, ListedKey};
 use crate::model::bucket::Bucket;
 use crate::model::fault::Fault;
 use crate::model::ids::BucketId;
@@ -173,7 +173,7 @@ async fn page(
             Next::After(start) => From::After(start),
             Next::Nowhere => return Ok(accumulator.page),
         };
-        let rows = objects::scan(session, bucket, from, end.as_deref(), batch).await?;
+        let rows = listing::scan(session, bucket, from, end.as_deref(), batch).await?;
         let Some(last) = rows.last().map(|row| row.key.as_str().to_owned()) else {
             return Ok(accumulator.page);
         };
@@ -223,6 +223,7 @@ mod tests {
             etag: ETag::single([0; 16]),
             modified: 0,
             checksum: None,
+            owner: None,
         }
     }
 

@@ -8,9 +8,11 @@
 mod buckets;
 mod condition;
 mod copy;
+mod list_versions;
 pub mod listing;
 mod multipart;
 mod objects;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use crate::model::bucket::{Bucket, Dedup};
 use crate::model::clock::{Clock, Millis};
 use crate::model::digest::{Checksum, Sha256Digest};
 use crate::model::fault::Fault;
-use crate::model::ids::{BucketId, ContentId, SenderId, UidGenerator};
+use crate::model::ids::{ContentId, SenderId, UidGenerator};
 use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
@@ -31,11 +33,13 @@ pub use crate::meta::uploads::UploadRow;
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
+pub use list_versions::{VersionPage, VersionQuery};
 pub use multipart::{
     CompleteRequest, Completed, ListedPart, NamedPart, NewUpload, PART_NUMBER_MAX, PartPage,
     PartWritten, UploadId, UploadPage, UploadQuery,
 };
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
+pub use versions::{ChangeRequest, DeleteRequest, Deleted, VersionChange};
 
 /// Largest single put and largest part, in bytes ("Amazon S3 multipart upload limits").
 pub const PUT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
@@ -226,11 +230,26 @@ impl Namespace {
     }
 }
 
-/// Excludes the deletion of a bucket for the rest of the transaction.
-async fn lock_bucket(session: &mut Session, bucket: BucketId) -> Result<(), Condition> {
-    match bucket_rows::lock(session, bucket).await? {
-        Some(_) => Ok(()),
-        None => Err(Condition::NoSuchBucket),
+/// Asked under the bucket's lock when its settings changed since a request was admitted: whether the request
+/// would be admitted still.
+pub type Recheck = Arc<dyn Fn(&Bucket) -> bool + Send + Sync>;
+
+/// Excludes the deletion of a bucket for the rest of the transaction, and answers it as it is now.
+async fn lock_bucket(
+    session: &mut Session,
+    admitted: &Arc<Bucket>,
+    recheck: Option<&Recheck>,
+) -> Result<Arc<Bucket>, Condition> {
+    let rev = bucket_rows::lock(session, admitted.id).await?;
+    let rev = rev.ok_or(Condition::NoSuchBucket)?;
+    if rev == admitted.rev {
+        return Ok(Arc::clone(admitted));
+    }
+    let fresh = bucket_rows::find_by_id(session, admitted.id).await?;
+    let fresh = fresh.ok_or(Condition::NoSuchBucket)?;
+    match recheck {
+        Some(still_admits) if !still_admits(&fresh) => Err(Condition::Denied),
+        _ => Ok(Arc::new(fresh)),
     }
 }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::listing::prefix_end;
-use super::{Condition, CopySource, Namespace, Written, lock_bucket, release};
+use super::{Condition, CopySource, Namespace, Recheck, Written, lock_bucket, release};
 use crate::content::Received;
 use crate::meta::Session;
 use crate::meta::contents as content_rows;
-use crate::meta::objects as object_rows;
-use crate::meta::objects::VersionPart;
 use crate::meta::uploads::{self, CompletedRow, PartRow, State, UploadRow};
+use crate::meta::version_parts::{self, VersionPart};
+use crate::model::acl::Acl;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
@@ -22,7 +22,7 @@ use crate::model::digest::{
 };
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Headers, Tags, Version, WriteConditions};
+use crate::model::object::{Encryption, Headers, Lock, Tags, Version, WriteConditions};
 
 /// Highest part number ("Amazon S3 multipart upload limits").
 pub const PART_NUMBER_MAX: u32 = 10_000;
@@ -52,7 +52,7 @@ impl fmt::Display for UploadId {
 }
 
 /// An upload to be begun.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct NewUpload {
     /// What the version will be answered with.
     pub headers: Headers,
@@ -60,6 +60,14 @@ pub struct NewUpload {
     pub tags: Tags,
     /// The checksum announced for the parts and the whole.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    /// The version's access control list.
+    pub acl: Option<Acl>,
+    /// How the version's bytes are encrypted.
+    pub encryption: Option<Encryption>,
+    /// What keeps the version.
+    pub lock: Lock,
+    /// Asked when the bucket's settings changed since the request was admitted.
+    pub recheck: Option<Recheck>,
 }
 
 /// A part that was written.
@@ -85,7 +93,7 @@ pub struct NamedPart {
 }
 
 /// A complete request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CompleteRequest {
     /// Where.
     pub bucket: Arc<Bucket>,
@@ -101,6 +109,8 @@ pub struct CompleteRequest {
     pub size: Option<u64>,
     /// Decided under the key's lock.
     pub conditions: WriteConditions,
+    /// Asked when the bucket's settings changed since the request was admitted.
+    pub recheck: Option<Recheck>,
 }
 
 /// A completed upload.
@@ -178,7 +188,7 @@ impl Namespace {
     /// Begins an upload.
     pub async fn create_upload(
         &self,
-        bucket: &Bucket,
+        bucket: &Arc<Bucket>,
         key: &ObjectKey,
         new: NewUpload,
     ) -> Result<UploadId, Condition> {
@@ -192,13 +202,20 @@ impl Namespace {
             tags: new.tags,
             checksum: new.checksum,
             completed: None,
+            acl: new.acl,
+            encryption: new.encryption,
+            lock: new.lock,
         };
         let id = UploadId(row.uid);
+        let (bucket, recheck) = (Arc::clone(bucket), new.recheck);
         self.meta
             .transact("create upload", move |session| {
-                let row = row.clone();
+                let (row, bucket, recheck) = (row.clone(), Arc::clone(&bucket), recheck.clone());
                 Box::pin(async move {
-                    lock_bucket(session, row.bucket).await?;
+                    let bucket = lock_bucket(session, &bucket, recheck.as_ref()).await?;
+                    if !bucket.object_lock && !row.lock.is_empty() {
+                        return Err(Condition::NoObjectLock);
+                    }
                     Ok::<_, Condition>(uploads::insert(session, &row).await?)
                 })
             })
@@ -314,7 +331,12 @@ impl Namespace {
             uid: Uid(self.uids.next()?),
             composite: ContentId(self.uids.next()?),
             now: self.clock.now(),
-            writer: self.writer(&request.bucket, &request.key, request.conditions.clone()),
+            writer: self.writer(
+                &request.bucket,
+                &request.key,
+                request.conditions.clone(),
+                &request.recheck,
+            ),
             request,
         });
         self.meta
@@ -529,18 +551,18 @@ struct Completion {
     uid: Uid,
     composite: ContentId,
     now: Millis,
-    writer: Arc<super::objects::VersionWriter>,
+    writer: Arc<super::versions::VersionWriter>,
 }
 
 impl Completion {
     async fn run(&self, session: &mut Session) -> Result<Completed, Condition> {
         let request = &self.request;
-        lock_bucket(session, request.bucket.id).await?;
+        lock_bucket(session, &request.bucket, request.recheck.as_ref()).await?;
         let upload = lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
         match (upload.state, &upload.completed) {
             (State::Open, _) => {}
             (State::Completed, Some(first)) if first.list_digest == self.list_digest => {
-                return Ok(first_answer(first));
+                return Ok(first_answer(first, &upload));
             }
             (State::Completed | State::Aborted, _) => return Err(Condition::NoSuchUpload),
         }
@@ -556,6 +578,7 @@ impl Completion {
         let checksum = self.checksum(&upload, &parts)?;
         let version = Version {
             uid: self.uid,
+            is_null: true,
             content: self.content(session, &parts).await?,
             size,
             etag: ETag::multipart(parts.iter().map(|part| &part.md5)),
@@ -563,14 +586,26 @@ impl Completion {
             headers: upload.headers.clone(),
             tags: upload.tags.clone(),
             checksum,
+            acl: upload.acl.clone(),
+            encryption: upload.encryption.clone(),
+            lock: upload.lock,
         };
         // One part alone is the object's content itself, and who sent it sent the object.
         let sender = match parts[..] {
             [only] => only.sender,
             _ => None,
         };
-        self.writer.write(session, &version, sender).await?;
-        let version_parts: Vec<VersionPart> = parts
+        let mut completed = CompletedRow {
+            list_digest: self.list_digest,
+            uid: version.uid,
+            version_id: None,
+            etag: version.etag,
+            size,
+            modified: self.now,
+            checksum: version.checksum.clone(),
+        };
+        completed.version_id = self.writer.write(session, version, sender).await?;
+        let listed: Vec<VersionPart> = parts
             .iter()
             .map(|part| VersionPart {
                 number: part.number,
@@ -578,25 +613,17 @@ impl Completion {
                 checksum: part.checksum.clone(),
             })
             .collect();
-        object_rows::insert_parts(session, version.uid, &version_parts).await?;
+        version_parts::insert(session, completed.uid, &listed).await?;
         // Every part's own reference ends here; the listed ones live on through the extents.
         for part in &stored {
             let listed = parts.binary_search_by_key(&part.number, |used| used.number);
             if listed.is_err() {
-                release(session, &self.writer.uids, part.content, self.now).await?;
+                release(session, &self.writer.slot.uids, part.content, self.now).await?;
             }
         }
         uploads::delete_parts(session, upload.uid).await?;
-        let completed = CompletedRow {
-            list_digest: self.list_digest,
-            uid: version.uid,
-            etag: version.etag,
-            size,
-            modified: self.now,
-            checksum: version.checksum,
-        };
         uploads::end(session, upload.uid, Some(&completed), self.now).await?;
-        Ok(first_answer(&completed))
+        Ok(first_answer(&completed, &upload))
     }
 
     /// The stored parts that the list names, checked.
@@ -693,19 +720,21 @@ impl Completion {
         content_rows::insert_composite(session, self.composite, space, &extents, self.now).await?;
         // An empty last part has no extent to live on through.
         for empty in parts.iter().filter(|part| part.size == 0) {
-            release(session, &self.writer.uids, empty.content, self.now).await?;
+            release(session, &self.writer.slot.uids, empty.content, self.now).await?;
         }
         Ok(self.composite)
     }
 }
 
 /// What the first complete was answered.
-fn first_answer(first: &CompletedRow) -> Completed {
+fn first_answer(first: &CompletedRow, upload: &UploadRow) -> Completed {
     Written {
         uid: first.uid,
         etag: first.etag,
         size: first.size,
         modified: first.modified,
         checksum: first.checksum.clone(),
+        version_id: first.version_id,
+        encryption: upload.encryption.clone(),
     }
 }

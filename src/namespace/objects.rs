@@ -1,22 +1,27 @@
-//! Put, get, delete and tags of keys: one transaction a change.
+//! Put, get and parts of objects.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Condition, Namespace, lock_bucket, release};
+use super::versions::decide;
+use super::{Condition, Namespace, Recheck};
 use crate::content::{Reader, Received};
-use crate::meta::Session;
 use crate::meta::contents::Location;
-use crate::meta::objects::{self, Locked, VersionPart};
+use crate::meta::version_parts::VersionPart;
+use crate::meta::{objects, version_parts};
+use crate::model::acl::Acl;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::digest::{ChecksumAlgorithm, ETag, ObjectChecksum};
-use crate::model::ids::{BucketId, SenderId, Uid, UidGenerator};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Headers, Tags, Version, WriteConditions, WriteDecision};
+use crate::model::object::{
+    Encryption, Entry, Headers, Lock, Tags, Version, VersionId, WriteConditions,
+};
 
 /// A version to be written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PutRequest {
     /// Where.
     pub bucket: Arc<Bucket>,
@@ -32,6 +37,14 @@ pub struct PutRequest {
     pub conditions: WriteConditions,
     /// The access key that sent these bytes in full, where it gains possession by it.
     pub sender: Option<SenderId>,
+    /// Its access control list; `None`: the bucket's tenant owns it alone.
+    pub acl: Option<Acl>,
+    /// How its bytes are encrypted.
+    pub encryption: Option<Encryption>,
+    /// What keeps it; without a retention it gets the bucket's.
+    pub lock: Lock,
+    /// Asked when the bucket's settings changed since the request was admitted.
+    pub recheck: Option<Recheck>,
 }
 
 /// A version that was written.
@@ -47,6 +60,10 @@ pub struct Written {
     pub modified: Millis,
     /// The checksum it is stored with.
     pub checksum: Option<ObjectChecksum>,
+    /// What clients name it by, where the bucket keeps versions or did.
+    pub version_id: Option<VersionId>,
+    /// How its bytes are encrypted.
+    pub encryption: Option<Encryption>,
 }
 
 /// A version that was found, and where its bytes lie.
@@ -77,59 +94,6 @@ pub struct ObjectParts {
     pub truncated: bool,
 }
 
-/// What a transaction needs to write a version.
-pub(super) struct VersionWriter {
-    pub(super) uids: Arc<UidGenerator>,
-    pub(super) worker: u16,
-    pub(super) bucket: BucketId,
-    pub(super) key: ObjectKey,
-    pub(super) conditions: WriteConditions,
-}
-
-/// Turns the outcome of a write's conditions into the domain's answer.
-fn decide(conditions: &WriteConditions, current: Option<&Locked>) -> Result<(), Condition> {
-    let current = current.map(|old| (&old.etag, old.modified, old.size));
-    match conditions.decide(current) {
-        WriteDecision::Proceed => Ok(()),
-        WriteDecision::Failed => Err(Condition::PreconditionFailed),
-        WriteDecision::NoSuchKey => Err(Condition::NoSuchKey),
-    }
-}
-
-impl VersionWriter {
-    /// Decides the conditions under the key's lock, writes the version, releases what it replaces, counts.
-    pub(super) async fn write(
-        &self,
-        session: &mut Session,
-        version: &Version,
-        sender: Option<SenderId>,
-    ) -> Result<(), Condition> {
-        lock_bucket(session, self.bucket).await?;
-        let replaced = objects::lock(session, self.bucket, &self.key).await?;
-        decide(&self.conditions, replaced.as_ref())?;
-        objects::write(
-            session,
-            self.bucket,
-            &self.key,
-            version,
-            sender,
-            replaced.as_ref(),
-        )
-        .await?;
-        let (mut count, mut bytes) = (1, version.size as i64);
-        if let Some(old) = replaced {
-            release(session, &self.uids, old.content, version.modified).await?;
-            if old.etag.parts.is_some() {
-                objects::delete_parts(session, old.uid).await?;
-            }
-            count = 0;
-            bytes -= old.size as i64;
-        }
-        objects::add_usage(session, self.bucket, self.worker, count, bytes).await?;
-        Ok(())
-    }
-}
-
 impl Namespace {
     /// Writes a received content under a key, atomically, durable when this returns.
     pub async fn put(&self, request: PutRequest, received: Received) -> Result<Written, Condition> {
@@ -139,46 +103,43 @@ impl Namespace {
                 .checksum(ChecksumAlgorithm::Crc64Nvme)
                 .map(ObjectChecksum::full)
         });
-        let written = Written {
-            uid: Uid(self.uids.next()?),
-            etag: ETag::single(received.digests.md5),
-            size: received.digests.length,
-            modified: self.clock.now(),
-            checksum,
-        };
-        let writer = self.writer(&request.bucket, &request.key, request.conditions);
-        let sender = request.sender;
-        let (headers, tags, new) = (request.headers, request.tags, written.clone());
-        self.commit("put", received, move |session, content| {
-            let version = Version {
-                uid: new.uid,
-                content,
-                size: new.size,
-                etag: new.etag,
-                modified: new.modified,
-                headers: headers.clone(),
-                tags: tags.clone(),
-                checksum: new.checksum.clone(),
-            };
-            let writer = Arc::clone(&writer);
-            Box::pin(async move { writer.write(session, &version, sender).await })
-        })
-        .await?;
-        Ok(written)
-    }
-
-    pub(super) fn writer(
-        &self,
-        bucket: &Bucket,
-        key: &ObjectKey,
-        conditions: WriteConditions,
-    ) -> Arc<VersionWriter> {
-        Arc::new(VersionWriter {
-            uids: Arc::clone(&self.uids),
-            worker: self.worker,
-            bucket: bucket.id,
-            key: key.clone(),
+        let PutRequest {
+            bucket,
+            key,
             conditions,
+            recheck,
+            sender,
+            ..
+        } = request;
+        let version = Version {
+            uid: Uid(self.uids.next()?),
+            is_null: true,
+            content: ContentId(0),
+            size: received.digests.length,
+            etag: ETag::single(received.digests.md5),
+            modified: self.clock.now(),
+            headers: request.headers,
+            tags: request.tags,
+            checksum,
+            acl: request.acl,
+            encryption: request.encryption,
+            lock: request.lock,
+        };
+        let written = Written::of(&version);
+        let writer = self.writer(&bucket, &key, conditions, &recheck);
+        let version_id = self
+            .commit("put", received, move |session, content| {
+                let version = Version {
+                    content,
+                    ..version.clone()
+                };
+                let writer = Arc::clone(&writer);
+                Box::pin(async move { writer.write(session, version, sender).await })
+            })
+            .await?;
+        Ok(Written {
+            version_id,
+            ..written
         })
     }
 
@@ -203,39 +164,52 @@ impl Namespace {
         decide(conditions, current.as_ref())
     }
 
-    /// The current version of a key, without the way to its bytes.
-    pub async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Version, Condition> {
+    /// A version of a key, the current one for `None`, without the way to its bytes.
+    pub async fn head(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        id: Option<VersionId>,
+    ) -> Result<Version, Condition> {
         let find = |bucket: BucketId| {
             let wanted = key.clone();
             self.meta.read("find version", move |session| {
-                Box::pin(async move { objects::find_version(session, bucket, &wanted).await })
+                Box::pin(async move { objects::find_version(session, bucket, &wanted, id).await })
             })
         };
-        match find(bucket.id).await? {
-            Some(version) => Ok(version),
-            None => {
-                let made_anew = self.made_anew(bucket).await?.ok_or(Condition::NoSuchKey)?;
-                find(made_anew).await?.ok_or(Condition::NoSuchKey)
-            }
+        let mut found = find(bucket.id).await?;
+        if found.is_none()
+            && let Some(made_anew) = self.made_anew(bucket).await?
+        {
+            found = find(made_anew).await?;
         }
+        object_of(found, id)
     }
 
-    /// The current version of a key, ready to be opened.
-    pub async fn get(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Object, Condition> {
+    /// A version of a key, the current one for `None`, ready to be opened.
+    pub async fn get(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        id: Option<VersionId>,
+    ) -> Result<Object, Condition> {
         let find = |bucket: BucketId| {
             let wanted = key.clone();
             self.meta.read("find object", move |session| {
-                Box::pin(async move { objects::find(session, bucket, &wanted).await })
+                Box::pin(async move { objects::find(session, bucket, &wanted, id).await })
             })
         };
-        let found = match find(bucket.id).await? {
-            Some(found) => Some(found),
-            None => {
-                let made_anew = self.made_anew(bucket).await?.ok_or(Condition::NoSuchKey)?;
-                find(made_anew).await?
-            }
-        };
-        let (version, location) = found.ok_or(Condition::NoSuchKey)?;
+        let mut found = find(bucket.id).await?;
+        if found.is_none()
+            && let Some(made_anew) = self.made_anew(bucket).await?
+        {
+            found = find(made_anew).await?;
+        }
+        let (entry, location) = found.unzip();
+        let version = object_of(entry, id)?;
+        let location = location.flatten().ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "find object").context("a version without a content")
+        })?;
         Ok(Object { version, location })
     }
 
@@ -291,59 +265,40 @@ impl Namespace {
         let mut parts = self
             .meta
             .scan("list version parts", move |session| {
-                Box::pin(objects::parts(session, uid, after, limit + 1))
+                Box::pin(version_parts::list(session, uid, after, limit + 1))
             })
             .await?;
         let truncated = parts.len() > limit;
         parts.truncate(limit);
         Ok(ObjectParts { parts, truncated })
     }
+}
 
-    /// Deletes a key. One that is not there is a success, unless a condition wants it.
-    pub async fn delete(
-        &self,
-        bucket: &Bucket,
-        key: &ObjectKey,
-        conditions: WriteConditions,
-    ) -> Result<(), Condition> {
-        let (id, key, now) = (bucket.id, key.clone(), self.clock.now());
-        let (uids, worker) = (Arc::clone(&self.uids), self.worker);
-        self.meta
-            .transact("delete", move |session| {
-                let (uids, key, conditions) = (Arc::clone(&uids), key.clone(), conditions.clone());
-                Box::pin(async move {
-                    lock_bucket(session, id).await?;
-                    let current = objects::lock(session, id, &key).await?;
-                    decide(&conditions, current.as_ref())?;
-                    let Some(old) = current else { return Ok(()) };
-                    objects::delete(session, id, &key, old.uid).await?;
-                    release(session, &uids, old.content, now).await?;
-                    objects::add_usage(session, id, worker, -1, -(old.size as i64)).await?;
-                    Ok(())
-                })
-            })
-            .await
+/// The version that was found, or why there is none to answer with.
+fn object_of(found: Option<Entry>, id: Option<VersionId>) -> Result<Version, Condition> {
+    match (found, id) {
+        (Some(Entry::Object(version)), _) => Ok(*version),
+        (Some(Entry::Marker(marker)), id) => Err(Condition::Marker {
+            id: marker.id(),
+            modified: marker.modified,
+            named: id.is_some(),
+        }),
+        (None, Some(_)) => Err(Condition::NoSuchVersion),
+        (None, None) => Err(Condition::NoSuchKey),
     }
+}
 
-    /// Replaces the tags of a key's current version.
-    pub async fn set_tags(
-        &self,
-        bucket: &Bucket,
-        key: &ObjectKey,
-        tags: Tags,
-    ) -> Result<(), Condition> {
-        let (id, key) = (bucket.id, key.clone());
-        self.meta
-            .transact("set tags", move |session| {
-                let (key, tags) = (key.clone(), tags.clone());
-                Box::pin(async move {
-                    lock_bucket(session, id).await?;
-                    if objects::lock(session, id, &key).await?.is_none() {
-                        return Err(Condition::NoSuchKey);
-                    }
-                    Ok(objects::set_tags(session, id, &key, &tags).await?)
-                })
-            })
-            .await
+impl Written {
+    /// What is answered of a version, before it is known what clients name it by.
+    pub(super) fn of(version: &Version) -> Self {
+        Self {
+            uid: version.uid,
+            etag: version.etag,
+            size: version.size,
+            modified: version.modified,
+            checksum: version.checksum.clone(),
+            version_id: None,
+            encryption: version.encryption.clone(),
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Caller {
 type Operation = (&'static str, Action, bool);
 
 /// The operations there are; any other is not implemented.
-const OPERATIONS: [Operation; 24] = [
+const OPERATIONS: &[Operation] = &[
     ("GetObject", Action::GetObject, true),
     ("HeadObject", Action::GetObject, true),
     ("PutObject", Action::PutObject, true),
@@ -111,6 +111,23 @@ const OPERATIONS: [Operation; 24] = [
     ("GetObjectTagging", Action::GetObjectTagging, true),
     ("PutObjectTagging", Action::PutObjectTagging, true),
     ("DeleteObjectTagging", Action::DeleteObjectTagging, true),
+    ("GetBucketVersioning", Action::GetBucketVersioning, true),
+    ("PutBucketVersioning", Action::PutBucketVersioning, true),
+    ("ListObjectVersions", Action::ListBucketVersions, true),
+    (
+        "GetObjectLockConfiguration",
+        Action::GetBucketObjectLockConfiguration,
+        true,
+    ),
+    (
+        "PutObjectLockConfiguration",
+        Action::PutBucketObjectLockConfiguration,
+        true,
+    ),
+    ("GetObjectRetention", Action::GetObjectRetention, true),
+    ("PutObjectRetention", Action::PutObjectRetention, true),
+    ("GetObjectLegalHold", Action::GetObjectLegalHold, true),
+    ("PutObjectLegalHold", Action::PutObjectLegalHold, true),
     ("HeadBucket", Action::ListBucket, true),
     ("ListBuckets", Action::ListAllMyBuckets, false),
     ("CreateBucket", Action::CreateBucket, false),

@@ -67,7 +67,6 @@ fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
     let refused = grants.iter().any(|grant| grant.is_some())
         || acl.is_some_and(|acl| acl != BucketCannedACL::PRIVATE)
         || ownership.is_some_and(|rule| rule != ObjectOwnership::BUCKET_OWNER_ENFORCED)
-        || input.object_lock_enabled_for_bucket == Some(true)
         || configuration.is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some());
     if refused {
         Err(error::not_implemented())
@@ -105,7 +104,7 @@ impl Gateway {
             tenant: caller.identity.tenant.id,
             name: name.clone(),
             region: region.to_owned(),
-            object_lock: false,
+            object_lock: input.object_lock_enabled_for_bucket == Some(true),
             settings: Settings::default(),
         };
         match self.namespace.create_bucket(new).await {
@@ -243,10 +242,5 @@ mod tests {
         assert!(refuse_settings(&input(None)).is_ok());
         assert!(refuse_settings(&input(Some("private"))).is_ok());
         assert!(refuse_settings(&input(Some("public-read"))).is_err());
-        let locked = CreateBucketInput {
-            object_lock_enabled_for_bucket: Some(true),
-            ..input(None)
-        };
-        assert!(refuse_settings(&locked).is_err());
     }
 }

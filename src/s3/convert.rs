@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use s3s::dto::{self, Timestamp, TimestampFormat};
 use s3s::{S3Error, S3Result, s3_error};
 
@@ -12,7 +12,7 @@ use crate::model::content::RangeRequest;
 use crate::model::digest::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum};
 use crate::model::names::{BucketName, ObjectKey};
 use crate::model::object::{
-    ETagList, Headers, METADATA_MAX_BYTES, ReadConditions, Tags, WriteConditions,
+    ETagList, Headers, METADATA_MAX_BYTES, ReadConditions, Tags, VersionId, WriteConditions,
 };
 
 pub(super) fn bucket_name(name: &str) -> S3Result<BucketName> {
@@ -21,6 +21,19 @@ pub(super) fn bucket_name(name: &str) -> S3Result<BucketName> {
 
 pub(super) fn object_key(key: &str) -> S3Result<ObjectKey> {
     ObjectKey::parse(key).map_err(error::of_name)
+}
+
+/// The version a request names; `None` for the current one.
+pub(super) fn version_id(text: Option<&str>) -> S3Result<Option<VersionId>> {
+    match text {
+        None => Ok(None),
+        Some("") => Err(error::invalid_argument(
+            "Version id cannot be the empty string",
+        )),
+        Some(text) => VersionId::parse(text)
+            .map(Some)
+            .ok_or_else(|| error::invalid_argument("Invalid version id specified")),
+    }
 }
 
 pub(super) fn timestamp(millis: Millis) -> Timestamp {
@@ -126,6 +139,15 @@ pub(super) fn http_date(text: &str) -> Option<Millis> {
     Timestamp::parse(TimestampFormat::HttpDate, text)
         .ok()
         .map(|time| millis(&time))
+}
+
+/// A time as a header writes it.
+pub(super) fn http_date_header(time: Millis) -> Option<HeaderValue> {
+    let mut text = Vec::new();
+    timestamp(time)
+        .format(TimestampFormat::HttpDate, &mut text)
+        .ok()?;
+    HeaderValue::from_bytes(&text).ok()
 }
 
 pub(super) fn read_conditions(headers: &HeaderMap) -> S3Result<ReadConditions> {

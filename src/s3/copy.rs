@@ -8,8 +8,9 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::convert::{self, set_checksums};
-use super::objects::{check_version, refuse_unsupported};
-use super::{Gateway, error};
+use super::objects::refuse_unsupported;
+use super::read::shown;
+use super::{Gateway, error, lock};
 use crate::auth::Action;
 use crate::model::names::ObjectKey as Key;
 use crate::model::object::ReadDecision;
@@ -31,21 +32,22 @@ impl Gateway {
         else {
             return Err(error::not_implemented());
         };
-        check_version(version_id.as_deref())?;
+        let version = convert::version_id(version_id.as_deref())?;
         let key = convert::object_key(key)?;
         let bucket = self.bucket(bucket).await?;
         self.authorize(&caller.identity, Action::GetObject, Some(&bucket))?;
         // With its bytes: those of a short object may have to be copied.
         let object = self
             .namespace
-            .get(&bucket, &key)
+            .get(&bucket, &key, version)
             .await
-            .map_err(error::of_condition)?;
+            .map_err(of_source)?;
         let conditions = convert::source_conditions(headers)?;
         match conditions.decide(&object.version.etag, object.version.modified) {
             ReadDecision::Proceed => Ok(Source {
                 bucket,
                 key,
+                version,
                 object,
             }),
             // A copy has no "not modified": both ways of failing are 412.
@@ -71,7 +73,7 @@ impl Gateway {
             .await?;
         let onto_itself = source.bucket.id == bucket.id && source.key == key;
         let redirects = headers.contains_key("x-amz-website-redirect-location");
-        if onto_itself && !replaces && !replaces_tags && !redirects {
+        if onto_itself && source.version.is_none() && !replaces && !replaces_tags && !redirects {
             return Err(error::copy_onto_itself());
         }
         let new_headers = if replaces {
@@ -95,6 +97,10 @@ impl Gateway {
             tags,
             checksum: convert::algorithm_header(headers)?,
             conditions: convert::write_conditions(headers)?,
+            acl: None,
+            encryption: None,
+            lock: lock::of_headers(headers, self.namespace.now())?,
+            recheck: None,
         };
         let written = self
             .namespace
@@ -109,6 +115,8 @@ impl Gateway {
         result.checksum_type = set_checksums!(result, written.checksum.as_ref());
         let mut response = S3Response::new(CopyObjectOutput {
             copy_object_result: Some(result),
+            copy_source_version_id: shown(&source.bucket, source.object.version.id()),
+            version_id: written.version_id.map(|id| id.to_string()),
             ..CopyObjectOutput::default()
         });
         super::objects::set_uid(&mut response, written.uid);
@@ -149,8 +157,21 @@ impl Gateway {
         }
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
+            copy_source_version_id: shown(&source.bucket, source.object.version.id()),
             ..UploadPartCopyOutput::default()
         }))
+    }
+}
+
+/// A delete marker that was named is no source: what AWS answers differs from a read of one.
+fn of_source(condition: Condition) -> s3s::S3Error {
+    match condition {
+        Condition::Marker { named: true, .. } => s3_error!(
+            InvalidRequest,
+            "The source of a copy request may not specifically refer to a delete marker by version id."
+        ),
+        Condition::Marker { named: false, .. } => error::of_condition(Condition::NoSuchKey),
+        condition => error::of_condition(condition),
     }
 }
 

@@ -7,9 +7,10 @@ use s3s::{S3Error, S3ErrorCode, s3_error};
 
 use crate::auth::Denied;
 use crate::http::BodyError;
+use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::names::NameError;
-use crate::model::object::TagError;
+use crate::model::object::{TagError, VersionId};
 use crate::namespace::{Condition, ReceiveError};
 
 /// Seconds after which a client should try again.
@@ -95,6 +96,23 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
             "You have attempted to create more buckets than allowed"
         ),
         Condition::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
+        Condition::NoSuchVersion => {
+            s3_error!(NoSuchVersion, "The specified version does not exist.")
+        }
+        Condition::Marker {
+            id,
+            modified,
+            named,
+        } => of_marker(id, modified, named),
+        Condition::Locked => s3_error!(
+            AccessDenied,
+            "Access Denied because object protected by object lock."
+        ),
+        Condition::NoObjectLock => s3_error!(
+            InvalidRequest,
+            "Bucket is missing Object Lock Configuration"
+        ),
+        Condition::Denied => access_denied(),
         Condition::NoSuchUpload => s3_error!(
             NoSuchUpload,
             "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."
@@ -134,6 +152,31 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
         Condition::ContentGone => slow_down(),
         Condition::Fault(fault) => of_fault(fault),
     }
+}
+
+/// A delete marker: as good as no key where it is the current version, and nothing to read where it was named
+/// ("Working with delete markers").
+fn of_marker(id: VersionId, modified: Millis, named: bool) -> S3Error {
+    let mut error = match named {
+        true => s3_error!(
+            MethodNotAllowed,
+            "The specified method is not allowed against this resource."
+        ),
+        false => s3_error!(NoSuchKey, "The specified key does not exist."),
+    };
+    let mut headers = http::HeaderMap::new();
+    headers.insert(
+        "x-amz-delete-marker",
+        http::HeaderValue::from_static("true"),
+    );
+    if let Ok(id) = http::HeaderValue::try_from(id.to_string()) {
+        headers.insert("x-amz-version-id", id);
+    }
+    if named && let Some(date) = super::convert::http_date_header(modified) {
+        headers.insert(http::header::LAST_MODIFIED, date);
+    }
+    error.set_headers(headers);
+    error
 }
 
 /// The text that AWS answers an illegal copy onto itself with.

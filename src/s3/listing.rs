@@ -16,7 +16,7 @@ use super::{Gateway, answer, convert, error};
 use crate::namespace::listing::{ListPage, ListQuery};
 
 /// Most entries of a page.
-const PAGE_MAX: usize = 1000;
+pub(super) const PAGE_MAX: usize = 1000;
 
 /// What `encoding-type=url` leaves as it is. A space is `%20`, which decoders of forms and of paths both read.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -129,7 +129,13 @@ fn contents(page: &mut ListPage, encoding: Encoding, owner: Option<&Owner>) -> V
             checksum_algorithm: checksum
                 .map(|checksum| vec![convert::algorithm_name(checksum.checksum.algorithm)]),
             checksum_type: checksum.map(|checksum| convert::kind_name(checksum.kind)),
-            owner: owner.cloned(),
+            owner: owner.map(|bucket_owner| match row.owner {
+                Some(owner) => Owner {
+                    id: Some(owner.id),
+                    display_name: Some(owner.name),
+                },
+                None => bucket_owner.clone(),
+            }),
             restore_status: None,
         }
     })
@@ -137,7 +143,7 @@ fn contents(page: &mut ListPage, encoding: Encoding, owner: Option<&Owner>) -> V
 }
 
 /// An answer whose names are marked where they need references.
-fn respond<T>(output: T, needs_references: bool) -> S3Response<T> {
+pub(super) fn respond<T>(output: T, needs_references: bool) -> S3Response<T> {
     let mut response = S3Response::new(output);
     if needs_references {
         response.extensions.insert(answer::Referenced);

@@ -22,11 +22,14 @@ mod error;
 mod host;
 mod lenient;
 mod listing;
+mod lock;
 mod multipart;
 mod objects;
 mod post;
+mod read;
 mod tagging;
 mod upload;
+mod versioning;
 
 use std::sync::Arc;
 
@@ -192,6 +195,17 @@ operations! {
     // Listing
     list_objects(ListObjectsInput) -> ListObjectsOutput;
     list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
+
+    // Versions and what keeps them
+    get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
+    put_bucket_versioning(PutBucketVersioningInput) -> PutBucketVersioningOutput;
+    list_object_versions(ListObjectVersionsInput) -> ListObjectVersionsOutput;
+    get_object_lock_configuration(GetObjectLockConfigurationInput) -> GetObjectLockConfigurationOutput;
+    put_object_lock_configuration(PutObjectLockConfigurationInput) -> PutObjectLockConfigurationOutput;
+    get_object_retention(GetObjectRetentionInput) -> GetObjectRetentionOutput;
+    put_object_retention(PutObjectRetentionInput) -> PutObjectRetentionOutput;
+    get_object_legal_hold(GetObjectLegalHoldInput) -> GetObjectLegalHoldOutput;
+    put_object_legal_hold(PutObjectLegalHoldInput) -> PutObjectLegalHoldOutput;
 
     // Multipart uploads
     create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;

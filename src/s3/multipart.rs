@@ -11,7 +11,7 @@ use super::convert::{self, set_checksums};
 use super::listing::{Encoding, prefix_list};
 use super::objects::{close_connection, refuse_unsupported};
 use super::upload::Upload;
-use super::{Gateway, error};
+use super::{Gateway, error, lock};
 use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ChecksumKind, ETag as Tag, ObjectChecksum,
 };
@@ -86,6 +86,10 @@ impl Gateway {
             headers: convert::object_headers(headers, request.input.metadata)?,
             tags: convert::tagging_header(headers)?.unwrap_or_default(),
             checksum,
+            acl: None,
+            encryption: None,
+            lock: lock::of_headers(headers, self.namespace.now())?,
+            recheck: None,
         };
         let id = self
             .namespace
@@ -183,6 +187,7 @@ impl Gateway {
                 .mpu_object_size
                 .and_then(|size| u64::try_from(size).ok()),
             conditions,
+            recheck: None,
         };
         let written = self
             .namespace
@@ -195,6 +200,7 @@ impl Gateway {
             key: Some(request.input.key),
             location: Some(location),
             e_tag: Some(convert::etag(&written.etag)),
+            version_id: written.version_id.map(|id| id.to_string()),
             ..CompleteMultipartUploadOutput::default()
         };
         output.checksum_type = set_checksums!(output, written.checksum.as_ref());

@@ -1,12 +1,17 @@
 //! Tags of objects.
 
+use std::sync::Arc;
+
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::access::Caller;
-use super::objects::{check_version, set_uid};
+use super::objects::set_uid;
+use super::read::shown;
 use super::{Gateway, convert, error};
-use crate::model::object::Tags;
+use crate::model::names::ObjectKey as Key;
+use crate::model::object::{Tags, VersionId};
+use crate::namespace::{ChangeRequest, VersionChange};
 
 /// Tags as the namespace keeps them. A tag without a key is not what the schema says.
 pub(super) fn tags_of(tagging: Tagging) -> S3Result<Tags> {
@@ -26,21 +31,22 @@ impl Gateway {
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
         let caller = Caller::of(&request)?;
         let input = &request.input;
-        check_version(input.version_id.as_deref())?;
+        let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
+        let bucket = caller.bucket()?;
         let version = self
             .namespace
-            .head(caller.bucket()?, &key)
+            .head(bucket, &key, id)
             .await
             .map_err(error::of_condition)?;
-        let uid = version.uid;
+        let (uid, version_id) = (version.uid, shown(bucket, version.id()));
         let tags = version.tags.0.into_iter().map(|(key, value)| Tag {
             key: Some(key),
             value: Some(value),
         });
         let mut response = S3Response::new(GetObjectTaggingOutput {
             tag_set: tags.collect(),
-            version_id: None,
+            version_id,
         });
         set_uid(&mut response, uid);
         Ok(response)
@@ -52,14 +58,11 @@ impl Gateway {
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
         let caller = Caller::of(&request)?.clone();
         let input = request.input;
-        check_version(input.version_id.as_deref())?;
+        let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         let tags = tags_of(input.tagging)?;
-        self.namespace
-            .set_tags(caller.bucket()?, &key, tags)
-            .await
-            .map_err(error::of_condition)?;
-        Ok(S3Response::new(PutObjectTaggingOutput::default()))
+        let version_id = self.set_tags(&caller, key, id, tags).await?;
+        Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
     }
 
     pub(super) async fn delete_object_tagging(
@@ -68,13 +71,31 @@ impl Gateway {
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
         let caller = Caller::of(&request)?;
         let input = &request.input;
-        check_version(input.version_id.as_deref())?;
+        let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        self.namespace
-            .set_tags(caller.bucket()?, &key, Tags::default())
+        let version_id = self.set_tags(caller, key, id, Tags::default()).await?;
+        Ok(S3Response::new(DeleteObjectTaggingOutput { version_id }))
+    }
+
+    async fn set_tags(
+        &self,
+        caller: &Caller,
+        key: Key,
+        version: Option<VersionId>,
+        tags: Tags,
+    ) -> S3Result<Option<String>> {
+        let changed = self
+            .namespace
+            .change(ChangeRequest {
+                bucket: Arc::clone(caller.bucket()?),
+                key,
+                version,
+                change: VersionChange::Tags(tags),
+                recheck: None,
+            })
             .await
             .map_err(error::of_condition)?;
-        Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
+        Ok(changed.map(|id| id.to_string()))
     }
 }
 

@@ -245,7 +245,14 @@ impl<'d> About<'d> {
         }
         let has_document = matches!(
             context.operation(),
-            "CreateBucket" | "CompleteMultipartUpload" | "DeleteObjects" | "PutObjectTagging"
+            "CreateBucket"
+                | "CompleteMultipartUpload"
+                | "DeleteObjects"
+                | "PutObjectTagging"
+                | "PutBucketVersioning"
+                | "PutObjectLockConfiguration"
+                | "PutObjectRetention"
+                | "PutObjectLegalHold"
         );
         let payload = self.payload.as_ref().filter(|_| has_document)?.as_bytes();
         if payload.starts_with(b"STREAMING-") {

@@ -24,7 +24,7 @@ use super::answer::{self, Target};
 use super::listing::Encoding;
 use super::objects::{UID_HEADER, refuse_unsupported};
 use super::upload::Upload;
-use super::{Gateway, convert, error, tagging};
+use super::{Gateway, convert, error, lock, tagging};
 use crate::auth::Action;
 use crate::http::InBody;
 use crate::model::object::{Tags, WriteConditions};
@@ -139,6 +139,10 @@ impl Form {
             checksum: None,
             conditions: WriteConditions::default(),
             sender: None,
+            acl: None,
+            encryption: None,
+            lock: lock::of_headers(&headers, now)?,
+            recheck: None,
         };
         let limit = sizes
             .max
