@@ -8,7 +8,7 @@ use bytes::Bytes;
 use osproxy::blob::{self, BackendConfig, BlobStore};
 use osproxy::content::{self, ContentStore};
 use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
-use osproxy::model::bucket::{Bucket, Settings};
+use osproxy::model::bucket::{Bucket, Settings, Versioning};
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::{TenantId, UidGenerator};
@@ -223,6 +223,34 @@ impl Install {
             })
             .await
             .unwrap();
+    }
+
+    pub async fn set_versioning(&mut self, versioning: Versioning) {
+        self.namespace
+            .update_bucket(&self.bucket, move |bucket| {
+                bucket.versioning = versioning;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        self.bucket = self.namespace.bucket(&self.bucket.name).await.unwrap();
+    }
+
+    /// Objects and bytes of the bucket, as they are counted.
+    pub async fn usage(&self) -> (u64, u64) {
+        let id = self.bucket.id;
+        let read = self.meta.read("usage", move |session| {
+            Box::pin(buckets::usage(session, Some(id)))
+        });
+        read.await.unwrap()
+    }
+
+    /// How many contents have a row.
+    pub async fn contents(&self) -> u64 {
+        let read = self.meta.read("totals", |session| {
+            Box::pin(osproxy::meta::contents::totals(session))
+        });
+        read.await.unwrap().contents
     }
 
     /// Lets the grace pass and collects twice: what a composite released waits for a grace of its own.

@@ -8,3 +8,4 @@
 mod crash;
 mod install;
 mod races;
+mod versions;
