@@ -248,7 +248,8 @@ impl VersionWriter {
         self.slot
             .replace(session, row.as_ref(), plan, &entry, sender)
             .await?;
-        Ok(shown(&bucket, id))
+        // A null version is answered without an id, as long as none of another kind is made beside it.
+        Ok((bucket.versioning == Versioning::Enabled).then_some(id))
     }
 }
 
