@@ -70,6 +70,9 @@ pub struct S3 {
     pub listen: SocketAddr,
     /// Base domains of virtual-host requests (`bucket.DOMAIN`), without a port. Path style always works.
     pub domains: Vec<String>,
+    /// Base domains under which buckets are served as websites (`bucket.DOMAIN`), without a port; none of
+    /// `domains`.
+    pub website_domains: Vec<String>,
     /// The region that signatures must name and GetBucketLocation answers.
     pub region: String,
     /// Whether an upload of content that the same access key has sent before may be answered without its body.
@@ -83,6 +86,7 @@ impl Default for S3 {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
             domains: Vec::new(),
+            website_domains: Vec::new(),
             region: "us-east-1".to_owned(),
             instant: InstantUpload::Auto,
             max_post_bytes: 5 << 30,
@@ -115,14 +119,28 @@ impl S3 {
                 &self.region,
             ));
         }
-        for domain in &self.domains {
-            if !domain.split('.').all(is_label) {
+        for (key, domains) in [
+            ("s3.domains", &self.domains),
+            ("s3.website_domains", &self.website_domains),
+        ] {
+            if let Some(domain) = domains.iter().find(|name| !name.split('.').all(is_label)) {
                 return Err(expected(
-                    "s3.domains",
+                    key,
                     "lower-case host names without a port",
                     domain,
                 ));
             }
+        }
+        if let Some(domain) = self
+            .website_domains
+            .iter()
+            .find(|domain| self.domains.contains(domain))
+        {
+            return Err(expected(
+                "s3.website_domains",
+                "other domains than those of s3.domains",
+                domain,
+            ));
         }
         Ok(())
     }
@@ -848,6 +866,14 @@ mod tests {
             ("[s3]\nlisten = 9000", ["s3.listen: ", "socket address"]),
             ("[s3]\ninstant = \"maybe\"", ["s3.instant: ", "auto, off"]),
             ("[s3]\ndomains = [\"A b\"]", ["s3.domains: ", "host names"]),
+            (
+                "[s3]\nwebsite_domains = [\"w:80\"]",
+                ["s3.website_domains: ", "host names"],
+            ),
+            (
+                "[s3]\ndomains = [\"a.b\"]\nwebsite_domains = [\"a.b\"]",
+                ["s3.website_domains: ", "s3.domains"],
+            ),
             ("[s3]\nregion = \"\"", ["s3.region: ", "letters"]),
             (
                 "[http]\nmax_connections = 0",

@@ -102,6 +102,7 @@ impl Running {
             metrics: Arc::clone(&metrics),
             config: s3::Config {
                 domains: config.s3.domains.clone(),
+                website_domains: config.s3.website_domains.clone(),
                 region: config.s3.region.clone(),
                 instant: config.s3.instant == InstantUpload::Auto,
                 max_post_bytes: config.s3.max_post_bytes,

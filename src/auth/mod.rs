@@ -311,6 +311,58 @@ actions! {
     GetObjectLegalHold,
     /// Hold a version, or let it go.
     PutObjectLegalHold,
+    /// Read a bucket's tags.
+    GetBucketTagging,
+    /// Replace or delete a bucket's tags.
+    PutBucketTagging,
+    /// Read which origins a bucket allows.
+    GetBucketCORS,
+    /// Replace or delete which origins a bucket allows.
+    PutBucketCORS,
+    /// Read how a bucket is served as a website.
+    GetBucketWebsite,
+    /// Replace how a bucket is served as a website.
+    PutBucketWebsite,
+    /// Stop serving a bucket as a website.
+    DeleteBucketWebsite,
+    /// Read who pays for requests.
+    GetBucketRequestPayment,
+    /// Set who pays for requests.
+    PutBucketRequestPayment,
+    /// Read whether transfers are accelerated.
+    GetAccelerateConfiguration,
+    /// Set whether transfers are accelerated.
+    PutAccelerateConfiguration,
+    /// Read where a bucket is replicated to.
+    GetReplicationConfiguration,
+    /// Set or delete where a bucket is replicated to.
+    PutReplicationConfiguration,
+    /// Read what is analysed of a bucket.
+    GetAnalyticsConfiguration,
+    /// Set or delete what is analysed of a bucket.
+    PutAnalyticsConfiguration,
+    /// Read what is reported of a bucket.
+    GetInventoryConfiguration,
+    /// Set or delete what is reported of a bucket.
+    PutInventoryConfiguration,
+    /// Read what is measured of a bucket.
+    GetMetricsConfiguration,
+    /// Set or delete what is measured of a bucket.
+    PutMetricsConfiguration,
+    /// Read what is archived by its use of a bucket.
+    GetIntelligentTieringConfiguration,
+    /// Set or delete what is archived by its use of a bucket.
+    PutIntelligentTieringConfiguration,
+    /// Keep a bucket's metadata in a table.
+    CreateBucketMetadataTableConfiguration,
+    /// Read whether a bucket's metadata is kept in a table.
+    GetBucketMetadataTableConfiguration,
+    /// Stop keeping a bucket's metadata in a table.
+    DeleteBucketMetadataTableConfiguration,
+    /// Read an object's torrent file.
+    GetObjectTorrent,
+    /// Bring an object back from an archive.
+    RestoreObject,
 }
 
 impl Action {

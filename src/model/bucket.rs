@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::acl::Acl;
 use crate::model::clock::Millis;
+use crate::model::cors::CorsRule;
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
 use crate::model::object::{Retention, RetentionMode};
+use crate::model::website::Website;
 
 /// Whether and how a bucket shares bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,18 @@ pub struct Settings {
     /// The retention of new versions, where versions can be locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_retention: Option<DefaultRetention>,
+    /// Its tags; empty for none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<(String, String)>,
+    /// Which pages of other origins may be let at it; empty for none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cors: Vec<CorsRule>,
+    /// How it is served as a website.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub website: Option<Website>,
+    /// Whether its owner suspended the acceleration of transfers, which never was on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub acceleration_suspended: bool,
 }
 
 /// One bucket as it was read; `rev` rises with every change of its settings.

@@ -55,7 +55,7 @@ pub struct Tags(pub Vec<(String, String)>);
 /// Why tags were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagError {
-    /// More than ten.
+    /// More than an object or a bucket may have.
     TooMany,
     /// A name that is empty, too long, begins with `aws:` or holds a character S3 does not allow.
     Name,
@@ -66,14 +66,28 @@ pub enum TagError {
 }
 
 impl Tags {
+    /// Most tags of an object.
+    const OBJECT_MAX: usize = 10;
+    /// Most tags of a bucket.
+    const BUCKET_MAX: usize = 50;
+
     /// Checks the limits of "Categorizing your storage using tags": 10 tags, names of 1 to 128 characters,
     /// values of 0 to 256.
-    pub fn parse(mut pairs: Vec<(String, String)>) -> Result<Self, TagError> {
+    pub fn parse(pairs: Vec<(String, String)>) -> Result<Self, TagError> {
+        Self::parse_up_to(Self::OBJECT_MAX, pairs)
+    }
+
+    /// Checks the tags of a bucket: the same limits, but 50 tags.
+    pub fn parse_of_bucket(pairs: Vec<(String, String)>) -> Result<Self, TagError> {
+        Self::parse_up_to(Self::BUCKET_MAX, pairs)
+    }
+
+    fn parse_up_to(most: usize, mut pairs: Vec<(String, String)>) -> Result<Self, TagError> {
         let allowed = |text: &str| {
             text.chars()
                 .all(|c| c.is_alphanumeric() || c == ' ' || "+-=._:/@".contains(c))
         };
-        if pairs.len() > 10 {
+        if pairs.len() > most {
             return Err(TagError::TooMany);
         }
         for (index, (name, value)) in pairs.iter().enumerate() {

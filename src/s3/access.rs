@@ -7,7 +7,7 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3Request, S3Result, s3_error};
 
-use super::{Gateway, error};
+use super::{Gateway, error, others};
 use crate::auth::{Action, Identity, Principal, Resource};
 use crate::model::bucket::Bucket;
 use crate::model::digest::Sha256Digest;
@@ -84,7 +84,7 @@ impl Caller {
 }
 
 /// One operation: its name, what it asks permission for, and whether its bucket must exist.
-type Operation = (&'static str, Action, bool);
+pub(super) type Operation = (&'static str, Action, bool);
 
 /// The operations there are; any other is not implemented.
 const OPERATIONS: &[Operation] = &[
@@ -133,6 +133,106 @@ const OPERATIONS: &[Operation] = &[
     ("CreateBucket", Action::CreateBucket, false),
     ("DeleteBucket", Action::DeleteBucket, true),
     ("GetBucketLocation", Action::GetBucketLocation, true),
+    ("GetBucketTagging", Action::GetBucketTagging, true),
+    ("PutBucketTagging", Action::PutBucketTagging, true),
+    ("DeleteBucketTagging", Action::PutBucketTagging, true),
+    ("GetBucketCors", Action::GetBucketCORS, true),
+    ("PutBucketCors", Action::PutBucketCORS, true),
+    ("DeleteBucketCors", Action::PutBucketCORS, true),
+    ("GetBucketWebsite", Action::GetBucketWebsite, true),
+    ("PutBucketWebsite", Action::PutBucketWebsite, true),
+    ("DeleteBucketWebsite", Action::DeleteBucketWebsite, true),
+    (
+        "GetBucketRequestPayment",
+        Action::GetBucketRequestPayment,
+        true,
+    ),
+    (
+        "PutBucketRequestPayment",
+        Action::PutBucketRequestPayment,
+        true,
+    ),
+    (
+        "GetBucketAccelerateConfiguration",
+        Action::GetAccelerateConfiguration,
+        true,
+    ),
+    (
+        "PutBucketAccelerateConfiguration",
+        Action::PutAccelerateConfiguration,
+        true,
+    ),
+    (
+        "GetBucketReplication",
+        Action::GetReplicationConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketReplication",
+        Action::PutReplicationConfiguration,
+        true,
+    ),
+    (
+        "GetBucketAnalyticsConfiguration",
+        Action::GetAnalyticsConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketAnalyticsConfiguration",
+        Action::PutAnalyticsConfiguration,
+        true,
+    ),
+    (
+        "ListBucketAnalyticsConfigurations",
+        Action::GetAnalyticsConfiguration,
+        true,
+    ),
+    (
+        "GetBucketInventoryConfiguration",
+        Action::GetInventoryConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketInventoryConfiguration",
+        Action::PutInventoryConfiguration,
+        true,
+    ),
+    (
+        "ListBucketInventoryConfigurations",
+        Action::GetInventoryConfiguration,
+        true,
+    ),
+    (
+        "GetBucketMetricsConfiguration",
+        Action::GetMetricsConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketMetricsConfiguration",
+        Action::PutMetricsConfiguration,
+        true,
+    ),
+    (
+        "ListBucketMetricsConfigurations",
+        Action::GetMetricsConfiguration,
+        true,
+    ),
+    (
+        "GetBucketIntelligentTieringConfiguration",
+        Action::GetIntelligentTieringConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketIntelligentTieringConfiguration",
+        Action::PutIntelligentTieringConfiguration,
+        true,
+    ),
+    (
+        "ListBucketIntelligentTieringConfigurations",
+        Action::GetIntelligentTieringConfiguration,
+        true,
+    ),
+    ("RestoreObject", Action::RestoreObject, true),
 ];
 
 /// What is asked, by whom, as far as the request says so.
@@ -155,6 +255,7 @@ pub(super) struct Asked<'r> {
 impl S3Access for Access {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let context = cx.extensions_mut().get::<Arc<RequestContext>>().cloned();
+        others::refuse_misread(cx.s3_op().name(), cx.uri().query())?;
         let asked = Asked {
             operation: cx.s3_op().name(),
             access_key: cx
@@ -174,9 +275,13 @@ impl S3Access for Access {
 impl Gateway {
     /// Decides about a request whose signature is verified.
     pub(super) async fn admit(&self, asked: Asked<'_>) -> S3Result<Caller> {
-        let operation = OPERATIONS
-            .iter()
-            .find(|(name, _, _)| *name == asked.operation);
+        let find = |operations: &'static [Operation]| {
+            operations
+                .iter()
+                .find(|(name, _, _)| *name == asked.operation)
+        };
+        let unsupported = find(others::UNSUPPORTED);
+        let operation = find(OPERATIONS).or(unsupported);
         if let (Some(context), Some((name, _, _))) = (&asked.context, operation) {
             context.set_operation(name);
         }
@@ -202,6 +307,9 @@ impl Gateway {
         };
         self.authorize(&identity, action, bucket.as_deref())?;
         check_expected_owner(asked.headers, &identity)?;
+        if unsupported.is_some() {
+            return Err(error::not_implemented());
+        }
         Ok(Caller::new(identity, proof, bucket))
     }
 

@@ -76,6 +76,21 @@ fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
 }
 
 impl Gateway {
+    /// Changes what is set of a request's bucket.
+    pub(super) async fn change<F>(&self, caller: &Caller, change: F) -> S3Result<()>
+    where
+        F: Fn(&mut crate::model::bucket::Bucket) + Send + Sync + 'static,
+    {
+        let change = move |bucket: &mut crate::model::bucket::Bucket| {
+            change(bucket);
+            Ok(())
+        };
+        self.namespace
+            .update_bucket(caller.bucket()?, change)
+            .await
+            .map_err(error::of_condition)
+    }
+
     pub(super) async fn create_bucket(
         &self,
         request: S3Request<CreateBucketInput>,

@@ -1,9 +1,10 @@
-//! Which bucket a request's host names.
+//! Which bucket a request's host names, and what a client calls this endpoint.
 //!
 //! `s3s` takes every host it does not know for a bucket's own domain, and compares ports. Here only what
 //! stands before one of the configured domains is a bucket, whatever the port and case; every other host, an
 //! address or the name of a machine, is path style.
 
+use http::{HeaderMap, HeaderValue};
 use s3s::S3Result;
 use s3s::host::{S3Host, VirtualHost};
 
@@ -31,6 +32,14 @@ pub(super) fn bucket_of_host<'h>(host: &'h str, domains: &[String]) -> Option<&'
             (back.eq_ignore_ascii_case(domain) && !bucket.is_empty()).then_some(bucket)
         })
     })
+}
+
+/// How the client speaks to this endpoint or to the proxy before it.
+pub(super) fn scheme_of(headers: &HeaderMap) -> &'static str {
+    match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
+        Some(b"https") => "https",
+        _ => "http",
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use s3s::service::S3Service;
 use s3s::{Body, S3Request, S3Response, S3Result, s3_error};
 
 use super::answer::Target;
-use super::{Gateway, access, convert};
+use super::{Gateway, access, convert, others};
 use crate::telemetry::RequestContext;
 
 /// Headers that carry a date, and mean nothing when it is none.
@@ -27,7 +27,7 @@ pub(super) struct Lenient {
 }
 
 /// The headers that S3 would overlook.
-fn overlooked(headers: &HeaderMap) -> Vec<HeaderName> {
+pub(super) fn overlooked(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut found = Vec::new();
     if headers.contains_key(header::RANGE) && !matches!(convert::range(headers), Ok(Some(_))) {
         found.push(header::RANGE);
@@ -39,21 +39,6 @@ fn overlooked(headers: &HeaderMap) -> Vec<HeaderName> {
         }
     }
     found
-}
-
-/// Whether `uri` asks for an object itself, and not for one of its sub-resources.
-fn is_plain(uri: &Uri) -> bool {
-    let query = uri.query().unwrap_or_default();
-    let sub_resources = [
-        "acl",
-        "attributes",
-        "legal-hold",
-        "retention",
-        "tagging",
-        "torrent",
-        "uploadId",
-    ];
-    !form_urlencoded::parse(query.as_bytes()).any(|(name, _)| sub_resources.contains(&&*name))
 }
 
 /// Whether metadata comes more than once under a name. A body with trailers is left to `s3s`: what comes after
@@ -100,7 +85,7 @@ impl S3Route for Lenient {
             _ => false,
         };
         taken_lightly
-            && is_plain(uri)
+            && !others::names_sub_resource(uri.query())
             && Target::of(
                 uri.path(),
                 headers.get(header::HOST),

@@ -5,7 +5,9 @@
 //! error or ETag passes through.
 //!
 //! ```text
-//!   Facade::call --> post (browser forms) ----------------------+
+//!   Facade::call --> cors (preflights)
+//!        +--> website (pages) --> access ------------------------+
+//!        +--> post (browser forms) ------------------------------+
 //!        |                                                       v
 //!        +--> s3s --> access (who, may they) --> operations --> namespace
 //!        |                                                       |
@@ -15,9 +17,11 @@
 mod access;
 mod answer;
 mod body;
+mod bucket_tagging;
 mod buckets;
 mod convert;
 mod copy;
+mod cors;
 mod error;
 mod host;
 mod lenient;
@@ -25,15 +29,17 @@ mod listing;
 mod lock;
 mod multipart;
 mod objects;
+mod others;
 mod post;
 mod read;
 mod tagging;
 mod upload;
 mod versioning;
+mod website;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::*;
 use s3s::host::MultiDomain;
@@ -54,6 +60,8 @@ const XML_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub struct Config {
     /// Domains under which buckets are addressed as host names; empty for path style alone.
     pub domains: Vec<String>,
+    /// Domains under which buckets are served as websites; empty for none.
+    pub website_domains: Vec<String>,
     /// The region this endpoint says it is in.
     pub region: String,
     /// Whether an upload of content that the caller has sent before is answered without its body.
@@ -77,6 +85,8 @@ pub struct Parts {
 /// The S3 endpoint.
 pub struct Facade {
     service: S3Service,
+    /// The same operations for who was let in already: what websites read with.
+    admitted: S3Service,
     gateway: Arc<Gateway>,
 }
 
@@ -111,6 +121,7 @@ impl Facade {
         });
         Ok(Self {
             service: builder.build(),
+            admitted: gateway.builder().build(),
             gateway,
         })
     }
@@ -132,16 +143,22 @@ impl Gateway {
     }
 }
 
-impl crate::http::Facade for Facade {
-    type Body = s3s::Body;
-
-    async fn call(&self, request: Request<InBody>) -> Response<s3s::Body> {
-        let about = answer::About::of(&request, &self.gateway.config.domains);
-        let request = match access::refuse_early(&request) {
+impl Facade {
+    async fn answer(&self, request: Request<InBody>) -> Response<s3s::Body> {
+        let config = &self.gateway.config;
+        let about = answer::About::of(&request, &config.domains);
+        if request.method() == Method::OPTIONS {
+            let response = cors::preflight(&self.gateway, &request).await;
+            return about.finish(response).await;
+        }
+        if let Some(site) = website::Site::of(&request, &config.website_domains) {
+            return site.serve(&self.gateway, &self.admitted, request).await;
+        }
+        let request = match access::refuse_early(&request).or(others::refuse_path(&request)) {
             Some(error) => return about.finish(answer::of_error(error)).await,
             None => request,
         };
-        if let Some(form) = post::Form::of(&request, &self.gateway.config.domains) {
+        if let Some(form) = post::Form::of(&request, &config.domains) {
             let response = form.receive(&self.gateway, request).await;
             return about.finish(response).await;
         }
@@ -153,6 +170,19 @@ impl crate::http::Facade for Facade {
             }
         };
         about.finish(response).await
+    }
+}
+
+impl crate::http::Facade for Facade {
+    type Body = s3s::Body;
+
+    async fn call(&self, request: Request<InBody>) -> Response<s3s::Body> {
+        let cross_origin = cors::CrossOrigin::of(&request, &self.gateway.config);
+        let response = self.answer(request).await;
+        match cross_origin {
+            Some(cross_origin) => cross_origin.mark(&self.gateway, response).await,
+            None => response,
+        }
     }
 
     fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<s3s::Body> {
@@ -220,4 +250,36 @@ operations! {
     get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
     put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
     delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput;
+    get_bucket_tagging(GetBucketTaggingInput) -> GetBucketTaggingOutput;
+    put_bucket_tagging(PutBucketTaggingInput) -> PutBucketTaggingOutput;
+    delete_bucket_tagging(DeleteBucketTaggingInput) -> DeleteBucketTaggingOutput;
+
+    // Browsers
+    get_bucket_cors(GetBucketCorsInput) -> GetBucketCorsOutput;
+    put_bucket_cors(PutBucketCorsInput) -> PutBucketCorsOutput;
+    delete_bucket_cors(DeleteBucketCorsInput) -> DeleteBucketCorsOutput;
+    get_bucket_website(GetBucketWebsiteInput) -> GetBucketWebsiteOutput;
+    put_bucket_website(PutBucketWebsiteInput) -> PutBucketWebsiteOutput;
+    delete_bucket_website(DeleteBucketWebsiteInput) -> DeleteBucketWebsiteOutput;
+
+    // What is not here
+    get_bucket_request_payment(GetBucketRequestPaymentInput) -> GetBucketRequestPaymentOutput;
+    put_bucket_request_payment(PutBucketRequestPaymentInput) -> PutBucketRequestPaymentOutput;
+    get_bucket_accelerate_configuration(GetBucketAccelerateConfigurationInput) -> GetBucketAccelerateConfigurationOutput;
+    put_bucket_accelerate_configuration(PutBucketAccelerateConfigurationInput) -> PutBucketAccelerateConfigurationOutput;
+    get_bucket_replication(GetBucketReplicationInput) -> GetBucketReplicationOutput;
+    delete_bucket_replication(DeleteBucketReplicationInput) -> DeleteBucketReplicationOutput;
+    get_bucket_analytics_configuration(GetBucketAnalyticsConfigurationInput) -> GetBucketAnalyticsConfigurationOutput;
+    get_bucket_inventory_configuration(GetBucketInventoryConfigurationInput) -> GetBucketInventoryConfigurationOutput;
+    get_bucket_metrics_configuration(GetBucketMetricsConfigurationInput) -> GetBucketMetricsConfigurationOutput;
+    get_bucket_intelligent_tiering_configuration(GetBucketIntelligentTieringConfigurationInput) -> GetBucketIntelligentTieringConfigurationOutput;
+    delete_bucket_analytics_configuration(DeleteBucketAnalyticsConfigurationInput) -> DeleteBucketAnalyticsConfigurationOutput;
+    delete_bucket_inventory_configuration(DeleteBucketInventoryConfigurationInput) -> DeleteBucketInventoryConfigurationOutput;
+    delete_bucket_metrics_configuration(DeleteBucketMetricsConfigurationInput) -> DeleteBucketMetricsConfigurationOutput;
+    delete_bucket_intelligent_tiering_configuration(DeleteBucketIntelligentTieringConfigurationInput) -> DeleteBucketIntelligentTieringConfigurationOutput;
+    list_bucket_analytics_configurations(ListBucketAnalyticsConfigurationsInput) -> ListBucketAnalyticsConfigurationsOutput;
+    list_bucket_inventory_configurations(ListBucketInventoryConfigurationsInput) -> ListBucketInventoryConfigurationsOutput;
+    list_bucket_metrics_configurations(ListBucketMetricsConfigurationsInput) -> ListBucketMetricsConfigurationsOutput;
+    list_bucket_intelligent_tiering_configurations(ListBucketIntelligentTieringConfigurationsInput) -> ListBucketIntelligentTieringConfigurationsOutput;
+    restore_object(RestoreObjectInput) -> RestoreObjectOutput;
 }

@@ -61,6 +61,10 @@ fn bare_etag(response: &mut Response<Body>) {
     *response.body_mut() = Body::from(bare);
 }
 
+/// Marks an error's document that is complete.
+#[derive(Debug, Clone, Copy)]
+struct Finished;
+
 /// What a request asks for, by its path and host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -87,6 +91,17 @@ impl Target {
             bucket,
             key: key.to_owned(),
         })
+    }
+}
+
+impl Target {
+    /// What S3's errors call such a thing.
+    pub(super) fn resource_type(&self) -> &'static str {
+        match (self.bucket.is_empty(), self.key.is_empty()) {
+            (true, _) => "SERVICE",
+            (false, true) => "BUCKET",
+            (false, false) => "OBJECT",
+        }
     }
 }
 
@@ -136,7 +151,8 @@ impl<'d> About<'d> {
             }
             return response;
         }
-        if status.is_client_error() || status.is_server_error() {
+        let finished = response.extensions().get::<Finished>().is_some();
+        if !finished && (status.is_client_error() || status.is_server_error()) {
             self.finish_error(&mut response);
         }
         response
@@ -164,7 +180,17 @@ impl<'d> About<'d> {
                 | "InvalidBucketName"
                 | "BucketNotEmpty"
                 | "BucketAlreadyExists"
-                | "BucketAlreadyOwnedByYou" => document.element("BucketName", &target.bucket),
+                | "BucketAlreadyOwnedByYou"
+                | "NoSuchCORSConfiguration"
+                | "NoSuchTagSet"
+                | "NoSuchWebsiteConfiguration"
+                | "ReplicationConfigurationNotFoundError" => {
+                    document.element("BucketName", &target.bucket)
+                }
+                "MethodNotAllowed" => {
+                    document.element("Method", self.method.as_str());
+                    document.element("ResourceType", target.resource_type());
+                }
                 _ => {}
             }
         }
@@ -253,6 +279,12 @@ impl<'d> About<'d> {
                 | "PutObjectLockConfiguration"
                 | "PutObjectRetention"
                 | "PutObjectLegalHold"
+                | "PutBucketTagging"
+                | "PutBucketCors"
+                | "PutBucketWebsite"
+                | "PutBucketRequestPayment"
+                | "PutBucketAccelerateConfiguration"
+                | "RestoreObject"
         );
         let payload = self.payload.as_ref().filter(|_| has_document)?.as_bytes();
         if payload.starts_with(b"STREAMING-") {
@@ -276,6 +308,34 @@ pub(super) fn of_error(error: S3Error) -> Response<Body> {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     })
+}
+
+/// A refusal in the form in which it leaves, with elements of its own.
+pub(super) fn refusal(
+    context: Option<&RequestContext>,
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    details: &[(&'static str, &str)],
+) -> Response<Body> {
+    let mut document = Document::new(code);
+    document.element("Message", message);
+    for (name, text) in details {
+        document.element(name, text);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.extensions_mut().insert(Finished);
+    document.send(context, &mut response);
+    response
+}
+
+/// Code and text of an error's document that is not finished, as they would read when it is.
+pub(super) fn error_of(response: &Response<Body>) -> Option<(String, String)> {
+    let bytes = response.body().bytes()?;
+    let said = Said::read(std::str::from_utf8(&bytes).ok()?)?;
+    let message = said.message.unwrap_or(default_message(said.code));
+    Some((said.code.to_owned(), message.to_owned()))
 }
 
 /// The answer that the listener gives in the facade's place.
@@ -388,8 +448,7 @@ impl Document {
     /// Ends the document and makes it the answer's body.
     fn send(mut self, context: Option<&RequestContext>, response: &mut Response<Body>) {
         if let Some(context) = context {
-            let id = context.id().as_str();
-            let host_id = BASE64.encode(id);
+            let (id, host_id) = (context.id().as_str(), host_id(context));
             self.escaped("RequestId", id);
             self.escaped("HostId", &host_id);
             insert(response.headers_mut(), "x-amz-id-2", host_id);
@@ -402,6 +461,11 @@ impl Document {
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(self.0);
     }
+}
+
+/// What `x-amz-id-2` says: no more than the request's id, in the form that clients expect.
+pub(super) fn host_id(context: &RequestContext) -> String {
+    BASE64.encode(context.id().as_str())
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: String) {

@@ -21,6 +21,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 use self::fields::{Fields, Opened};
 use self::policy::Signed;
 use super::answer::{self, Target};
+use super::host::scheme_of;
 use super::listing::Encoding;
 use super::objects::{UID_HEADER, refuse_unsupported};
 use super::upload::Upload;
@@ -78,10 +79,7 @@ impl Form {
                 "Bucket POST must be of the enclosure-type multipart/form-data"
             )),
         };
-        let scheme = match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
-            Some(b"https") => "https",
-            _ => "http",
-        };
+        let scheme = scheme_of(headers);
         let host = text(header::HOST).unwrap_or("localhost");
         let is_path_style = path.trim_matches('/') == target.bucket;
         Some(Self {
