@@ -19,6 +19,7 @@ class Endpoint:
     identity: Identity
     region: str = "us-east-1"
     domain: str | None = None  # suffix of virtual hosts: bucket.DOMAIN
+    website_domain: str | None = None  # suffix of websites' hosts, under the same address
 
     @property
     def netloc(self):

@@ -36,15 +36,20 @@ def pytest_runtest_makereport(item, call):
     if report.when == "teardown":
         outcome = next(o for o in ("failed", "skipped", "passed") if o in phases.values())
         totals[outcome] += 1
-        marked = {operation for mark in item.iter_markers("op") for operation in mark.args}
+        marked = _named(item, "op")
         record = {
             "test": item.nodeid,
             "outcome": outcome,
             "client": item.stash.get(CLIENT, None),
             "ops": sorted(marked | item.stash.get(SEEN_OPS, set())),
+            "unsupported": sorted(_named(item, "unsupported")),
         }
         _records.append(record)
     return report
+
+
+def _named(item, marker):
+    return {operation for mark in item.iter_markers(marker) for operation in mark.args}
 
 
 def pytest_unconfigure(config):

@@ -16,6 +16,7 @@ TOP = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("COMPAT_BINARY", TOP / "target" / "release" / "osproxy"))
 ROOT = Identity("ROOTACCESSKEY0000001", "rootsecretkeyrootsecretkeyrootsecretkey1")
 DOMAIN = "s3.localhost"
+WEBSITE_DOMAIN = "s3-website.localhost"
 READY_DEADLINE = 30.0
 STOP_DEADLINE = 60.0
 
@@ -32,7 +33,7 @@ class Server:
     def __init__(self, data_dir, env=None, identity=ROOT, arguments=()):
         self.data_dir = Path(data_dir)
         self.identity = identity
-        self.env = {"OSPROXY_S3__DOMAINS": DOMAIN} | (env or {})
+        self.env = {"OSPROXY_S3__DOMAINS": DOMAIN, "OSPROXY_S3__WEBSITE_DOMAINS": WEBSITE_DOMAIN} | (env or {})
         self.arguments = list(arguments)
         self.process = None
         self.log = []
@@ -123,7 +124,8 @@ class Server:
 
     @property
     def endpoint(self):
-        return Endpoint(f"http://127.0.0.1:{self.s3_port}", self.identity, domain=DOMAIN)
+        url = f"http://127.0.0.1:{self.s3_port}"
+        return Endpoint(url, self.identity, domain=DOMAIN, website_domain=WEBSITE_DOMAIN)
 
     def admin(self, path):
         """Status and text of a GET on the admin listener."""

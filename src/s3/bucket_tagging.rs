@@ -4,6 +4,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
+use super::answer::NoContent;
 use super::{Gateway, error};
 use crate::model::object::{TagError, Tags};
 
@@ -66,7 +67,7 @@ impl Gateway {
         self.change(&caller, move |bucket| bucket.settings.tags = tags.0.clone())
             .await?;
         let mut response = S3Response::new(PutBucketTaggingOutput::default());
-        response.status = Some(http::StatusCode::NO_CONTENT);
+        response.extensions.insert(NoContent);
         Ok(response)
     }
 

@@ -63,8 +63,10 @@ pub(super) const UNSUPPORTED: &[Operation] = &[
 const WRITE_GET_OBJECT_RESPONSE: &str = "/WriteGetObjectResponse";
 
 /// Sub-resources of calls that `s3s` does not know.
-const UNKNOWN: [&str; 5] = [
+const UNKNOWN: [&str; 7] = [
     "abac",
+    "annotation",
+    "metadataAnnotationTable",
     "metadataConfiguration",
     "metadataInventoryTable",
     "metadataJournalTable",

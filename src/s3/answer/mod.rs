@@ -61,6 +61,10 @@ fn bare_etag(response: &mut Response<Body>) {
     *response.body_mut() = Body::from(bare);
 }
 
+/// Marks a success that has nothing to say, and for which `s3s` would answer 200.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoContent;
+
 /// Marks an error's document that is complete.
 #[derive(Debug, Clone, Copy)]
 struct Finished;
@@ -131,6 +135,9 @@ impl<'d> About<'d> {
 
     /// Gives an answer the form in which it leaves.
     pub(super) async fn finish(self, mut response: Response<Body>) -> Response<Body> {
+        if response.extensions().get::<NoContent>().is_some() {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
         let status = response.status();
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             clear(&mut response);
