@@ -303,8 +303,9 @@ impl Gateway {
     ) -> S3Result<S3Response<RestoreObjectOutput>> {
         let bucket = Caller::of(&request)?.bucket()?;
         let key = convert::object_key(&request.input.key)?;
+        let version = convert::version_id(request.input.version_id.as_deref())?;
         self.namespace
-            .head(bucket, &key)
+            .head(bucket, &key, version)
             .await
             .map_err(error::of_condition)?;
         Err(error::custom(
