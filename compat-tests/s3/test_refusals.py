@@ -237,30 +237,6 @@ def test_unknown_method(raw, kept):
     assert_refused(answer, {"MethodNotAllowed", "NotImplemented"}, {405, 501})
 
 
-@pytest.mark.osproxy_only
-@pytest.mark.parametrize(
-    "method, query",
-    [
-        ("GET", "accelerate"),
-        ("GET", "inventory"),
-        ("PUT", "replication"),
-        ("GET", "torrent"),
-        ("PUT", "analytics"),
-        ("POST", "restore"),
-        ("POST", "select"),
-    ],
-)
-def test_operation_that_is_not_implemented(raw, kept, method, query):
-    path = f"/{kept}/k" if query in ("torrent", "restore", "select") else f"/{kept}"
-    parameters = (
-        {query: ""}
-        | ({"id": "x"} if query in ("inventory", "analytics") else {})
-        | ({"select-type": "2"} if query == "select" else {})
-    )
-    answer = raw.request(method, path, parameters)
-    assert_refused(answer, "NotImplemented", 501)
-
-
 # --- every answer ---
 
 
