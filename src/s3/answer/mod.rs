@@ -5,6 +5,7 @@
 //! id. Answers of HEAD, 204 and 304 lose their bodies. A success passes untouched, with one exception:
 //! see [`Referenced`].
 
+mod details;
 mod texts;
 
 use std::fmt::Write as _;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use s3s::{Body, S3Error, s3_error};
 
+use self::details::Facts;
 use self::texts::{HEADER_MALFORMED, QUERY_PARAMETERS, RENAMED, Refined, default_message};
 use super::host::bucket_of_host;
 use super::{XML_MAX_BYTES, error};
@@ -112,8 +114,7 @@ impl Target {
 /// What finishing an answer needs of its request.
 pub(super) struct About<'d> {
     context: Option<Arc<RequestContext>>,
-    method: Method,
-    uri: Uri,
+    facts: Facts,
     host: Option<HeaderValue>,
     payload: Option<HeaderValue>,
     domains: &'d [String],
@@ -125,8 +126,7 @@ impl<'d> About<'d> {
         let headers = request.headers();
         Self {
             context: request.extensions().get::<Arc<RequestContext>>().cloned(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            facts: Facts::of(request.method(), request.uri(), headers),
             host: headers.get(header::HOST).cloned(),
             payload: headers.get("x-amz-content-sha256").cloned(),
             domains,
@@ -152,7 +152,8 @@ impl<'d> About<'d> {
                 bare_etag(&mut response);
             }
             // `s3s` gives a HEAD 200 whatever its operation says.
-            if self.method == Method::HEAD && response.headers().contains_key(header::CONTENT_RANGE)
+            if *self.facts.method() == Method::HEAD
+                && response.headers().contains_key(header::CONTENT_RANGE)
             {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
@@ -180,34 +181,20 @@ impl<'d> About<'d> {
             (None, Some(message)) => document.escaped("Message", message),
             (None, None) => document.element("Message", default_message(code)),
         }
-        if let Some(target) = Target::of(self.uri.path(), self.host.as_ref(), self.domains) {
-            match code {
-                "NoSuchKey" | "NoSuchVersion" => document.element("Key", &target.key),
-                "NoSuchBucket"
-                | "InvalidBucketName"
-                | "BucketNotEmpty"
-                | "BucketAlreadyExists"
-                | "BucketAlreadyOwnedByYou"
-                | "NoSuchCORSConfiguration"
-                | "NoSuchTagSet"
-                | "NoSuchWebsiteConfiguration"
-                | "ReplicationConfigurationNotFoundError" => {
-                    document.element("BucketName", &target.bucket)
-                }
-                "MethodNotAllowed" => {
-                    document.element("Method", self.method.as_str());
-                    document.element("ResourceType", target.resource_type());
-                }
-                _ => {}
-            }
+        let target = Target::of(self.facts.uri().path(), self.host.as_ref(), self.domains);
+        let details = self
+            .facts
+            .details(code, target.as_ref(), response.headers());
+        for (name, text) in details {
+            document.element(name, &text);
         }
-        document.element("Resource", self.uri.path());
+        document.element("Resource", self.facts.uri().path());
         let status = refined.map(|refined| refined.status);
         document.send(self.context.as_deref(), response);
         if let Some(status) = status.and_then(|status| StatusCode::from_u16(status).ok()) {
             *response.status_mut() = status;
         }
-        if self.method == Method::HEAD {
+        if *self.facts.method() == Method::HEAD {
             clear(response);
         }
     }
@@ -217,7 +204,7 @@ impl<'d> About<'d> {
         if said.code == "InternalError" && said.message.is_none() {
             return self.unread_document();
         }
-        if said.code == "NotImplemented" && !is_method_of_s3(&self.method) {
+        if said.code == "NotImplemented" && !is_method_of_s3(self.facts.method()) {
             return Some(Refined {
                 code: "MethodNotAllowed",
                 status: 405,
@@ -229,7 +216,8 @@ impl<'d> About<'d> {
             .iter()
             .find(|row| row.code == said.code && message.starts_with(row.text))?;
         let in_query = self
-            .uri
+            .facts
+            .uri()
             .query()
             .is_some_and(|query| query.contains("X-Amz-Signature"));
         let to = match (&row.to, in_query) {
@@ -749,8 +737,11 @@ mod tests {
     fn about(method: &str, target: &str, host: &str) -> About<'static> {
         About {
             context: Some(Arc::new(RequestContext::new())),
-            method: method.parse().unwrap(),
-            uri: target.parse().unwrap(),
+            facts: Facts::of(
+                &method.parse().unwrap(),
+                &target.parse().unwrap(),
+                &HeaderMap::new(),
+            ),
             host: Some(HeaderValue::from_str(host).unwrap()),
             payload: None,
             domains: &[],
