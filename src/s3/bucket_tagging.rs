@@ -64,7 +64,7 @@ impl Gateway {
     ) -> S3Result<S3Response<PutBucketTaggingOutput>> {
         let caller = Caller::of(&request)?.clone();
         let tags = tags_of(request.input.tagging)?;
-        self.change(&caller, move |bucket| bucket.settings.tags = tags.0.clone())
+        self.change_bucket(&caller, move |bucket| bucket.settings.tags = tags.0.clone())
             .await?;
         let mut response = S3Response::new(PutBucketTaggingOutput::default());
         response.extensions.insert(NoContent);
@@ -75,7 +75,7 @@ impl Gateway {
         &self,
         request: S3Request<DeleteBucketTaggingInput>,
     ) -> S3Result<S3Response<DeleteBucketTaggingOutput>> {
-        self.change(Caller::of(&request)?, |bucket| bucket.settings.tags.clear())
+        self.change_bucket(Caller::of(&request)?, |bucket| bucket.settings.tags.clear())
             .await?;
         Ok(S3Response::new(DeleteBucketTaggingOutput::default()))
     }

@@ -77,7 +77,7 @@ fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
 
 impl Gateway {
     /// Changes what is set of a request's bucket.
-    pub(super) async fn change<F>(&self, caller: &Caller, change: F) -> S3Result<()>
+    pub(super) async fn change_bucket<F>(&self, caller: &Caller, change: F) -> S3Result<()>
     where
         F: Fn(&mut crate::model::bucket::Bucket) + Send + Sync + 'static,
     {

@@ -121,7 +121,7 @@ impl Gateway {
             .map(rule_of)
             .collect::<S3Result<Vec<_>>>()?;
         cors::check(&rules).map_err(of_cors_error)?;
-        self.change(&caller, move |bucket| bucket.settings.cors = rules.clone())
+        self.change_bucket(&caller, move |bucket| bucket.settings.cors = rules.clone())
             .await?;
         Ok(S3Response::new(PutBucketCorsOutput::default()))
     }
@@ -130,7 +130,7 @@ impl Gateway {
         &self,
         request: S3Request<DeleteBucketCorsInput>,
     ) -> S3Result<S3Response<DeleteBucketCorsOutput>> {
-        self.change(Caller::of(&request)?, |bucket| bucket.settings.cors.clear())
+        self.change_bucket(Caller::of(&request)?, |bucket| bucket.settings.cors.clear())
             .await?;
         Ok(S3Response::new(DeleteBucketCorsOutput::default()))
     }

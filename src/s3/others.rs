@@ -266,7 +266,7 @@ impl Gateway {
             Some(BucketAccelerateStatus::ENABLED) => return Err(error::not_implemented()),
             _ => return Err(error::malformed_xml()),
         }
-        self.change(caller, |bucket| {
+        self.change_bucket(caller, |bucket| {
             bucket.settings.acceleration_suspended = true
         })
         .await?;

@@ -189,7 +189,7 @@ impl Gateway {
         let caller = Caller::of(&request)?.clone();
         let website = website_of(request.input.website_configuration)?;
         website.check().map_err(of_website_error)?;
-        self.change(&caller, move |bucket| {
+        self.change_bucket(&caller, move |bucket| {
             bucket.settings.website = Some(website.clone());
         })
         .await?;
@@ -200,7 +200,7 @@ impl Gateway {
         &self,
         request: S3Request<DeleteBucketWebsiteInput>,
     ) -> S3Result<S3Response<DeleteBucketWebsiteOutput>> {
-        self.change(Caller::of(&request)?, |bucket| {
+        self.change_bucket(Caller::of(&request)?, |bucket| {
             bucket.settings.website = None;
         })
         .await?;
