@@ -147,6 +147,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["meta/"]),
     ("opendal", &["blob/"]),
     ("fred", &["cluster/"]),
+    // Webhooks; opendal brings its own use of it.
+    ("reqwest", &["tasks/"]),
     ("clap", &["cli.rs"]),
     ("indicatif", &["cli.rs"]),
     ("figment", &["config.rs"]),

@@ -18,6 +18,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::auth::Secret;
+use crate::tasks;
 
 /// Every setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,12 @@ pub struct Config {
     pub storage: Storage,
     /// Memory.
     pub limits: Limits,
+    /// When lifecycle rules are looked at.
+    pub lifecycle: tasks::lifecycle::Config,
+    /// Access logs of buckets.
+    pub logging: tasks::logs::Config,
+    /// Events of buckets and where they can be sent.
+    pub notification: tasks::events::Config,
     /// Where blobs are kept, by name.
     pub backend: BTreeMap<String, Backend>,
     /// What is only taken from the environment.
@@ -54,6 +61,9 @@ impl Default for Config {
             log: crate::telemetry::Config::default(),
             storage: Storage::default(),
             limits: Limits::default(),
+            lifecycle: tasks::lifecycle::Config::default(),
+            logging: tasks::logs::Config::default(),
+            notification: tasks::events::Config::default(),
             backend: BTreeMap::from([(Backend::LOCAL.to_owned(), Backend::local())]),
             secrets: Secrets::default(),
         }
@@ -468,6 +478,7 @@ impl Config {
             .filter()
             .map_err(|error| ConfigError(error.to_string()))?;
         self.storage.check()?;
+        self.notification.check().map_err(ConfigError)?;
         if self.s3.listen == self.admin.listen && self.s3.listen.port() != 0 {
             return Err(expected(
                 "admin.listen",
@@ -633,6 +644,10 @@ fn default_at(path: &[String]) -> Option<Value> {
         [section, _, rest @ ..] if section == "backend" => {
             (Value::serialize(Backend::local()).ok()?, rest)
         }
+        [section, list, _, rest @ ..] if section == "notification" && list == "target" => (
+            Value::serialize(tasks::events::Target::example()).ok()?,
+            rest,
+        ),
         _ => (Value::serialize(Config::default()).ok()?, path),
     };
     for name in rest {

@@ -11,8 +11,9 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -106,6 +107,32 @@ pub struct RequestContext {
     wire_bytes: AtomicU64,
     body_bytes: AtomicU64,
     body_failure: AtomicU8,
+    remote: OnceLock<IpAddr>,
+    error: OnceLock<String>,
+    at_end: AtEnd,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// The status of the answer.
+    pub status: u16,
+    /// Bytes of the answer's body that were sent.
+    pub sent: u64,
+    /// From the request's head to the last byte of the answer.
+    pub elapsed: Duration,
+}
+
+type EndHook = Box<dyn FnOnce(&RequestContext, End) + Send>;
+
+/// What is done when a request has ended.
+#[derive(Default)]
+struct AtEnd(Mutex<Option<EndHook>>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtEnd")
+    }
 }
 
 impl Default for RequestContext {
@@ -118,6 +145,9 @@ impl Default for RequestContext {
             wire_bytes: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
             body_failure: AtomicU8::new(0),
+            remote: OnceLock::new(),
+            error: OnceLock::new(),
+            at_end: AtEnd::default(),
         }
     }
 }
@@ -156,6 +186,45 @@ impl RequestContext {
     /// The id of the access key; absent before the signature was verified and for anonymous requests.
     pub fn access_key(&self) -> Option<&str> {
         self.access_key.get().map(String::as_str)
+    }
+
+    /// Records the address that the request came from. Only the first call counts.
+    pub fn set_remote(&self, address: IpAddr) {
+        let _ = self.remote.set(address);
+    }
+
+    /// The address that the request came from: that of a proxy, where one stands before this server.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.remote.get().copied()
+    }
+
+    /// Records the protocol's error code of the answer. Only the first call counts.
+    pub fn set_error(&self, code: &str) {
+        let _ = self.error.set(code.to_owned());
+    }
+
+    /// The protocol's error code of the answer; absent for a success.
+    pub fn error(&self) -> Option<&str> {
+        self.error.get().map(String::as_str)
+    }
+
+    /// Has something done when the request has ended, however it ends. The last call counts. It runs where the
+    /// answer's body is dropped, so it must not wait for anything.
+    pub fn at_end(&self, hook: impl FnOnce(&Self, End) + Send + 'static) {
+        *self.at_end.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
+    }
+
+    /// Does what [`Self::at_end`] was given; called by the listener, once.
+    pub fn end(&self, end: End) {
+        let hook = self
+            .at_end
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(hook) = hook {
+            hook(self, end);
+        }
     }
 
     /// Adds bytes taken from the raw body, before any decoding.
@@ -266,6 +335,10 @@ pub struct Metrics {
     open_connections: Gauge,
     store_duration: Family<StoreLabels, Histogram, fn() -> Histogram>,
     rejected: Family<ReasonLabels, Counter>,
+    events: Family<EventLabels, Counter>,
+    events_waiting: Family<TargetLabels, Gauge>,
+    log_lines_dropped: Counter,
+    expired: Family<ExpiredLabels, Counter>,
 }
 
 /// Upper bounds of the histograms in seconds, from a cached read to a large upload.
@@ -292,6 +365,10 @@ impl Metrics {
             open_connections: Gauge::default(),
             store_duration: Family::new_with_constructor(histogram),
             rejected: Family::default(),
+            events: Family::default(),
+            events_waiting: Family::default(),
+            log_lines_dropped: Counter::default(),
+            expired: Family::default(),
         };
         // Counters get `_total` from the exposition.
         let registry = &mut metrics.registry;
@@ -340,7 +417,58 @@ impl Metrics {
             "Requests refused by a limit of this server",
             metrics.rejected.clone(),
         );
+        registry.register(
+            "events",
+            "Events by what became of them: delivered, failed (an attempt), given_up (too old)",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "events_waiting",
+            "Events that wait for their target",
+            metrics.events_waiting.clone(),
+        );
+        registry.register(
+            "log_lines_dropped",
+            "Lines of access logs of buckets that were lost",
+            metrics.log_lines_dropped.clone(),
+        );
+        registry.register(
+            "lifecycle",
+            "What lifecycle rules did, by action",
+            metrics.expired.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// Counts events of a configured target; `outcome` is `"delivered"`, `"failed"` or `"given_up"`.
+    pub fn events(&self, target: &Arc<str>, outcome: &'static str, count: u64) {
+        self.events
+            .get_or_create(&EventLabels {
+                target: Arc::clone(target),
+                outcome,
+            })
+            .inc_by(count);
+    }
+
+    /// Records how many events wait for a configured target.
+    pub fn events_waiting(&self, target: &Arc<str>, count: u64) {
+        self.events_waiting
+            .get_or_create(&TargetLabels {
+                target: Arc::clone(target),
+            })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts lines of access logs that were lost.
+    pub fn log_lines_dropped(&self, count: u64) {
+        self.log_lines_dropped.inc_by(count);
+    }
+
+    /// Counts what lifecycle rules did; `action` is a fixed word.
+    pub fn lifecycle(&self, action: &'static str, count: u64) {
+        self.expired
+            .get_or_create(&ExpiredLabels { action })
+            .inc_by(count);
     }
 
     /// Counts one answered request and the time it took.
@@ -434,6 +562,22 @@ struct StoreLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    target: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabels {
+    target: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExpiredLabels {
+    action: &'static str,
 }
 
 #[cfg(test)]

@@ -198,6 +198,7 @@ async fn upload_two_parts(install: &Install) -> (UploadId, Vec<NamedPart>) {
 
 fn complete(install: &Install, id: UploadId, parts: &[NamedPart]) -> CompleteRequest {
     CompleteRequest {
+        origin: Default::default(),
         bucket: install.bucket.clone(),
         key: key("big"),
         upload: id,

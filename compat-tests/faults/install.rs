@@ -89,6 +89,7 @@ impl Install {
             worker: 0,
             default_placement: placement,
             clock: clock.clone(),
+            bell: namespace::Bell::default(),
             config: namespace::Config {
                 buckets_max: 100,
                 stale_upload_days: 7,
@@ -132,6 +133,7 @@ impl Install {
     }
 
     pub fn request(&self, name: &str) -> PutRequest {
+            cause: namespace::Cause::default(),
         PutRequest {
             bucket: self.bucket.clone(),
             key: key(name),
@@ -166,6 +168,8 @@ impl Install {
     ) -> Result<Deleted, Condition> {
         self.namespace
             .delete(DeleteRequest {
+                reason: namespace::Reason::Asked,
+                origin: Default::default(),
                 bucket: self.bucket.clone(),
                 key: key(name),
                 version,

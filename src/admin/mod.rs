@@ -6,6 +6,9 @@
 //!   GET  /metrics    OpenMetrics text
 //!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
 //!   GET  /v1/stats   what the install holds                               } see `RunFile`
+//!   GET  /v1/notifications          how delivery of events goes, by target  }
+//!   GET  /v1/events?queue=NAME&max=N  the oldest events of a queue             }
+//!   POST /v1/events/acknowledge     {"queue": NAME, "ids": [...]}: deletes   }
 //! ```
 //!
 //! The first three need no credentials. The others need the token that the server wrote, for its owner alone,
@@ -13,6 +16,7 @@
 //! other than `localhost`, so that no web page can reach them by having its own name resolve to this address.
 
 mod client;
+mod events;
 mod run_file;
 
 use std::net::IpAddr;
@@ -31,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Node;
 use crate::model::fault::{Fault, Kind};
-use crate::tasks::{Collector, Survey};
+use crate::tasks::{Collector, Outbox, Survey};
 use crate::telemetry::Metrics;
 
 pub use client::{Client, ClientError};
@@ -50,6 +54,8 @@ pub struct Parts {
     pub collector: Arc<Collector>,
     /// What adds up.
     pub survey: Survey,
+    /// The events that wait.
+    pub outbox: Arc<Outbox>,
     /// Cancelled when the process begins to drain.
     pub draining: CancellationToken,
     /// What `/v1` asks for.
@@ -62,6 +68,9 @@ pub fn router(parts: Parts) -> Router {
     let guarded = Router::new()
         .route("/v1/gc", post(gc))
         .route("/v1/stats", get(stats))
+        .route("/v1/notifications", get(events::notifications))
+        .route("/v1/events", get(events::read))
+        .route("/v1/events/acknowledge", post(events::acknowledge))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&parts), guard));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))

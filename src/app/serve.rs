@@ -19,11 +19,16 @@ use crate::auth::{Authority, MasterKey, Pair, Registry, RootKey, ensure_root};
 use crate::config::{Config, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::s3;
-use crate::tasks::{AbortStale, Collect, Runner, Survey, Sweep};
+use crate::tasks::{
+    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Runner, Survey, Sweep,
+    TendOutbox,
+};
 use crate::telemetry::Metrics;
 
 /// Time between two looks for stale uploads.
 const STALE_UPLOADS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Time between two looks for events that are too old.
+const OUTBOX_INTERVAL: Duration = Duration::from_secs(15);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -72,6 +77,8 @@ pub(super) struct Running {
     held: Held,
     stores: Stores,
     runner: Runner,
+    deliverer: Deliverer,
+    logs: DeliverLogs,
     root: RootKey,
     s3: Listener,
     admin: Listener,
@@ -95,7 +102,25 @@ impl Running {
 
         let stores = Stores::open(config, &held, &metrics).await?;
         let (authority, root) = open_authority(config, &held, &stores).await?;
-        let runner = start_tasks(config, &stores);
+        let outbox = Arc::new(Outbox::new(
+            stores.meta.clone(),
+            stores.clock.clone(),
+            Arc::clone(&metrics),
+            config.notification.clone(),
+        ));
+        let runner = start_tasks(config, &stores, &metrics, &outbox);
+        let deliverer = Deliverer::start(&tasks::events::Parts {
+            meta: stores.meta.clone(),
+            clock: stores.clock.clone(),
+            node: i64::from(stores.node.worker()),
+            metrics: Arc::clone(&metrics),
+            bell: stores.bell.clone(),
+            config: config.notification.clone(),
+        })?;
+        let logs = DeliverLogs {
+            namespace: Arc::clone(&stores.namespace),
+            metrics: Arc::clone(&metrics),
+        };
         let facade = s3::Facade::new(s3::Parts {
             namespace: Arc::clone(&stores.namespace),
             authority: Arc::new(authority),
@@ -106,6 +131,8 @@ impl Running {
                 region: config.s3.region.clone(),
                 instant: config.s3.instant == InstantUpload::Auto,
                 max_post_bytes: config.s3.max_post_bytes,
+                targets: config.notification.target.keys().cloned().collect(),
+                calendar: config.lifecycle.calendar(),
             },
         })?;
         let token = publish(&held, admin.local_addr())?;
@@ -117,6 +144,7 @@ impl Running {
                 node: Arc::clone(&stores.node),
                 collector: Arc::clone(&stores.collector),
                 survey: Survey::new(stores.meta.clone()),
+                outbox,
                 draining: draining.clone(),
                 token,
             }),
@@ -127,6 +155,8 @@ impl Running {
             held,
             stores,
             runner,
+            deliverer,
+            logs,
             root,
             draining,
         };
@@ -156,6 +186,9 @@ impl Running {
         self.s3.stop().await;
         self.admin.stop().await;
         self.runner.stop().await;
+        // All requests are in their logs by now, and the objects that are made may tell of themselves.
+        self.logs.deliver().await;
+        self.deliverer.stop().await;
         self.stores.close().await;
         if let Err(error) = RunFile::remove(self.held.path()) {
             tracing::warn!(%error, "remove run.json");
@@ -228,7 +261,12 @@ async fn open_authority(
     ))
 }
 
-fn start_tasks(config: &Config, stores: &Stores) -> Runner {
+fn start_tasks(
+    config: &Config,
+    stores: &Stores,
+    metrics: &Arc<Metrics>,
+    outbox: &Arc<Outbox>,
+) -> Runner {
     let mut runner = Runner::new();
     let seconds = |seconds: std::num::NonZeroU64| Duration::from_secs(seconds.get());
     runner.every(
@@ -242,6 +280,23 @@ fn start_tasks(config: &Config, stores: &Stores) -> Runner {
     runner.every(
         STALE_UPLOADS_INTERVAL,
         AbortStale(Arc::clone(&stores.namespace)),
+    );
+    runner.every(
+        seconds(config.lifecycle.interval_seconds),
+        Expire {
+            namespace: Arc::clone(&stores.namespace),
+            calendar: config.lifecycle.calendar(),
+            metrics: Arc::clone(metrics),
+        },
+    );
+    runner.every(OUTBOX_INTERVAL, TendOutbox(Arc::clone(outbox)));
+    runner.every_and_when(
+        seconds(config.logging.interval_seconds),
+        &stores.namespace.full_logs(),
+        DeliverLogs {
+            namespace: Arc::clone(&stores.namespace),
+            metrics: Arc::clone(metrics),
+        },
     );
     runner
 }

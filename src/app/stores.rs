@@ -13,7 +13,7 @@ use crate::content::{self, ContentStore};
 use crate::meta::{self, MetaStore, buckets};
 use crate::model::clock::Clock;
 use crate::model::fault::Fault;
-use crate::namespace::{self, Namespace};
+use crate::namespace::{self, Bell, Namespace};
 use crate::tasks::Collector;
 use crate::telemetry::Metrics;
 
@@ -29,6 +29,7 @@ pub(super) struct Stores {
     pub(super) node: Arc<Node>,
     pub(super) namespace: Arc<Namespace>,
     pub(super) collector: Arc<Collector>,
+    pub(super) bell: Bell,
     blobs: BlobStore,
     heart: Heart,
 }
@@ -78,6 +79,7 @@ impl Stores {
                 write: open.oldest_write(),
             }))
             .await?;
+        let bell = Bell::default();
         let namespace = Arc::new(Namespace::new(namespace::Parts {
             meta: meta.clone(),
             content: Arc::clone(&content),
@@ -85,6 +87,7 @@ impl Stores {
             worker: node.worker(),
             default_placement: placement,
             clock: clock.clone(),
+            bell: bell.clone(),
             config: namespace::Config {
                 buckets_max: config.limits.buckets_max,
                 stale_upload_days: config.storage.stale_upload_days.get().into(),
@@ -97,6 +100,7 @@ impl Stores {
             node,
             namespace,
             collector,
+            bell,
             blobs,
             heart,
         })

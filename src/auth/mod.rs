@@ -363,6 +363,18 @@ actions! {
     GetObjectTorrent,
     /// Bring an object back from an archive.
     RestoreObject,
+    /// See what becomes of a bucket's objects with time.
+    GetLifecycleConfiguration,
+    /// Decide what becomes of a bucket's objects with time.
+    PutLifecycleConfiguration,
+    /// See who is told of what happens in a bucket.
+    GetBucketNotification,
+    /// Decide who is told of what happens in a bucket.
+    PutBucketNotification,
+    /// See where a bucket's access log goes.
+    GetBucketLogging,
+    /// Decide where a bucket's access log goes.
+    PutBucketLogging,
 }
 
 impl Action {

@@ -12,6 +12,8 @@
 //! one. Commands beside it mint as worker 1, see [`mint_beside`]. Leases and epochs of several nodes are not
 //! decided here yet.
 
+mod redis;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::meta::{MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{UidGenerator, minted_at};
+
+pub use redis::Stream;
 
 /// The worker of the process that serves an embedded database.
 const SERVING_WORKER: u16 = 0;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::{BodyLimits, InBody};
 use super::connection::{Phase, State, Timeouts};
 use super::{AccessLog, BoxError, Config, Facade, Refusal};
-use crate::telemetry::{Metrics, RequestContext};
+use crate::telemetry::{End, Metrics, RequestContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
@@ -123,6 +123,7 @@ pub(super) async fn answer<F: Facade>(
     request: Request<Incoming>,
 ) -> Response<OutBody<F::Body>> {
     let context = Arc::new(RequestContext::new());
+    context.set_remote(remote.ip());
     let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
     let mut exchange = Exchange {
         context: Arc::clone(&context),
@@ -254,6 +255,11 @@ impl Drop for Exchange {
         if let Some(access) = &self.access {
             access.log(self, elapsed);
         }
+        self.context.end(End {
+            status: self.status,
+            sent: self.sent,
+            elapsed,
+        });
     }
 }
 

@@ -182,6 +182,24 @@ pub async fn list(
         .await
 }
 
+/// Buckets for which something is set, with ids above `after`, by id, at most `limit`.
+pub async fn with_settings(
+    session: &mut Session,
+    after: BucketId,
+    limit: usize,
+) -> Result<Vec<Bucket>, Fault> {
+    session
+        .query(
+            concat!(
+                bucket_columns!(),
+                " WHERE settings IS NOT NULL AND id > $1 ORDER BY id LIMIT $2"
+            ),
+            params![after.0, limit as i64],
+            bucket,
+        )
+        .await
+}
+
 /// How many buckets a tenant has.
 pub async fn count(session: &mut Session, tenant: TenantId) -> Result<u64, Fault> {
     let count = session

@@ -16,7 +16,9 @@
 pub mod buckets;
 mod codec;
 pub mod contents;
+pub mod events;
 pub mod identities;
+pub mod lifecycle;
 pub mod listing;
 pub mod nodes;
 pub mod objects;

@@ -6,7 +6,10 @@ use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::cors::CorsRule;
 use crate::model::ids::{BucketId, SpaceId, TenantId};
+use crate::model::lifecycle::Lifecycle;
+use crate::model::logging::Logging;
 use crate::model::names::BucketName;
+use crate::model::notification::Notification;
 use crate::model::object::{Retention, RetentionMode};
 use crate::model::website::Website;
 
@@ -119,6 +122,15 @@ pub struct Settings {
     /// Whether its owner suspended the acceleration of transfers, which never was on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub acceleration_suspended: bool,
+    /// What becomes of its objects with time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
+    /// Who is told of what happens in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
+    /// Where its access log goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
 }
 
 /// One bucket as it was read; `rev` rises with every change of its settings.

@@ -7,6 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
 
+/// A time as ISO 8601 with milliseconds, in UTC: `2026-01-02T03:04:05.678Z`.
+pub fn iso8601(time: Millis) -> String {
+    let form = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+    );
+    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000_000)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+        .format(form)
+        .unwrap_or_default()
+}
+
 /// Where the time comes from. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::stream::unfold;
 
-use super::{BodyHint, Condition, Namespace, Object, PutRequest, Recheck, Written};
+use super::{BodyHint, Cause, Condition, Namespace, Object, PutRequest, Recheck, Written};
 use crate::content::{ReceiveError, Received};
 use crate::meta::{contents, version_parts};
 use crate::model::acl::Acl;
@@ -14,6 +14,7 @@ use crate::model::digest::{ChecksumAlgorithm, Digests, ObjectChecksum};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, Uid};
 use crate::model::names::ObjectKey;
+use crate::model::notification::{Event, Origin};
 use crate::model::object::{Encryption, Headers, Lock, Tags, Version, VersionId, WriteConditions};
 
 /// How often a copy by reference is tried when its source changes meanwhile.
@@ -39,6 +40,8 @@ pub struct CopyRequest {
     pub bucket: Arc<Bucket>,
     /// Under which key.
     pub key: ObjectKey,
+    /// Who copies, for those who are told of it.
+    pub origin: Origin,
     /// New headers; `None` keeps the source's.
     pub headers: Option<Headers>,
     /// New tags; `None` keeps the source's.
@@ -138,7 +141,17 @@ impl Namespace {
         };
         let written = Written::of(&version);
         let conditions = request.conditions.clone();
-        let writer = self.writer(&request.bucket, &request.key, conditions, &request.recheck);
+        let cause = Cause {
+            event: Event::CreatedByCopy,
+            origin: request.origin.clone(),
+        };
+        let writer = self.writer(
+            &request.bucket,
+            &request.key,
+            conditions,
+            &request.recheck,
+            cause,
+        );
         let from = source.uid;
         let version_id = self
             .meta
@@ -156,6 +169,7 @@ impl Namespace {
                 })
             })
             .await?;
+        self.ring(&request.bucket);
         Ok(Written {
             version_id,
             ..written
@@ -186,6 +200,10 @@ impl Namespace {
         let put = PutRequest {
             bucket: request.bucket,
             key: request.key,
+            cause: Cause {
+                event: Event::CreatedByCopy,
+                origin: request.origin,
+            },
             headers: request.headers.unwrap_or_else(|| version.headers.clone()),
             tags: request.tags.unwrap_or_else(|| version.tags.clone()),
             checksum,

@@ -8,9 +8,12 @@
 mod buckets;
 mod condition;
 mod copy;
+mod lifecycle;
 mod list_versions;
 pub mod listing;
+mod logs;
 mod multipart;
+mod notify;
 mod objects;
 mod versions;
 
@@ -29,17 +32,21 @@ use crate::model::ids::{ContentId, SenderId, UidGenerator};
 use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
+pub use crate::meta::events::Bell;
 pub use crate::meta::uploads::UploadRow;
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
+pub use lifecycle::ExpireReport;
 pub use list_versions::{VersionPage, VersionQuery};
+pub use logs::LogReport;
 pub use multipart::{
     CompleteRequest, Completed, ListedPart, NamedPart, NewUpload, PART_NUMBER_MAX, PartPage,
     PartWritten, UploadId, UploadPage, UploadQuery,
 };
+pub use notify::Cause;
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
-pub use versions::{ChangeRequest, DeleteRequest, Deleted, VersionChange};
+pub use versions::{ChangeRequest, DeleteRequest, Deleted, Reason, VersionChange};
 
 /// Largest single put and largest part, in bytes ("Amazon S3 multipart upload limits").
 pub const PUT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
@@ -72,6 +79,8 @@ pub struct Parts {
     pub default_placement: i64,
     /// The time.
     pub clock: Clock,
+    /// Rung after a commit that told of something.
+    pub bell: Bell,
     /// Limits.
     pub config: Config,
 }
@@ -85,6 +94,8 @@ pub struct Namespace {
     default_placement: i64,
     clock: Clock,
     config: Config,
+    bell: Bell,
+    logs: logs::LogBuffer,
     buckets: Cache<BucketName, Arc<Bucket>>,
 }
 
@@ -112,6 +123,8 @@ impl Namespace {
             default_placement: parts.default_placement,
             clock: parts.clock,
             config: parts.config,
+            bell: parts.bell,
+            logs: logs::LogBuffer::default(),
             buckets: Cache::builder()
                 .max_capacity(BUCKETS_REMEMBERED)
                 .time_to_live(BUCKET_TTL)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::listing::prefix_end;
-use super::{Condition, CopySource, Namespace, Recheck, Written, lock_bucket, release};
+use super::{Cause, Condition, CopySource, Namespace, Recheck, Written, lock_bucket, release};
 use crate::content::Received;
 use crate::meta::Session;
 use crate::meta::contents as content_rows;
@@ -22,6 +22,7 @@ use crate::model::digest::{
 };
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
+use crate::model::notification::{Event, Origin};
 use crate::model::object::{Encryption, Headers, Lock, Tags, Version, WriteConditions};
 
 /// Highest part number ("Amazon S3 multipart upload limits").
@@ -101,6 +102,8 @@ pub struct CompleteRequest {
     pub key: ObjectKey,
     /// Which upload.
     pub upload: UploadId,
+    /// Who completes it, for those who are told of it.
+    pub origin: Origin,
     /// The parts, in the client's order.
     pub parts: Vec<NamedPart>,
     /// The checksum the client expects of the whole: algorithm, value, and kind where it says so.
@@ -336,15 +339,23 @@ impl Namespace {
                 &request.key,
                 request.conditions.clone(),
                 &request.recheck,
+                Cause {
+                    event: Event::CreatedByUpload,
+                    origin: request.origin.clone(),
+                },
             ),
             request,
         });
-        self.meta
+        let bucket = Arc::clone(&completion.request.bucket);
+        let completed = self
+            .meta
             .transact("complete upload", move |session| {
                 let completion = Arc::clone(&completion);
                 Box::pin(async move { completion.run(session).await })
             })
-            .await
+            .await?;
+        self.ring(&bucket);
+        Ok(completed)
     }
 
     /// Ends an open upload and releases its parts.
@@ -736,5 +747,6 @@ fn first_answer(first: &CompletedRow, upload: &UploadRow) -> Completed {
         checksum: first.checksum.clone(),
         version_id: first.version_id,
         encryption: upload.encryption.clone(),
+        tags: upload.tags.clone(),
     }
 }

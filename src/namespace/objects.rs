@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::versions::decide;
-use super::{Condition, Namespace, Recheck};
+use super::{Cause, Condition, Namespace, Recheck};
 use crate::content::{Reader, Received};
 use crate::meta::contents::Location;
 use crate::meta::version_parts::VersionPart;
@@ -27,6 +27,8 @@ pub struct PutRequest {
     pub bucket: Arc<Bucket>,
     /// Under which key.
     pub key: ObjectKey,
+    /// What is told of it.
+    pub cause: Cause,
     /// What it will be answered with.
     pub headers: Headers,
     /// Its tags.
@@ -64,6 +66,8 @@ pub struct Written {
     pub version_id: Option<VersionId>,
     /// How its bytes are encrypted.
     pub encryption: Option<Encryption>,
+    /// Its tags.
+    pub tags: Tags,
 }
 
 /// A version that was found, and where its bytes lie.
@@ -106,6 +110,7 @@ impl Namespace {
         let PutRequest {
             bucket,
             key,
+            cause,
             conditions,
             recheck,
             sender,
@@ -126,7 +131,7 @@ impl Namespace {
             lock: request.lock,
         };
         let written = Written::of(&version);
-        let writer = self.writer(&bucket, &key, conditions, &recheck);
+        let writer = self.writer(&bucket, &key, conditions, &recheck, cause);
         let version_id = self
             .commit("put", received, move |session, content| {
                 let version = Version {
@@ -137,6 +142,7 @@ impl Namespace {
                 Box::pin(async move { writer.write(session, version, sender).await })
             })
             .await?;
+        self.ring(&bucket);
         Ok(Written {
             version_id,
             ..written
@@ -299,6 +305,7 @@ impl Written {
             checksum: version.checksum.clone(),
             version_id: None,
             encryption: version.encryption.clone(),
+            tags: version.tags.clone(),
         }
     }
 }

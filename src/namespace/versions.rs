@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Namespace, Recheck, lock_bucket, release};
+use super::notify::{Happened, tell};
+use super::{Cause, Condition, Namespace, Recheck, lock_bucket, release};
 use crate::meta::objects::{self, Change, Locked, LockedKey, NewEntry, Place};
 use crate::meta::{Session, version_parts};
 use crate::model::bucket::{Bucket, Versioning};
@@ -14,6 +15,7 @@ use crate::model::clock::Millis;
 use crate::model::fault::Fault;
 use crate::model::ids::{SenderId, Uid, UidGenerator};
 use crate::model::names::ObjectKey;
+use crate::model::notification::{Event, Origin};
 use crate::model::object::{
     Entry, Marker, Retention, Tags, Version, VersionId, WriteConditions, WriteDecision,
 };
@@ -221,6 +223,7 @@ fn check_removal(version: &Locked, now: Millis, bypass: bool) -> Result<(), Cond
 pub(super) struct VersionWriter {
     pub(super) slot: Slot,
     pub(super) conditions: WriteConditions,
+    pub(super) cause: Cause,
 }
 
 impl VersionWriter {
@@ -243,13 +246,22 @@ impl VersionWriter {
         }
         let plan = plan(bucket.versioning, row.as_ref());
         version.is_null = plan.is_null;
-        let id = version.id();
+        // A null version is answered without an id, as long as none of another kind is made beside it.
+        let id = (bucket.versioning == Versioning::Enabled).then_some(version.id());
+        let happened = Happened {
+            event: self.cause.event,
+            key: &self.slot.key,
+            version: id,
+            content: Some((version.size, version.etag)),
+            origin: &self.cause.origin,
+            at: version.modified,
+        };
         let entry = Entry::Object(Box::new(version));
         self.slot
             .replace(session, row.as_ref(), plan, &entry, sender)
             .await?;
-        // A null version is answered without an id, as long as none of another kind is made beside it.
-        Ok((bucket.versioning == Versioning::Enabled).then_some(id))
+        tell(session, &self.slot.uids, &bucket, happened).await?;
+        Ok(id)
     }
 }
 
@@ -264,12 +276,26 @@ pub struct DeleteRequest {
     pub version: Option<VersionId>,
     /// Decided on the current version, under the key's lock.
     pub conditions: WriteConditions,
-    /// Only while this is the current version.
+    /// Only while this is the version that goes, or that a marker is put before.
     pub only: Option<Uid>,
+    /// Why it is deleted.
+    pub reason: Reason,
+    /// Who deletes it, for those who are told of it.
+    pub origin: Origin,
     /// Whether the caller may pass over governance retention, and wants to.
     pub bypass_governance: bool,
     /// Asked when the bucket's settings changed since the request was admitted.
     pub recheck: Option<Recheck>,
+}
+
+/// Why something is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reason {
+    /// A client asked for it.
+    #[default]
+    Asked,
+    /// A lifecycle rule says so.
+    Expired,
 }
 
 /// What was deleted.
@@ -294,23 +320,23 @@ impl Deletion {
         let request = &self.request;
         let (bucket, row) = self.slot.lock(session).await?;
         decide(&request.conditions, row.as_ref())?;
-        if let Some(only) = request.only
-            && row.as_ref().is_none_or(|row| row.current.uid != only)
-        {
-            return Err(Condition::PreconditionFailed);
-        }
         if let Some(id) = request.version {
             return match row {
-                Some(row) => self.remove(session, &row, id).await,
+                Some(row) => self.remove(session, &bucket, &row, id).await,
                 None => Ok(Deleted {
                     version_id: Some(id),
                     marker: false,
                 }),
             };
         }
+        if let Some(only) = request.only
+            && row.as_ref().is_none_or(|row| row.current.uid != only)
+        {
+            return Err(Condition::PreconditionFailed);
+        }
         if bucket.versioning == Versioning::Never {
             if let Some(row) = row {
-                self.remove(session, &row, VersionId::Null).await?;
+                self.remove(session, &bucket, &row, VersionId::Null).await?;
             }
             return Ok(Deleted::default());
         }
@@ -325,6 +351,11 @@ impl Deletion {
         self.slot
             .replace(session, row.as_ref(), plan, &entry, None)
             .await?;
+        let event = match request.reason {
+            Reason::Asked => Event::MarkerCreated,
+            Reason::Expired => Event::ExpiredByMarker,
+        };
+        self.tell(session, &bucket, event, Some(id)).await?;
         Ok(Deleted {
             version_id: Some(id),
             marker: true,
@@ -335,6 +366,7 @@ impl Deletion {
     async fn remove(
         &self,
         session: &mut Session,
+        settings: &Bucket,
         row: &LockedKey,
         id: VersionId,
     ) -> Result<Deleted, Condition> {
@@ -346,6 +378,9 @@ impl Deletion {
         let Some((place, version)) = self.slot.find(session, row, id).await? else {
             return Ok(gone(false));
         };
+        if self.request.only.is_some_and(|only| only != version.uid) {
+            return Err(Condition::PreconditionFailed);
+        }
         check_removal(&version, self.now, self.request.bypass_governance)?;
         match place {
             Place::Current => {
@@ -364,7 +399,31 @@ impl Deletion {
             .give_up(session, &version, self.now, &mut tally)
             .await?;
         self.slot.count(session, tally).await?;
+        let event = match self.request.reason {
+            Reason::Asked => Event::Removed,
+            Reason::Expired => Event::Expired,
+        };
+        self.tell(session, settings, event, shown(settings, id))
+            .await?;
         Ok(gone(version.object.is_none()))
+    }
+
+    async fn tell(
+        &self,
+        session: &mut Session,
+        bucket: &Bucket,
+        event: Event,
+        version: Option<VersionId>,
+    ) -> Result<(), Fault> {
+        let happened = Happened {
+            event,
+            key: &self.slot.key,
+            version,
+            content: None,
+            origin: &self.request.origin,
+            at: self.now,
+        };
+        tell(session, &self.slot.uids, bucket, happened).await
     }
 }
 
@@ -397,6 +456,8 @@ pub struct ChangeRequest {
     pub version: Option<VersionId>,
     /// What.
     pub change: VersionChange,
+    /// Who changes it, for those who are told of it.
+    pub origin: Origin,
     /// Asked when the bucket's settings changed since the request was admitted.
     pub recheck: Option<Recheck>,
 }
@@ -418,10 +479,12 @@ impl Namespace {
         key: &ObjectKey,
         conditions: WriteConditions,
         recheck: &Option<Recheck>,
+        cause: Cause,
     ) -> Arc<VersionWriter> {
         Arc::new(VersionWriter {
             slot: self.slot(bucket, key, recheck),
             conditions,
+            cause,
         })
     }
 
@@ -434,24 +497,32 @@ impl Namespace {
             now: self.clock.now(),
             request,
         });
-        self.meta
+        let bucket = Arc::clone(&deletion.request.bucket);
+        let deleted = self
+            .meta
             .transact("delete", move |session| {
                 let deletion = Arc::clone(&deletion);
                 Box::pin(async move { deletion.run(session).await })
             })
-            .await
+            .await?;
+        self.ring(&bucket);
+        Ok(deleted)
     }
 
     /// Replaces a part of a version, and answers the id clients name it by.
     pub async fn change(&self, request: ChangeRequest) -> Result<Option<VersionId>, Condition> {
         let slot = Arc::new(self.slot(&request.bucket, &request.key, &request.recheck));
         let (request, now) = (Arc::new(request), self.clock.now());
-        self.meta
+        let bucket = Arc::clone(&request.bucket);
+        let id = self
+            .meta
             .transact("change version", move |session| {
                 let (slot, request) = (Arc::clone(&slot), Arc::clone(&request));
                 Box::pin(async move { change(session, &slot, &request, now).await })
             })
-            .await
+            .await?;
+        self.ring(&bucket);
+        Ok(id)
     }
 }
 
@@ -503,7 +574,23 @@ async fn change(
         VersionChange::LegalHold(hold) => Change::LegalHold(*hold),
     };
     objects::change(session, bucket.id, &slot.key, place, &change).await?;
-    Ok(shown(&bucket, id))
+    let id = shown(&bucket, id);
+    let event = match &change {
+        Change::Tags(tags) if tags.0.is_empty() => Event::TagsDeleted,
+        Change::Tags(_) => Event::TagsPut,
+        Change::Acl(_) => Event::AclPut,
+        Change::Retention(_) | Change::LegalHold(_) => return Ok(id),
+    };
+    let happened = Happened {
+        event,
+        key: &slot.key,
+        version: id,
+        content: None,
+        origin: &request.origin,
+        at: now,
+    };
+    tell(session, &slot.uids, &bucket, happened).await?;
+    Ok(id)
 }
 
 #[cfg(test)]

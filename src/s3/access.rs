@@ -128,6 +128,33 @@ const OPERATIONS: &[Operation] = &[
     ("PutObjectRetention", Action::PutObjectRetention, true),
     ("GetObjectLegalHold", Action::GetObjectLegalHold, true),
     ("PutObjectLegalHold", Action::PutObjectLegalHold, true),
+    (
+        "GetBucketLifecycleConfiguration",
+        Action::GetLifecycleConfiguration,
+        true,
+    ),
+    (
+        "PutBucketLifecycleConfiguration",
+        Action::PutLifecycleConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketLifecycle",
+        Action::PutLifecycleConfiguration,
+        true,
+    ),
+    (
+        "GetBucketNotificationConfiguration",
+        Action::GetBucketNotification,
+        true,
+    ),
+    (
+        "PutBucketNotificationConfiguration",
+        Action::PutBucketNotification,
+        true,
+    ),
+    ("GetBucketLogging", Action::GetBucketLogging, true),
+    ("PutBucketLogging", Action::PutBucketLogging, true),
     ("HeadBucket", Action::ListBucket, true),
     ("ListBuckets", Action::ListAllMyBuckets, false),
     ("CreateBucket", Action::CreateBucket, false),

@@ -87,7 +87,7 @@ impl Body for Bounded {
 pub(super) struct DocumentDigests(Arc<Mutex<Option<Digests>>>);
 
 impl DocumentDigests {
-    /// Whether a request's document has its digests compared: a plain body, of the one operation that S3
+    /// Whether a request's document has its digests compared: a plain body, of the operations that S3
     /// wants them for.
     fn wanted<B>(request: &Request<B>) -> bool {
         let query = request.uri().query().unwrap_or_default();
@@ -95,11 +95,15 @@ impl DocumentDigests {
             .headers()
             .get("x-amz-content-sha256")
             .is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"));
-        request.method() == http::Method::POST
-            && !chunked
+        let wanted = match *request.method() {
+            http::Method::POST => "delete",
+            http::Method::PUT => "lifecycle",
+            _ => return false,
+        };
+        !chunked
             && query
                 .split('&')
-                .any(|name| name == "delete" || name == "delete=")
+                .any(|name| name.strip_suffix('=').unwrap_or(name) == wanted)
     }
 
     /// Compares what the request says of its document. S3 wants it to say something ("DeleteObjects").

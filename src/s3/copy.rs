@@ -8,6 +8,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::convert::{self, set_checksums};
+use super::notification::origin_of;
 use super::objects::refuse_unsupported;
 use super::read::shown;
 use super::{Gateway, error, lock};
@@ -62,6 +63,7 @@ impl Gateway {
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let caller = Caller::of(&request)?.clone();
+        let origin = origin_of(&request)?;
         let headers = &request.headers;
         refuse_unsupported(headers)?;
         let replaces = directive(headers, "x-amz-metadata-directive")?;
@@ -91,6 +93,7 @@ impl Gateway {
             None
         };
         let copy = CopyRequest {
+            origin,
             bucket,
             key,
             headers: new_headers,
@@ -114,6 +117,7 @@ impl Gateway {
         };
         result.checksum_type = set_checksums!(result, written.checksum.as_ref());
         let mut response = S3Response::new(CopyObjectOutput {
+            expiration: self.expiration_of_written(caller.bucket()?, &request.input.key, &written),
             copy_object_result: Some(result),
             copy_source_version_id: shown(&source.bucket, source.object.version.id()),
             version_id: written.version_id.map(|id| id.to_string()),

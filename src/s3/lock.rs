@@ -11,6 +11,7 @@ use super::convert;
 use super::{Gateway, error};
 use crate::model::bucket::{Bucket, DefaultRetention as Default, RetentionPeriod, Versioning};
 use crate::model::clock::Millis;
+use crate::model::notification::Origin;
 use crate::model::object::{Lock, Retention, RetentionMode, Version};
 use crate::namespace::{ChangeRequest, Condition, VersionChange};
 
@@ -240,6 +241,7 @@ impl Gateway {
         self.namespace
             .change(ChangeRequest {
                 bucket: Arc::clone(bucket),
+                origin: Origin::default(),
                 key: convert::object_key(&input.key)?,
                 version: convert::version_id(input.version_id.as_deref())?,
                 change: VersionChange::Retention {
@@ -289,6 +291,7 @@ impl Gateway {
         self.namespace
             .change(ChangeRequest {
                 bucket: Arc::clone(bucket),
+                origin: Origin::default(),
                 key: convert::object_key(&input.key)?,
                 version: convert::version_id(input.version_id.as_deref())?,
                 change: VersionChange::LegalHold(hold),

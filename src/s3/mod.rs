@@ -25,9 +25,12 @@ mod cors;
 mod error;
 mod host;
 mod lenient;
+mod lifecycle;
 mod listing;
 mod lock;
+mod logging;
 mod multipart;
+mod notification;
 mod objects;
 mod others;
 mod post;
@@ -37,6 +40,7 @@ mod upload;
 mod versioning;
 mod website;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
@@ -49,6 +53,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use crate::auth::Authority;
 use crate::http::{InBody, Refusal};
 use crate::model::fault::{Fault, Kind};
+use crate::model::lifecycle::Calendar;
 use crate::namespace::Namespace;
 use crate::telemetry::{Metrics, RequestContext};
 
@@ -68,6 +73,10 @@ pub struct Config {
     pub instant: bool,
     /// Most bytes of a file in a browser's form.
     pub max_post_bytes: u64,
+    /// The names of the targets that events can be sent to.
+    pub targets: BTreeSet<String>,
+    /// What lifecycle rules count days by.
+    pub calendar: Calendar,
 }
 
 /// What a facade is made of.
@@ -178,11 +187,16 @@ impl crate::http::Facade for Facade {
 
     async fn call(&self, request: Request<InBody>) -> Response<s3s::Body> {
         let cross_origin = cors::CrossOrigin::of(&request, &self.gateway.config);
+        let seen = logging::Seen::of(&request);
         let response = self.answer(request).await;
-        match cross_origin {
+        let response = match cross_origin {
             Some(cross_origin) => cross_origin.mark(&self.gateway, response).await,
             None => response,
+        };
+        if let Some(seen) = seen {
+            seen.log(&self.gateway, &response).await;
         }
+        response
     }
 
     fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<s3s::Body> {
@@ -212,6 +226,14 @@ operations! {
     list_buckets(ListBucketsInput) -> ListBucketsOutput;
     delete_bucket(DeleteBucketInput) -> DeleteBucketOutput;
     get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
+
+    get_bucket_lifecycle_configuration(GetBucketLifecycleConfigurationInput) -> GetBucketLifecycleConfigurationOutput;
+    put_bucket_lifecycle_configuration(PutBucketLifecycleConfigurationInput) -> PutBucketLifecycleConfigurationOutput;
+    delete_bucket_lifecycle(DeleteBucketLifecycleInput) -> DeleteBucketLifecycleOutput;
+    get_bucket_notification_configuration(GetBucketNotificationConfigurationInput) -> GetBucketNotificationConfigurationOutput;
+    put_bucket_notification_configuration(PutBucketNotificationConfigurationInput) -> PutBucketNotificationConfigurationOutput;
+    get_bucket_logging(GetBucketLoggingInput) -> GetBucketLoggingOutput;
+    put_bucket_logging(PutBucketLoggingInput) -> PutBucketLoggingOutput;
 
     // Objects
     put_object(PutObjectInput) -> PutObjectOutput;

@@ -9,6 +9,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::Caller;
 use super::convert::{self, set_checksums};
 use super::listing::{Encoding, prefix_list};
+use super::notification::origin_of;
 use super::objects::{close_connection, refuse_unsupported};
 use super::upload::Upload;
 use super::{Gateway, error, lock};
@@ -96,7 +97,11 @@ impl Gateway {
             .create_upload(caller.bucket()?, &key, new)
             .await
             .map_err(error::of_condition)?;
+        let initiated = self.namespace.now();
+        let (abort_date, abort_rule_id) = self.abort_of(caller.bucket()?, &key, initiated).unzip();
         Ok(S3Response::new(CreateMultipartUploadOutput {
+            abort_date,
+            abort_rule_id,
             bucket: Some(request.input.bucket),
             key: Some(request.input.key),
             upload_id: Some(id.to_string()),
@@ -160,6 +165,7 @@ impl Gateway {
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let caller = Caller::of(&request)?.clone();
+        let origin = origin_of(&request)?;
         let headers = &request.headers;
         let key = convert::object_key(&request.input.key)?;
         let id = upload_id(&request.input.upload_id)?;
@@ -180,6 +186,7 @@ impl Gateway {
             bucket: Arc::clone(caller.bucket()?),
             key,
             upload: id,
+            origin,
             parts,
             checksum,
             size: request
@@ -195,7 +202,9 @@ impl Gateway {
             .await
             .map_err(error::of_condition)?;
         let location = format!("/{}/{}", request.input.bucket, request.input.key);
+        let expiration = self.expiration_of_written(caller.bucket()?, &request.input.key, &written);
         let mut output = CompleteMultipartUploadOutput {
+            expiration,
             bucket: Some(request.input.bucket),
             key: Some(request.input.key),
             location: Some(location),
@@ -256,7 +265,12 @@ impl Gateway {
             output
         });
         let owner = owner(&caller);
+        let (abort_date, abort_rule_id) = self
+            .abort_of(caller.bucket()?, &key, page.upload.initiated)
+            .unzip();
         Ok(S3Response::new(ListPartsOutput {
+            abort_date,
+            abort_rule_id,
             parts: Some(parts.collect()),
             bucket: Some(input.bucket),
             key: Some(input.key),

@@ -10,11 +10,13 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::Caller;
 use super::body::DocumentDigests;
 use super::convert::{self, set_checksums};
+use super::notification::origin_of;
 use super::upload::Upload;
 use super::{Gateway, error, lock};
 use crate::auth::Action;
+use crate::model::notification::{Event, Origin};
 use crate::model::object::WriteConditions;
-use crate::namespace::{Condition, DeleteRequest, Deleted, PutRequest, Written};
+use crate::namespace::{Cause, Condition, DeleteRequest, Deleted, PutRequest, Reason, Written};
 
 /// Most keys of one DeleteObjects.
 const DELETE_MAX: usize = 1000;
@@ -110,6 +112,10 @@ impl Gateway {
         let put = PutRequest {
             bucket: Arc::clone(bucket),
             key,
+            cause: Cause {
+                event: Event::CreatedByPut,
+                origin: origin_of(&request)?,
+            },
             headers: convert::object_headers(&request.headers, request.input.metadata)?,
             tags: convert::tagging_header(&request.headers)?.unwrap_or_default(),
             checksum: None,
@@ -124,6 +130,8 @@ impl Gateway {
             .check(bucket, &put.key, &put.conditions)
             .await
             .map_err(error::of_condition)?;
+        let name = request.input.key;
+        let expires = |written: &Written| self.expiration_of_written(bucket, &name, written);
         let instant = upload.instant(self, &caller, bucket).await?;
         if let Some(received) = instant {
             let checksum = upload.stored_checksum(&received);
@@ -134,7 +142,7 @@ impl Gateway {
             match self.namespace.put(put, received).await {
                 Ok(written) => {
                     self.metrics.instant_upload();
-                    let mut response = put_response(&written);
+                    let mut response = put_response(&written, expires(&written));
                     close_connection(&mut response);
                     return Ok(response);
                 }
@@ -153,7 +161,7 @@ impl Gateway {
             .put(put, received)
             .await
             .map_err(error::of_condition)?;
-        Ok(put_response(&written))
+        Ok(put_response(&written, expires(&written)))
     }
 
     pub(super) async fn delete_object(
@@ -177,6 +185,8 @@ impl Gateway {
             .delete(DeleteRequest {
                 bucket: Arc::clone(caller.bucket()?),
                 key: convert::object_key(&input.key)?,
+                reason: Reason::Asked,
+                origin: origin_of(&request)?,
                 version: convert::version_id(input.version_id.as_deref())?,
                 conditions,
                 only: None,
@@ -198,6 +208,7 @@ impl Gateway {
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let caller = &Caller::of(&request)?.clone();
         let bypass_governance = lock::bypasses_governance(&request.headers);
+        let origin = &origin_of(&request)?;
         DocumentDigests::check(&request)?;
         let Delete { objects, quiet } = request.input.delete;
         if objects.is_empty() || objects.len() > DELETE_MAX {
@@ -206,7 +217,9 @@ impl Gateway {
         // Keys one after the other would each wait for a commit of its own; together they share one.
         let outcomes: Vec<_> = futures::stream::iter(objects)
             .map(|object| async move {
-                let outcome = self.delete_one(caller, &object, bypass_governance).await;
+                let outcome = self
+                    .delete_one(caller, &object, bypass_governance, origin)
+                    .await;
                 (object, outcome)
             })
             .buffered(64)
@@ -245,6 +258,7 @@ impl Gateway {
         caller: &Caller,
         object: &ObjectIdentifier,
         bypass_governance: bool,
+        origin: &Origin,
     ) -> S3Result<Deleted> {
         let bucket = caller.bucket()?;
         self.authorize(&caller.identity, Action::DeleteObject, Some(bucket))?;
@@ -261,6 +275,8 @@ impl Gateway {
             .delete(DeleteRequest {
                 bucket: Arc::clone(bucket),
                 key: convert::object_key(&object.key)?,
+                reason: Reason::Asked,
+                origin: origin.clone(),
                 version: convert::version_id(object.version_id.as_deref())?,
                 conditions,
                 only: None,
@@ -272,10 +288,11 @@ impl Gateway {
     }
 }
 
-fn put_response(written: &Written) -> S3Response<PutObjectOutput> {
+fn put_response(written: &Written, expiration: Option<String>) -> S3Response<PutObjectOutput> {
     let mut output = PutObjectOutput {
         e_tag: Some(convert::etag(&written.etag)),
         version_id: written.version_id.map(|id| id.to_string()),
+        expiration,
         ..PutObjectOutput::default()
     };
     output.checksum_type = set_checksums!(output, written.checksum.as_ref());

@@ -6,10 +6,12 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::access::Caller;
+use super::notification::origin_of;
 use super::objects::set_uid;
 use super::read::shown;
 use super::{Gateway, convert, error};
 use crate::model::names::ObjectKey as Key;
+use crate::model::notification::Origin;
 use crate::model::object::{Tags, VersionId};
 use crate::namespace::{ChangeRequest, VersionChange};
 
@@ -57,11 +59,12 @@ impl Gateway {
         request: S3Request<PutObjectTaggingInput>,
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
         let caller = Caller::of(&request)?.clone();
+        let origin = origin_of(&request)?;
         let input = request.input;
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         let tags = tags_of(input.tagging)?;
-        let version_id = self.set_tags(&caller, key, id, tags).await?;
+        let version_id = self.set_tags(&caller, key, id, tags, origin).await?;
         Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
     }
 
@@ -73,7 +76,9 @@ impl Gateway {
         let input = &request.input;
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        let version_id = self.set_tags(caller, key, id, Tags::default()).await?;
+        let version_id = self
+            .set_tags(caller, key, id, Tags::default(), origin_of(&request)?)
+            .await?;
         Ok(S3Response::new(DeleteObjectTaggingOutput { version_id }))
     }
 
@@ -83,12 +88,14 @@ impl Gateway {
         key: Key,
         version: Option<VersionId>,
         tags: Tags,
+        origin: Origin,
     ) -> S3Result<Option<String>> {
         let changed = self
             .namespace
             .change(ChangeRequest {
                 bucket: Arc::clone(caller.bucket()?),
                 key,
+                origin,
                 version,
                 change: VersionChange::Tags(tags),
                 recheck: None,

@@ -5,6 +5,9 @@
 //! does. [`Collector`] and [`Survey`] do such work at an operator's word too.
 
 mod collect;
+pub mod events;
+pub mod lifecycle;
+pub mod logs;
 mod survey;
 mod uploads;
 
@@ -17,9 +20,13 @@ use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::meta::events::Bell;
 use crate::model::fault::Fault;
 
 pub use collect::{Collect, Collector, GcReport, Sweep};
+pub use events::{Deliverer, Outbox, TendOutbox};
+pub use lifecycle::Expire;
+pub use logs::DeliverLogs;
 pub use survey::{BucketUsage, Stats, Survey};
 pub use uploads::AbortStale;
 
@@ -74,6 +81,26 @@ impl Runner {
         });
     }
 
+    /// Runs `handler` like [`Self::every`], and also whenever `bell` rings.
+    pub fn every_and_when(&mut self, period: Duration, bell: &Bell, handler: impl Handler) {
+        let (stop, mut bell) = (self.stop.clone(), bell.listen());
+        self.tasks.spawn(async move {
+            let repeat = async {
+                loop {
+                    tokio::select! {
+                        _ = bell.changed() => {}
+                        () = tokio::time::sleep(jitter(period)) => {}
+                    }
+                    run_once(&handler).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = repeat => {}
+            }
+        });
+    }
+
     /// Stops all handlers where they are, which their contract allows, and waits for their end.
     pub async fn stop(mut self) {
         self.stop.cancel();
@@ -84,12 +111,16 @@ impl Runner {
 async fn repeat(period: Duration, handler: Arc<impl Handler>) {
     tokio::time::sleep(jitter(period / 10)).await;
     loop {
-        match AssertUnwindSafe(handler.run()).catch_unwind().await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::warn!(task = handler.name(), %fault, "task failed"),
-            Err(_) => tracing::error!(task = handler.name(), "task panicked"),
-        }
+        run_once(&*handler).await;
         tokio::time::sleep(jitter(period)).await;
+    }
+}
+
+async fn run_once(handler: &impl Handler) {
+    match AssertUnwindSafe(handler.run()).catch_unwind().await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => tracing::warn!(task = handler.name(), %fault, "task failed"),
+        Err(_) => tracing::error!(task = handler.name(), "task panicked"),
     }
 }
 

@@ -175,6 +175,9 @@ impl<'d> About<'d> {
         };
         let refined = self.refine(&said);
         let code = refined.as_ref().map_or(said.code, |refined| refined.code);
+        if let Some(context) = &self.context {
+            context.set_error(code);
+        }
         let mut document = Document::new(code);
         match (&refined, said.message) {
             (Some(refined), _) => document.element("Message", refined.message),
@@ -280,6 +283,9 @@ impl<'d> About<'d> {
                 | "PutBucketRequestPayment"
                 | "PutBucketAccelerateConfiguration"
                 | "RestoreObject"
+                | "PutBucketLifecycleConfiguration"
+                | "PutBucketNotificationConfiguration"
+                | "PutBucketLogging"
         );
         let payload = self.payload.as_ref().filter(|_| has_document)?.as_bytes();
         if payload.starts_with(b"STREAMING-") {

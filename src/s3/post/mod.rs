@@ -28,8 +28,10 @@ use super::upload::Upload;
 use super::{Gateway, convert, error, lock, tagging};
 use crate::auth::Action;
 use crate::http::InBody;
+use crate::model::notification::Event;
 use crate::model::object::{Tags, WriteConditions};
-use crate::namespace::{PUT_MAX_BYTES, PutRequest, Written};
+use crate::namespace::{Cause, PUT_MAX_BYTES, PutRequest, Written};
+use crate::s3::notification::origin;
 use crate::telemetry::RequestContext;
 
 /// Fields that mean what the header of the same name means.
@@ -132,6 +134,10 @@ impl Form {
         let put = PutRequest {
             bucket: Arc::clone(&bucket),
             key,
+            cause: Cause {
+                event: Event::CreatedByPost,
+                origin: origin(&bucket, &identity, context.as_deref()),
+            },
             headers: convert::object_headers(&headers, Some(metadata_of(&fields)?))?,
             tags: tags_of(&fields)?,
             checksum: None,

@@ -1,0 +1,117 @@
+//! Lifecycle rules at work.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::Handler;
+use crate::model::clock::Millis;
+use crate::model::fault::{Fault, Kind};
+use crate::model::lifecycle::Calendar;
+use crate::namespace::{Condition, ExpireReport, Namespace};
+use crate::telemetry::Metrics;
+
+/// Section `[lifecycle]`: when lifecycle rules are looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Seconds of a day. Other than 86400 only for tests; then days are not rounded up to midnight either.
+    pub day_seconds: NonZeroU64,
+    /// Seconds between two looks.
+    pub interval_seconds: NonZeroU64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            day_seconds: const { NonZeroU64::new(86_400).expect("not zero") },
+            interval_seconds: const { NonZeroU64::new(3600).expect("not zero") },
+        }
+    }
+}
+
+impl Config {
+    /// The calendar that rules count by.
+    pub fn calendar(&self) -> Calendar {
+        Calendar::new(
+            Millis::try_from(self.day_seconds.get().saturating_mul(1000)).unwrap_or(Millis::MAX),
+        )
+    }
+}
+
+/// Does what the rules of all buckets say is due.
+pub struct Expire {
+    /// Where the rules are, and what they are about.
+    pub namespace: Arc<Namespace>,
+    /// What they count days by.
+    pub calendar: Calendar,
+    /// Counts what they did.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Expire {
+    async fn pass(&self) -> Result<ExpireReport, Condition> {
+        let mut total = ExpireReport::default();
+        let mut after = None;
+        loop {
+            let (buckets, next) = self.namespace.buckets_with_lifecycle(after).await?;
+            for bucket in buckets {
+                match self.namespace.expire(&bucket, self.calendar).await {
+                    Ok(report) => {
+                        self.count(&report);
+                        total.add(report);
+                    }
+                    // Deleted meanwhile.
+                    Err(Condition::NoSuchBucket) => {}
+                    // One bucket's failure must not keep the others from their turn.
+                    Err(condition) => {
+                        let bucket = bucket.name.as_str();
+                        tracing::warn!(bucket, ?condition, "lifecycle rules not carried out");
+                    }
+                }
+            }
+            match next {
+                Some(_) => after = next,
+                None => return Ok(total),
+            }
+        }
+    }
+
+    fn count(&self, report: &ExpireReport) {
+        for (action, count) in [
+            ("expire", report.current),
+            ("delete_marker", report.markers),
+            ("expire_noncurrent", report.noncurrent),
+            ("abort_upload", report.uploads),
+            ("keep", report.kept),
+        ] {
+            if count > 0 {
+                self.metrics.lifecycle(action, count);
+            }
+        }
+    }
+}
+
+impl Handler for Expire {
+    fn name(&self) -> &'static str {
+        "carry out lifecycle rules"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            match self.pass().await {
+                Ok(report) => {
+                    if report != ExpireReport::default() {
+                        tracing::info!(?report, "lifecycle rules carried out");
+                    }
+                    Ok(())
+                }
+                Err(Condition::Fault(fault)) => Err(fault),
+                Err(condition) => Err(Fault::new(Kind::Internal, "carry out lifecycle rules")
+                    .context(format_args!("{condition:?}"))),
+            }
+        })
+    }
+}
