@@ -133,8 +133,8 @@ impl Install {
     }
 
     pub fn request(&self, name: &str) -> PutRequest {
-            cause: namespace::Cause::default(),
         PutRequest {
+            cause: namespace::Cause::default(),
             bucket: self.bucket.clone(),
             key: key(name),
             headers: Headers::default(),
