@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def server(request, tmp_path_factory):
     """The session's own server. Tests that use it are osproxy_only or go through `endpoint`."""
-    running = Server(tmp_path_factory.mktemp("server") / "data").start()
+    env = {"OSPROXY_NOTIFICATION__TARGET__EVENTS__KIND": "queue"}
+    running = Server(tmp_path_factory.mktemp("server") / "data", env=env).start()
     yield running
     code = running.stop()
     assert code == 0, f"the server ended with {code}:\n{running.tail()}"
@@ -92,6 +93,17 @@ def stranger(request):
         )
     except KeyError:
         pytest.skip("no second account: set ALT_AWS_ACCESS_KEY_ID and ALT_AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.fixture(scope="session")
+def queue_arn(request):
+    """A queue that events of the endpoint's buckets may be sent to."""
+    if not request.config.getoption("endpoint"):
+        return "arn:aws:sqs:us-east-1:default:events"
+    try:
+        return os.environ["EVENT_QUEUE_ARN"]
+    except KeyError:
+        pytest.skip("no queue for events: set EVENT_QUEUE_ARN")
 
 
 @pytest.fixture

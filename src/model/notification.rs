@@ -580,40 +580,32 @@ mod tests {
         let put: &[&str] = &["s3:ObjectCreated:Put"];
         let all: &[&str] = &["s3:ObjectCreated:*"];
         let gone: &[&str] = &["s3:ObjectRemoved:*"];
-        type Filter<'a> = &'a [(Side, &'a str)];
-        let cases: [(&[&str], Filter<'_>, &[&str], Filter<'_>, bool); 6] = [
-            (put, &[], all, &[], true),
-            (put, &[], gone, &[], false),
+        type Asked<'a> = (&'a [&'a str], &'a [(Side, &'a str)]);
+        let cases: [(Asked<'_>, Asked<'_>, bool); 6] = [
+            ((put, &[]), (all, &[]), true),
+            ((put, &[]), (gone, &[]), false),
             (
-                put,
-                &[(Side::Prefix, "a")],
-                all,
-                &[(Side::Prefix, "b")],
+                (put, &[(Side::Prefix, "a")]),
+                (all, &[(Side::Prefix, "b")]),
                 false,
             ),
             (
-                put,
-                &[(Side::Prefix, "a")],
-                all,
-                &[(Side::Prefix, "ab")],
+                (put, &[(Side::Prefix, "a")]),
+                (all, &[(Side::Prefix, "ab")]),
                 true,
             ),
             (
-                put,
-                &[(Side::Suffix, ".x")],
-                all,
-                &[(Side::Suffix, ".y")],
+                (put, &[(Side::Suffix, ".x")]),
+                (all, &[(Side::Suffix, ".y")]),
                 false,
             ),
             (
-                put,
-                &[(Side::Prefix, "a")],
-                all,
-                &[(Side::Suffix, ".y")],
+                (put, &[(Side::Prefix, "a")]),
+                (all, &[(Side::Suffix, ".y")]),
                 true,
             ),
         ];
-        for (events, filter, others, other, expected) in cases {
+        for ((events, filter), (others, other), expected) in cases {
             let both = Notification {
                 configurations: vec![configuration(events, filter), configuration(others, other)],
                 ..Notification::default()

@@ -97,11 +97,10 @@ impl Namespace {
         let page = self
             .meta
             .scan("list buckets with settings", move |session| {
-                Box::pin(async move {
-                    Ok::<_, Fault>(buckets::with_settings(session, after, BUCKETS_PAGE).await?)
-                })
+                Box::pin(buckets::with_settings(session, after, BUCKETS_PAGE))
             })
-            .await?;
+            .await
+            .map_err(|fault: Fault| Condition::Fault(fault))?;
         let next = page
             .last()
             .filter(|_| page.len() == BUCKETS_PAGE)
