@@ -1,4 +1,4 @@
-"""Lifecycle rules at work, on a server whose day is a second long."""
+"""Lifecycle rules at work, on a server whose day is two seconds long."""
 
 import datetime
 import time
@@ -35,8 +35,12 @@ def versions(s3, bucket="bucket"):
     page = s3.list_object_versions(Bucket=bucket)
     found = {}
     for version in page.get("Versions", []):
-        body = s3.get_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])["Body"].read()
-        found.setdefault(version["Key"], []).append(body.decode())
+        place = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
+        try:
+            body = s3.get_object(**place)["Body"].read().decode()
+        except s3.exceptions.ClientError:
+            body = "gone since it was listed"
+        found.setdefault(version["Key"], []).append(body)
     return found, sorted(marker["Key"] for marker in page.get("DeleteMarkers", []))
 
 
