@@ -1,15 +1,15 @@
 //! Lifecycle rules at work on one bucket: page by page, each deletion a transaction of its own.
 //!
 //! What is due is judged by rows that were read before; a deletion then names the version that was judged, so
-//! that one that was replaced, read again or locked meanwhile stays. Nothing is remembered: a pass that was
-//! cut short is begun again, and finds what is left.
+//! that one that was replaced or locked meanwhile stays, and asks under the bucket's lock whether the rules are
+//! still the same. Nothing is remembered: a pass that was cut short is begun again, and finds what is left.
 
 use std::sync::Arc;
 
 use futures::StreamExt;
 
 use super::listing::prefix_end;
-use super::{Condition, DeleteRequest, Namespace, Reason, UploadId};
+use super::{Condition, DeleteRequest, Namespace, Reason, Recheck, UploadId};
 use crate::meta::lifecycle::{self as rows, Candidate};
 use crate::meta::{buckets, uploads};
 use crate::model::bucket::Bucket;
@@ -131,17 +131,29 @@ impl Namespace {
             end: prefix_end(&start),
             start,
         };
-        if lifecycle.acts_on_noncurrent() {
-            pass.noncurrent(lifecycle, &mut report).await?;
+        match pass.run(lifecycle, &mut report).await {
+            // The rules were changed: what the new ones say is for the next pass.
+            Ok(()) | Err(Condition::Denied) => Ok(report),
+            Err(condition) => Err(condition),
         }
-        // After the noncurrent ones, so that markers that nothing is left behind of go in the same pass.
-        pass.current(lifecycle, &mut report).await?;
-        pass.uploads(lifecycle, &mut report).await?;
-        Ok(report)
     }
 }
 
+/// Whether the rules are those of `before`.
+fn same_rules(before: &Bucket, now: &Bucket) -> bool {
+    before.settings.lifecycle == now.settings.lifecycle
+}
+
 impl Pass<'_> {
+    async fn run(&self, lifecycle: &Lifecycle, report: &mut ExpireReport) -> Result<(), Condition> {
+        if lifecycle.acts_on_noncurrent() {
+            self.noncurrent(lifecycle, report).await?;
+        }
+        // After the noncurrent ones, so that markers that nothing is left behind of go in the same pass.
+        self.current(lifecycle, report).await?;
+        self.uploads(lifecycle, report).await
+    }
+
     async fn noncurrent(
         &self,
         lifecycle: &Lifecycle,
@@ -253,6 +265,10 @@ impl Pass<'_> {
     ) -> Result<(), Condition> {
         let mut after = (self.start.clone(), 0);
         loop {
+            let fresh = self.namespace.bucket(&self.bucket.name).await?;
+            if fresh.id != self.bucket.id || !same_rules(&self.bucket, &fresh) {
+                return Err(Condition::Denied);
+            }
             let (id, end, from) = (self.bucket.id, self.end.clone(), after.clone());
             let page = self
                 .namespace
@@ -292,6 +308,9 @@ impl Pass<'_> {
         &self,
         due: Vec<(Candidate, Option<VersionId>)>,
     ) -> Result<(u64, u64), Condition> {
+        let before = Arc::clone(&self.bucket);
+        let recheck: Recheck = Arc::new(move |now: &Bucket| same_rules(&before, now));
+        let recheck = &recheck;
         let mut outcomes = futures::stream::iter(due)
             .map(|(candidate, version)| async move {
                 let request = DeleteRequest {
@@ -303,7 +322,7 @@ impl Pass<'_> {
                     reason: Reason::Expired,
                     origin: Origin::default(),
                     bypass_governance: false,
-                    recheck: None,
+                    recheck: Some(Arc::clone(recheck)),
                 };
                 match self.namespace.delete(request).await {
                     Ok(_) => Ok(Outcome::Done),
