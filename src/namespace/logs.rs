@@ -94,10 +94,12 @@ impl LogBuffer {
             first: time,
             lines: Vec::new(),
         });
+        let was_full = batch.lines.len() >= OBJECT_MAX_BYTES;
         batch.lines.extend_from_slice(line.as_bytes());
         let is_full = batch.lines.len() >= OBJECT_MAX_BYTES;
         drop(waiting);
-        if is_full {
+        // Rung once for each object: one that cannot be delivered now waits for its time.
+        if is_full && !was_full {
             self.full.ring();
         }
     }

@@ -82,6 +82,7 @@ impl Deliverer {
                 node: parts.node,
                 metrics: Arc::clone(&parts.metrics),
                 stop: stop.clone(),
+                is_new: true,
             };
             tasks.spawn(route.run(parts.bell.listen()));
         }
@@ -105,6 +106,9 @@ struct Route {
     node: i64,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// Whether nothing was tried yet: a new process need not wait out the failures of the one before, whose
+    /// settings may have been at fault.
+    is_new: bool,
 }
 
 /// What to do after a round.
@@ -195,15 +199,23 @@ impl Route {
     }
 
     /// Takes the lease; else how long to wait.
-    async fn claim(&self) -> Result<Option<Millis>, Fault> {
-        let (name, node, lease) = (Arc::clone(&self.name), self.node, self.lease);
-        let now = self.clock.now();
-        self.meta
+    async fn claim(&mut self) -> Result<Option<Millis>, Fault> {
+        let name = Arc::clone(&self.name);
+        let claimer = Claimer {
+            node: self.node,
+            now: self.clock.now(),
+            lease: self.lease,
+            is_new: self.is_new,
+        };
+        let rest = self
+            .meta
             .transact("claim events", move |session| {
                 let name = Arc::clone(&name);
-                Box::pin(async move { claim(session, &name, node, now, lease).await })
+                Box::pin(async move { claim(session, &name, claimer).await })
             })
-            .await
+            .await?;
+        self.is_new = false;
+        Ok(rest)
     }
 
     /// Deletes what was sent and records how it went; how long to wait after a failure.
@@ -250,20 +262,33 @@ impl Route {
     }
 }
 
-async fn claim(
-    session: &mut Session,
-    name: &str,
+/// Who wants to deliver, and for how long.
+#[derive(Debug, Clone, Copy)]
+struct Claimer {
     node: i64,
     now: Millis,
     lease: Millis,
+    is_new: bool,
+}
+
+async fn claim(
+    session: &mut Session,
+    name: &str,
+    claimer: Claimer,
 ) -> Result<Option<Millis>, Fault> {
+    let Claimer {
+        node,
+        now,
+        lease,
+        is_new,
+    } = claimer;
     let mut row = events::lock_target(session, name).await?;
     // A node may take its own lease again: it was ended in between.
     if row.node != node && row.lease_until > now {
         return Ok(Some((row.lease_until - now).min(lease)));
     }
     // A clock that stepped back must not make a wait longer than any wait is.
-    if row.attempt > 0 && row.next_run > now && row.next_run - now <= RETRY_MAX {
+    if !is_new && row.attempt > 0 && row.next_run > now && row.next_run - now <= RETRY_MAX {
         return Ok(Some(row.next_run - now));
     }
     row.node = node;
@@ -298,7 +323,13 @@ mod tests {
 
     async fn try_claim(meta: &MetaStore, node: i64, now: Millis) -> Option<Millis> {
         meta.transact("claim", move |session| {
-            Box::pin(claim(session, "t", node, now, 1000))
+            let claimer = Claimer {
+                node,
+                now,
+                lease: 1000,
+                is_new: false,
+            };
+            Box::pin(claim(session, "t", claimer))
         })
         .await
         .unwrap()
