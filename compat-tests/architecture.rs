@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "namespace",
             "content",
             "auth",
+            "keys",
             "cluster",
             "meta",
             "blob",
@@ -47,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "namespace",
             "content",
             "auth",
+            "keys",
             "cluster",
             "meta",
             "blob",
@@ -79,6 +81,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "namespace",
             "content",
             "auth",
+            "keys",
             "tasks",
             "cluster",
             "rest",
@@ -95,6 +98,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "namespace",
             "content",
+            "keys",
             "meta",
             "cluster",
             "telemetry",
@@ -102,9 +106,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // 2, domain
-    ("namespace", &["content", "meta", "telemetry", "model"]),
-    ("content", &["meta", "blob", "telemetry", "model"]),
-    ("auth", &["meta", "telemetry", "model"]),
+    (
+        "namespace",
+        &["content", "keys", "meta", "telemetry", "model"],
+    ),
+    ("content", &["keys", "meta", "blob", "telemetry", "model"]),
+    ("auth", &["keys", "meta", "telemetry", "model"]),
+    ("keys", &["meta", "telemetry", "model"]),
     ("cluster", &["meta", "telemetry", "model"]),
     // 1, stores
     ("meta", &["telemetry", "model"]),

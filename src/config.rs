@@ -17,7 +17,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::auth::Secret;
+use crate::keys::Secret;
 use crate::tasks;
 
 /// Every setting.

@@ -16,10 +16,11 @@
 //!   2  namespace  <-------------------+                           buckets, keys, versions, uploads, listing
 //!        |
 //!        v
-//!      content               auth           cluster               UID -> content -> extents -> blobs; who may
-//!        |      |              |               |                  do what; this node among the others
-//!        v      v              v               v
-//!   1  meta    blob          (meta)          (meta)               rows in SQL; bytes at backends
+//!      content              auth            cluster               UID -> content -> extents -> blobs; who may
+//!        |  |   |             |                |                  do what; this node among the others
+//!        |  |   +--> keys <---+                |                  what secrets and data keys are wrapped by
+//!        v  v         |       |                |
+//!   1  meta blob    (meta)  (meta)           (meta)               rows in SQL; bytes at backends
 //!
 //!   0  model   telemetry                                          nouns and pure rules; logs and metrics
 //! ```
@@ -50,6 +51,7 @@ pub mod tasks;
 pub mod auth;
 pub mod cluster;
 pub mod content;
+pub mod keys;
 pub mod namespace;
 
 // 1, stores

@@ -17,11 +17,11 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::ClientError;
+use crate::keys::MasterKeyError;
 use crate::model::fault::Fault;
 
-pub use crate::auth::{
-    DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, Secret, TenantSummary,
-};
+pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
+pub use crate::keys::Secret;
 pub use crate::tasks::{BucketUsage, GcReport, Stats};
 pub use operator::Operator;
 pub use serve::serve;
@@ -82,6 +82,9 @@ pub enum Error {
     /// Refused by the rules of keys and tenants.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// There is no master key to work with.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
     /// A store failed, or cannot work as it is configured.
     #[error(transparent)]
     Fault(#[from] Fault),

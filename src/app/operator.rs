@@ -9,9 +9,10 @@ use super::{
     BucketUsage, Error, GcReport, KeyState, KeySummary, NewKey, Pair, Stats, TenantSummary,
 };
 use crate::admin::{Client, RunFile};
-use crate::auth::{MasterKey, Registry};
+use crate::auth::Registry;
 use crate::cluster;
 use crate::config::Config;
+use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
 use crate::tasks::Survey;

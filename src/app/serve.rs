@@ -15,9 +15,10 @@ use super::Error;
 use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
-use crate::auth::{Authority, MasterKey, Pair, Registry, RootKey, ensure_root};
+use crate::auth::{Authority, Pair, Registry, RootKey, ensure_root};
 use crate::config::{Config, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
+use crate::keys::MasterKey;
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Runner, Survey, Sweep,

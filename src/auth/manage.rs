@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::seal::fill;
-use super::{ACCESS_KEY_MAX, MasterKey, Refused, Secret};
+use super::{ACCESS_KEY_MAX, Refused};
+use crate::keys::{MasterKey, Secret, fill};
 use crate::meta::identities::{self, KeyRow, TenantRow};
 use crate::meta::{MetaStore, Session, buckets};
 use crate::model::clock::{Clock, Millis};

@@ -11,21 +11,20 @@
 //! change to keys or tenants is in force on every node within a second. Verifying signatures is the
 //! protocols' business.
 
-mod files;
 mod manage;
 mod root;
-mod seal;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::keys::files::FileError;
+use crate::keys::{MasterKey, MasterKeyError, Secret};
 use crate::meta::{MetaStore, identities};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
@@ -34,7 +33,6 @@ use crate::model::ids::{SenderId, TenantId};
 pub use crate::meta::identities::TenantRow;
 pub use manage::{KeyState, KeySummary, NewKey, Pair, Registry, TenantSummary};
 pub use root::{RootKey, ensure_root};
-pub use seal::{MasterKey, Secret};
 
 /// The tenant that exists from the first start.
 pub const DEFAULT_TENANT: &str = "default";
@@ -96,20 +94,9 @@ pub enum Refused {
     /// No such access key.
     #[error("there is no access key {0:?}; `osproxy keys list` shows those there are")]
     NoSuchKey(String),
-    /// The master key cannot be read; names where it came from.
-    #[error("{0}: expected a master key of 32 bytes, as 64 hexadecimal digits or as Base64")]
-    MasterKey(String),
-    /// Secrets are sealed and the master key is gone.
-    #[error(
-        "{} is missing, and the secrets in the database cannot be opened without it; restore the file or set OSPROXY_MASTER_KEY",
-        .0.display()
-    )]
-    NoMasterKey(PathBuf),
-    /// Secrets are sealed by another master key.
-    #[error(
-        "the master key is not the one that sealed the secrets in the database; restore master.key in the data directory or set OSPROXY_MASTER_KEY"
-    )]
-    WrongMasterKey,
+    /// There is no master key to work with.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
     /// The file of the root key cannot be understood.
     #[error(
         "{}: expected aws_access_key_id and aws_secret_access_key under [default]; restore the file or remove it",
@@ -117,13 +104,8 @@ pub enum Refused {
     )]
     RootFile(PathBuf),
     /// A file of the data directory cannot be read or written.
-    #[error("{}: {source}", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A store failed.
     #[error(transparent)]
     Fault(#[from] Fault),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{DEFAULT_TENANT, MasterKey, Pair, Refused, Registry, Secret, files};
+use super::{DEFAULT_TENANT, Pair, Refused, Registry};
+use crate::keys::{MasterKey, Secret, files};
 use crate::model::ids::UidGenerator;
 
 /// The root key's file in the data directory, in the form of an AWS credentials file.

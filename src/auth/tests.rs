@@ -162,10 +162,10 @@ async fn a_missing_or_foreign_master_key_is_refused_once_secrets_are_sealed() {
     std::fs::write(&file, "00".repeat(32)).unwrap();
     let load = || MasterKey::load(install.dir.path(), None, &install.meta);
     let refused = load().await.unwrap_err();
-    assert!(matches!(refused, Refused::WrongMasterKey), "{refused}");
+    assert!(matches!(refused, MasterKeyError::Wrong), "{refused}");
     std::fs::remove_file(&file).unwrap();
     let refused = load().await.unwrap_err();
-    assert!(matches!(refused, Refused::NoMasterKey(_)), "{refused}");
+    assert!(matches!(refused, MasterKeyError::Missing(_)), "{refused}");
     assert!(!file.exists());
 }
 

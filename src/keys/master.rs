@@ -13,7 +13,7 @@
 //! The id as associated data keeps a sealed secret from being moved to another key's row.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, Payload};
@@ -23,7 +23,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{Refused, files};
+use super::files::{self, FileError};
 use crate::meta::MetaStore;
 use crate::meta::identities::{self, KeyRow};
 use crate::model::fault::{Fault, Kind};
@@ -74,6 +74,31 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Why there is no master key to work with. The texts are for an operator and say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyError {
+    /// It cannot be read; names where it came from.
+    #[error("{0}: expected a master key of 32 bytes, as 64 hexadecimal digits or as Base64")]
+    Text(String),
+    /// Something is sealed and the key is gone.
+    #[error(
+        "{} is missing, and the secrets in the database cannot be opened without it; restore the file or set OSPROXY_MASTER_KEY",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// What is sealed was sealed by another one.
+    #[error(
+        "the master key is not the one that sealed the secrets in the database; restore master.key in the data directory or set OSPROXY_MASTER_KEY"
+    )]
+    Wrong,
+    /// Its file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A store failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
 /// Whether a master key may be made when there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
@@ -103,11 +128,11 @@ impl MasterKey {
         dir: &Path,
         given: Option<&Secret>,
         meta: &MetaStore,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, MasterKeyError> {
         let keys = meta
             .scan("list keys", |session| Box::pin(identities::keys(session)))
             .await
-            .map_err(Refused::Fault)?;
+            .map_err(MasterKeyError::Fault)?;
         let missing = if keys.is_empty() {
             Missing::Create
         } else {
@@ -118,20 +143,20 @@ impl MasterKey {
         if keys.is_empty() || keys.iter().any(opens) {
             Ok(master_key)
         } else {
-            Err(Refused::WrongMasterKey)
+            Err(MasterKeyError::Wrong)
         }
     }
 
-    fn find(dir: &Path, given: Option<&Secret>, missing: Missing) -> Result<Self, Refused> {
+    fn find(dir: &Path, given: Option<&Secret>, missing: Missing) -> Result<Self, MasterKeyError> {
         if let Some(text) = given {
-            return parse(text.reveal()).ok_or_else(|| Refused::MasterKey(VARIABLE.to_owned()));
+            return parse(text.reveal()).ok_or_else(|| MasterKeyError::Text(VARIABLE.to_owned()));
         }
         let path = dir.join(FILE);
         match files::read(&path)? {
             Some(text) => {
-                parse(text.trim()).ok_or_else(|| Refused::MasterKey(path.display().to_string()))
+                parse(text.trim()).ok_or_else(|| MasterKeyError::Text(path.display().to_string()))
             }
-            None if missing == Missing::Refuse => Err(Refused::NoMasterKey(path)),
+            None if missing == Missing::Refuse => Err(MasterKeyError::Missing(path)),
             None => {
                 let mut key = Zeroizing::new([0; KEY_BYTES]);
                 fill(key.as_mut())?;
@@ -149,7 +174,7 @@ impl MasterKey {
     }
 
     /// Seals the secret of the access key whose row is `id`.
-    pub(super) fn seal(&self, id: SenderId, secret: &Secret) -> Result<Vec<u8>, Fault> {
+    pub fn seal(&self, id: SenderId, secret: &Secret) -> Result<Vec<u8>, Fault> {
         let mut nonce = [0; NONCE_BYTES];
         fill(&mut nonce)?;
         let bound = bound_to(id);
@@ -166,7 +191,7 @@ impl MasterKey {
 
     /// Opens what [`MasterKey::seal`] made for the same `id`. [`Kind::Corrupt`] when it was sealed by another
     /// master key or for another access key, or was changed since.
-    pub(super) fn open(&self, id: SenderId, sealed: &[u8]) -> Result<Secret, Fault> {
+    pub fn open(&self, id: SenderId, sealed: &[u8]) -> Result<Secret, Fault> {
         let corrupt = || {
             Fault::new(Kind::Corrupt, "open secret").context(format_args!(
                 "access key row {id}: sealed by another master key, or damaged"
@@ -214,7 +239,7 @@ fn parse(text: &str) -> Option<MasterKey> {
 }
 
 /// Random bytes from the operating system.
-pub(super) fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
+pub fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
     getrandom::fill(bytes).map_err(|error| {
         Fault::new(Kind::Unavailable, "draw random bytes").source(error.to_string())
     })
@@ -280,7 +305,7 @@ mod tests {
     fn a_missing_file_is_not_replaced_when_something_may_be_sealed() {
         let dir = tempfile::tempdir().unwrap();
         let refused = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap_err();
-        assert!(matches!(refused, Refused::NoMasterKey(_)), "{refused}");
+        assert!(matches!(refused, MasterKeyError::Missing(_)), "{refused}");
         assert!(!dir.path().join(FILE).exists());
     }
 

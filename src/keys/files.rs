@@ -3,12 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Refused;
+/// A file of the data directory cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", .path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
 
 /// The text of a file, `None` when there is no such file.
-pub(super) fn read(path: &Path) -> Result<Option<String>, Refused> {
+pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -18,7 +26,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Refused> {
 
 /// Writes a file in one step: afterwards it is whole and on stable storage, its directory entry included, and
 /// after a crash it is whole or not there.
-pub(super) fn create(path: &Path, text: &str) -> Result<(), Refused> {
+pub fn create(path: &Path, text: &str) -> Result<(), FileError> {
     let unfinished = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         // One that a crash left behind may have another owner's mode.
@@ -39,7 +47,7 @@ pub(super) fn create(path: &Path, text: &str) -> Result<(), Refused> {
 }
 
 /// Renames a file within its directory; durable when this returns.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Refused> {
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     let run = || -> io::Result<()> {
         std::fs::rename(from, to)?;
         match to.parent() {
@@ -50,8 +58,8 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Refused> {
     run().map_err(|error| refused(to, error))
 }
 
-fn refused(path: &Path, source: io::Error) -> Refused {
-    Refused::File {
+fn refused(path: &Path, source: io::Error) -> FileError {
+    FileError {
         path: path.to_owned(),
         source,
     }
