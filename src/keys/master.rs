@@ -1,37 +1,29 @@
 //! The master key, and the secrets it seals.
 //!
 //! The secret halves of access keys must be known in clear to verify signatures, so they are kept encrypted:
-//! a copy of the database alone opens nothing. A sealed secret is
-//!
-//! ```text
-//!   1 byte    version, 1
-//!   12 bytes  nonce, random for every sealing
-//!   n bytes   AES-256-GCM of the secret, with the access key's row id as associated data
-//!   16 bytes  tag
-//! ```
-//!
-//! The id as associated data keeps a sealed secret from being moved to another key's row.
+//! a copy of the database alone opens nothing. A sealed secret is bound to its access key's row id, which keeps
+//! it from being moved to another key's row; a sealed version of a wrapping key is bound to that version.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aes_gcm::aead::{Aead, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use aes_gcm::{Aes256Gcm, KeyInit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::files::{self, FileError};
+use super::seal::{self, KEY_BYTES, fill};
 use crate::meta::MetaStore;
 use crate::meta::identities::{self, KeyRow};
+use crate::meta::wrap_keys::{self, VersionRow};
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::SenderId;
+use crate::model::ids::{KeyVersionId, SenderId, TenantId, WrapKeyId};
 
-const VERSION: u8 = 1;
-const NONCE_BYTES: usize = 12;
-const KEY_BYTES: usize = 32;
+/// Versions of wrapping keys that a master key is tried on.
+const TRIED: usize = 16;
 /// The master key's file in the data directory.
 const FILE: &str = "master.key";
 /// Where the master key comes from instead of the file.
@@ -129,18 +121,27 @@ impl MasterKey {
         given: Option<&Secret>,
         meta: &MetaStore,
     ) -> Result<Self, MasterKeyError> {
-        let keys = meta
-            .scan("list keys", |session| Box::pin(identities::keys(session)))
-            .await
-            .map_err(MasterKeyError::Fault)?;
-        let missing = if keys.is_empty() {
-            Missing::Create
-        } else {
-            Missing::Refuse
+        let (keys, versions) = meta
+            .scan("list keys", |session| {
+                Box::pin(async move {
+                    let keys = identities::keys(session).await?;
+                    let versions = wrap_keys::some_versions(session, TRIED).await?;
+                    Ok::<_, Fault>((keys, versions))
+                })
+            })
+            .await?;
+        let is_used = !keys.is_empty() || !versions.is_empty();
+        let missing = match is_used {
+            true => Missing::Refuse,
+            false => Missing::Create,
         };
         let master_key = Self::find(dir, given, missing)?;
         let opens = |key: &KeyRow| master_key.open(key.id, &key.secret_sealed).is_ok();
-        if keys.is_empty() || keys.iter().any(opens) {
+        let opens_version = |row: &VersionRow| {
+            let opened = master_key.open_version(&VersionName::of(row), &row.sealed);
+            opened.is_ok()
+        };
+        if !is_used || keys.iter().any(opens) || versions.iter().any(opens_version) {
             Ok(master_key)
         } else {
             Err(MasterKeyError::Wrong)
@@ -167,7 +168,7 @@ impl MasterKey {
         }
     }
 
-    pub(super) fn new(key: &[u8; KEY_BYTES]) -> Self {
+    fn new(key: &[u8; KEY_BYTES]) -> Self {
         Self {
             cipher: Arc::new(Aes256Gcm::new(key.into())),
         }
@@ -175,18 +176,7 @@ impl MasterKey {
 
     /// Seals the secret of the access key whose row is `id`.
     pub fn seal(&self, id: SenderId, secret: &Secret) -> Result<Vec<u8>, Fault> {
-        let mut nonce = [0; NONCE_BYTES];
-        fill(&mut nonce)?;
-        let bound = bound_to(id);
-        let payload = Payload {
-            msg: secret.reveal().as_bytes(),
-            aad: &bound,
-        };
-        let sealed = self
-            .cipher
-            .encrypt(&Nonce::from(nonce), payload)
-            .map_err(|_| Fault::new(Kind::Internal, "seal secret"))?;
-        Ok([&[VERSION][..], &nonce, &sealed].concat())
+        seal::seal(&self.cipher, &bound_to(id), secret.reveal().as_bytes())
     }
 
     /// Opens what [`MasterKey::seal`] made for the same `id`. [`Kind::Corrupt`] when it was sealed by another
@@ -197,32 +187,67 @@ impl MasterKey {
                 "access key row {id}: sealed by another master key, or damaged"
             ))
         };
-        let (version, rest) = sealed.split_first().ok_or_else(corrupt)?;
-        if *version != VERSION {
-            return Err(corrupt().context(format_args!("version {version} of the seal")));
-        }
-        let (nonce, text) = rest
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or_else(corrupt)?;
-        let bound = bound_to(id);
-        let payload = Payload {
-            msg: text,
-            aad: &bound,
-        };
-        let text = self
-            .cipher
-            .decrypt(&Nonce::from(*nonce), payload)
-            .map_err(|_| corrupt())?;
-        let text = String::from_utf8(text).map_err(|error| {
-            drop(Zeroizing::new(error.into_bytes()));
-            corrupt()
-        })?;
-        Ok(Secret::new(text))
+        let text = seal::open(&self.cipher, &bound_to(id), sealed).ok_or_else(corrupt)?;
+        let text = std::str::from_utf8(&text).map_err(|_| corrupt())?;
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    /// Seals a version of a wrapping key.
+    pub(super) fn seal_version(
+        &self,
+        version: &VersionName,
+        key: &[u8; KEY_BYTES],
+    ) -> Result<Vec<u8>, Fault> {
+        seal::seal(&self.cipher, &version.bound(), key)
+    }
+
+    /// Opens what [`MasterKey::seal_version`] made for the same version.
+    pub(super) fn open_version(
+        &self,
+        version: &VersionName,
+        sealed: &[u8],
+    ) -> Result<Aes256Gcm, Fault> {
+        let key = seal::open(&self.cipher, &version.bound(), sealed);
+        key.and_then(|key| Aes256Gcm::new_from_slice(&key).ok())
+            .ok_or_else(|| {
+                Fault::new(Kind::Corrupt, "open wrapping key").context(format_args!(
+                    "version {}: sealed by another master key, or damaged",
+                    version.id
+                ))
+            })
     }
 }
 
 fn bound_to(id: SenderId) -> [u8; 8] {
     id.0.to_be_bytes()
+}
+
+/// What a sealed version is bound to.
+pub(super) struct VersionName {
+    pub(super) id: KeyVersionId,
+    pub(super) key: WrapKeyId,
+    pub(super) tenant: TenantId,
+}
+
+impl VersionName {
+    pub(super) fn of(row: &VersionRow) -> Self {
+        Self {
+            id: row.id,
+            key: row.key,
+            tenant: row.tenant,
+        }
+    }
+
+    /// Longer than a row id, so that a secret's seal and a version's cannot stand for each other.
+    fn bound(&self) -> Vec<u8> {
+        [
+            &b"wrapping key"[..],
+            &self.tenant.0.to_be_bytes(),
+            &self.key.0.to_be_bytes(),
+            &self.id.0.to_be_bytes(),
+        ]
+        .concat()
+    }
 }
 
 /// 32 bytes as 64 hexadecimal digits or as Base64.
@@ -236,13 +261,6 @@ fn parse(text: &str) -> Option<MasterKey> {
         key.copy_from_slice(&bytes);
     }
     Some(MasterKey::new(&key))
-}
-
-/// Random bytes from the operating system.
-pub fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
-    getrandom::fill(bytes).map_err(|error| {
-        Fault::new(Kind::Unavailable, "draw random bytes").source(error.to_string())
-    })
 }
 
 #[cfg(test)]

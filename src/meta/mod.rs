@@ -27,6 +27,7 @@ mod session;
 mod sqlite;
 pub mod uploads;
 pub mod version_parts;
+pub mod wrap_keys;
 
 use std::path::Path;
 use std::sync::Arc;

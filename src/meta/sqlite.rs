@@ -33,6 +33,7 @@ const RERUNS_MAX: u32 = 8;
 /// The schema, one step a version; a step is never changed once released.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0001_initial.sql"),
+    include_str!("migrations/sqlite/0002_encryption.sql"),
     include_str!("migrations/sqlite/0004_events.sql"),
     include_str!("migrations/sqlite/0005_upload_locks.sql"),
 ];

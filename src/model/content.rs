@@ -2,7 +2,18 @@
 
 use std::ops::Range;
 
-use crate::model::ids::ContentId;
+use crate::model::ids::{ContentId, WrapKeyId};
+
+/// What the contents of a space are protected by. Contents under different keys are never shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// Nothing: the bytes lie as they came.
+    None,
+    /// The tenant's own key.
+    Tenant,
+    /// A key of the tenant's KMS.
+    Kms(WrapKeyId),
+}
 
 /// A range a client asked for, as in RFC 9110 section 14.1.2; inclusive as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,6 +60,15 @@ id!(
     SenderId
 );
 
+id!(
+    /// A key that wraps data keys: a tenant's own, or one of its KMS.
+    WrapKeyId
+);
+id!(
+    /// One version of such a key.
+    KeyVersionId
+);
+
 /// The time, in milliseconds since 1970, at which an id made by [`UidGenerator`] was minted.
 pub fn minted_at(id: i64) -> Millis {
     (id >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH
