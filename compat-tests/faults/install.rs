@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use osproxy::blob::{self, BackendConfig, BlobStore};
 use osproxy::content::{self, ContentStore};
+use osproxy::keys::{Keys, MasterKey};
 use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
 use osproxy::model::bucket::{Bucket, Settings, Versioning};
 use osproxy::model::clock::Clock;
@@ -66,9 +67,13 @@ impl Install {
         .await
         .unwrap();
         let placement = first_rows(&meta, &uids).await;
+        let master_key = MasterKey::load(dir, None, &meta).await.unwrap();
+        let keys = Keys::new(meta.clone(), master_key, uids.clone(), clock.clone());
+        let keys = Arc::new(keys);
         let content = ContentStore::new(content::Parts {
             meta: meta.clone(),
             blobs: blobs.clone(),
+            keys: keys.clone(),
             uids: uids.clone(),
             clock: clock.clone(),
             metrics,

@@ -18,7 +18,6 @@ use crate::admin::{self, RunFile, Token};
 use crate::auth::{Authority, Pair, Registry, RootKey, ensure_root};
 use crate::config::{Config, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
-use crate::keys::MasterKey;
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Runner, Survey, Sweep,
@@ -248,8 +247,7 @@ async fn open_authority(
     stores: &Stores,
 ) -> Result<(Authority, RootKey), Error> {
     let (dir, meta, clock) = (held.path(), &stores.meta, &stores.clock);
-    let given = config.secrets.master_key.as_ref();
-    let master_key = MasterKey::load(dir, given, meta).await?;
+    let master_key = stores.master_key.clone();
     let registry = Registry::new(meta.clone(), clock.clone());
     let given = config.secrets.root.as_ref().map(|root| Pair {
         access_key: root.access_key.clone(),

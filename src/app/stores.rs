@@ -10,6 +10,7 @@ use crate::blob::{self, BackendConfig, BlobStore, Observer};
 use crate::cluster::{Heart, Node, Oldest};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
+use crate::keys::{Keys, MasterKey};
 use crate::meta::{self, MetaStore, buckets};
 use crate::model::clock::Clock;
 use crate::model::fault::Fault;
@@ -27,6 +28,8 @@ pub(super) struct Stores {
     pub(super) meta: MetaStore,
     pub(super) clock: Clock,
     pub(super) node: Arc<Node>,
+    pub(super) master_key: MasterKey,
+    pub(super) keys: Arc<Keys>,
     pub(super) namespace: Arc<Namespace>,
     pub(super) collector: Arc<Collector>,
     pub(super) bell: Bell,
@@ -58,9 +61,18 @@ impl Stores {
             observer(config, metrics),
         )
         .await?;
+        let given = config.secrets.master_key.as_ref();
+        let master_key = MasterKey::load(held.path(), given, &meta).await?;
+        let keys = Arc::new(Keys::new(
+            meta.clone(),
+            master_key.clone(),
+            Arc::clone(node.uids()),
+            clock.clone(),
+        ));
         let content = ContentStore::new(content::Parts {
             meta: meta.clone(),
             blobs: blobs.clone(),
+            keys: Arc::clone(&keys),
             uids: Arc::clone(node.uids()),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
@@ -98,6 +110,8 @@ impl Stores {
             meta,
             clock,
             node,
+            master_key,
+            keys,
             namespace,
             collector,
             bell,

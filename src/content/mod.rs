@@ -13,18 +13,26 @@
 //!   bytes one wins there, and the other's blob is dropped by [`ContentStore::settle`] after the commit.
 //! - Order of writes: bytes, then the row that names them; and the row goes before the bytes. A crash
 //!   anywhere leaves at worst a blob that no row names, which the sweep finds by listing.
+//! - What is to be encrypted is encrypted after it is hashed, in frames under a key of its own, so that digests
+//!   are those of the plain bytes and equal bytes are stored once where they are protected by the same key.
 //! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
 
 mod collect;
+mod frames;
 mod open;
 mod reader;
 mod receive;
+mod rewrap;
+mod sealing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blob::BlobStore;
+use crate::keys::Keys;
 use crate::meta::contents::{self, Known, Location, NewContent};
 use crate::meta::{MetaStore, Session, buckets};
 use crate::model::clock::Clock;
@@ -37,6 +45,8 @@ pub use collect::{CollectReport, SweepReport};
 pub use open::OpenTimes;
 pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
+pub use rewrap::RewrapReport;
+pub use sealing::Seal;
 
 /// Where and how bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +74,8 @@ pub struct Parts {
     pub meta: MetaStore,
     /// The bytes.
     pub blobs: BlobStore,
+    /// What wraps the keys of encrypted bytes.
+    pub keys: Arc<Keys>,
     /// Numbers for contents, blobs and releases.
     pub uids: Arc<UidGenerator>,
     /// The time.
@@ -78,6 +90,7 @@ pub struct Parts {
 pub struct ContentStore {
     meta: MetaStore,
     blobs: BlobStore,
+    keys: Arc<Keys>,
     uids: Arc<UidGenerator>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -110,6 +123,7 @@ impl ContentStore {
             open: Arc::new(OpenTimes::new(parts.clock.clone())),
             meta: parts.meta,
             blobs: parts.blobs,
+            keys: parts.keys,
             uids: parts.uids,
             clock: parts.clock,
             metrics: parts.metrics,
@@ -161,6 +175,7 @@ impl ContentStore {
             space: received.space,
             digests: &received.digests,
             shared: received.shared,
+            sealing: received.sealing.as_ref(),
             now,
         };
         Ok(match &received.holding {

@@ -1,7 +1,8 @@
 //! Bytes out: a range of a content, over its row, its blobs or its extents.
 //!
 //! Before a read fails it asks SQL once more where the bytes lie, and tries every copy from the offset it
-//! has reached. What still cannot be read is a fault in the stream, never padding and never a short end.
+//! has reached. What still cannot be read is a fault in the stream, never padding and never a short end. That
+//! goes for encrypted bytes that do not open as well: a range is read as the frames it lies in.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ContentStore;
+use super::frames::{Opener, Opening};
 use super::open::Token;
+use super::sealing::opening;
 use crate::blob::{self, BlobName};
-use crate::meta::contents::{self, CopyRow, Location};
+use crate::keys::CustomerKey;
+use crate::meta::contents::{self, CopyRow, Location, Place};
 use crate::model::content::slice;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::ContentId;
@@ -24,6 +28,8 @@ pub struct Reader {
     store: Arc<ContentStore>,
     /// What is left to read, the next piece last.
     pieces: Vec<Piece>,
+    /// The key the reader's client sent along.
+    customer: Option<CustomerKey>,
     /// Keeps the collector from what this reads.
     _open: Option<Token>,
 }
@@ -45,7 +51,8 @@ enum PieceState {
         offset: u64,
         left: Vec<CopyRow>,
         asked_again: bool,
-        reading: Option<blob::Reader>,
+        opening: Option<Opening>,
+        reading: Option<Reading>,
     },
 }
 
@@ -56,9 +63,9 @@ impl Reader {
         location: Location,
         range: Range<u64>,
     ) -> Self {
-        let open = match location {
-            Location::Inline(_) => None,
-            Location::Stored { .. } | Location::Composite => Some(store.open.read()),
+        let open = match location.place {
+            Place::Inline(_) => None,
+            Place::Stored { .. } | Place::Composite => Some(store.open.read()),
         };
         let mut pieces = Vec::with_capacity(1);
         if range.start < range.end {
@@ -72,14 +79,22 @@ impl Reader {
         Self {
             store,
             pieces,
+            customer: None,
             _open: open,
         }
+    }
+
+    /// Reads with a key that the client sent, for a content that only its holder can read.
+    #[must_use]
+    pub fn with_customer_key(mut self, key: Option<CustomerKey>) -> Self {
+        self.customer = key;
+        self
     }
 
     /// The next bytes of the range; `None` after all of it, or after a fault.
     pub async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
         while let Some(piece) = self.pieces.last_mut() {
-            match piece.step(&self.store).await {
+            match piece.step(&self.store, self.customer.as_ref()).await {
                 Ok(Step::Bytes(bytes)) => {
                     piece.range.start += bytes.len() as u64;
                     if piece.range.start >= piece.range.end {
@@ -120,42 +135,67 @@ enum Step {
 }
 
 impl Piece {
-    async fn step(&mut self, store: &Arc<ContentStore>) -> Result<Step, Fault> {
+    async fn step(
+        &mut self,
+        store: &Arc<ContentStore>,
+        customer: Option<&CustomerKey>,
+    ) -> Result<Step, Fault> {
         match &mut self.state {
             PieceState::Unknown => {
                 let location = locate(store, self.content).await?;
                 self.state = PieceState::Located(location);
                 Ok(Step::Again)
             }
-            PieceState::Located(_) => self.enter(store).await,
+            PieceState::Located(_) => self.enter(store, customer).await,
             PieceState::Copies { .. } => self.read(store).await,
         }
     }
 
-    async fn enter(&mut self, store: &Arc<ContentStore>) -> Result<Step, Fault> {
+    async fn enter(
+        &mut self,
+        store: &Arc<ContentStore>,
+        customer: Option<&CustomerKey>,
+    ) -> Result<Step, Fault> {
         let PieceState::Located(location) = std::mem::replace(&mut self.state, PieceState::Unknown)
         else {
             return Ok(Step::Again);
         };
-        match location {
-            Location::Inline(bytes) => {
-                let range = self.range.start as usize..self.range.end as usize;
-                if range.end > bytes.len() {
-                    return Err(self.corrupt("inline bytes are too short"));
-                }
-                Ok(Step::Bytes(bytes.slice(range)))
-            }
-            Location::Stored { offset, copies } => {
+        if self.range.end > location.length {
+            return Err(self.corrupt("it is too short"));
+        }
+        let opening = opening(&store.keys, customer, self.content, &location).await?;
+        match location.place {
+            Place::Inline(bytes) => Ok(Step::Bytes(self.inline(&bytes, opening)?)),
+            Place::Stored { offset, copies } => {
                 self.state = PieceState::Copies {
                     offset,
                     left: copies,
                     asked_again: false,
+                    opening,
                     reading: None,
                 };
                 Ok(Step::Again)
             }
-            Location::Composite => Ok(Step::Into(self.children(store).await?)),
+            Place::Composite => Ok(Step::Into(self.children(store).await?)),
         }
+    }
+
+    /// The range of bytes that lie in the row, or the begin of it.
+    fn inline(&self, bytes: &Bytes, opening: Option<Opening>) -> Result<Bytes, Fault> {
+        let short = || self.corrupt("inline bytes are too short");
+        let of_row = |range: Range<u64>| {
+            let range = range.start as usize..range.end as usize;
+            (range.end <= bytes.len()).then(|| bytes.slice(range))
+        };
+        let Some(opening) = opening else {
+            return of_row(self.range.clone()).ok_or_else(short);
+        };
+        let (mut opener, stored) = opening.begin(self.range.clone());
+        opener.push(&of_row(stored).ok_or_else(short)?);
+        let opened = opener
+            .next()
+            .map_err(|fault| fault.context(format_args!("content {}", self.content)))?;
+        opened.ok_or_else(short)
     }
 
     async fn children(&self, store: &Arc<ContentStore>) -> Result<Vec<Piece>, Fault> {
@@ -196,6 +236,7 @@ impl Piece {
             offset,
             left,
             asked_again,
+            opening,
             reading,
         } = &mut self.state
         else {
@@ -206,8 +247,8 @@ impl Piece {
                 return Err(corrupt);
             }
             let copy = left.remove(0);
-            let range = *offset + self.range.start..*offset + self.range.end;
-            match open_copy(store, &copy, range).await {
+            let range = self.range.clone();
+            match Reading::open(store, &copy, *offset, range, opening.as_ref()).await {
                 Ok(reader) => *reading = Some(reader),
                 Err(fault) if left.is_empty() && *asked_again => return Err(fault),
                 Err(fault) => tracing::debug!(%fault, "try another copy"),
@@ -227,11 +268,16 @@ impl Piece {
         if reading.is_none() && left.is_empty() && !*asked_again {
             // The content may have moved since SQL was read.
             match locate(store, self.content).await? {
-                Location::Stored { offset, copies } => {
+                Location {
+                    place: Place::Stored { offset, copies },
+                    ..
+                } => {
+                    // The data key stays; only what wraps it may have changed.
                     self.state = PieceState::Copies {
                         offset,
                         left: copies,
                         asked_again: true,
+                        opening: opening.take(),
                         reading: None,
                     };
                 }
@@ -248,28 +294,65 @@ impl Piece {
     }
 }
 
-async fn open_copy(
-    store: &ContentStore,
-    copy: &CopyRow,
-    range: Range<u64>,
-) -> Result<blob::Reader, Fault> {
-    let name = BlobName::parse(&copy.name).ok_or_else(|| {
-        Fault::new(Kind::Corrupt, "read blob").context(format_args!("name {}", copy.name))
-    })?;
-    store
-        .blobs
-        .read(store.backend_name(copy.backend)?, &name, range)
-        .await
+/// One copy of a content while a range of it is read.
+struct Reading {
+    blob: blob::Reader,
+    opener: Option<Opener>,
+}
+
+impl Reading {
+    async fn open(
+        store: &ContentStore,
+        copy: &CopyRow,
+        offset: u64,
+        range: Range<u64>,
+        opening: Option<&Opening>,
+    ) -> Result<Self, Fault> {
+        let name = BlobName::parse(&copy.name).ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "read blob").context(format_args!("name {}", copy.name))
+        })?;
+        let (opener, stored) = match opening {
+            None => (None, range),
+            Some(opening) => {
+                let (opener, stored) = opening.begin(range);
+                (Some(opener), stored)
+            }
+        };
+        let backend = store.backend_name(copy.backend)?;
+        let range = offset + stored.start..offset + stored.end;
+        Ok(Self {
+            blob: store.blobs.read(backend, &name, range).await?,
+            opener,
+        })
+    }
+
+    /// The next bytes of the range; `None` when the copy has no more.
+    async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
+        let Some(opener) = &mut self.opener else {
+            return self.blob.next().await;
+        };
+        loop {
+            match opener.next() {
+                Ok(Some(bytes)) => return Some(Ok(bytes)),
+                Ok(None) => {}
+                Err(fault) => return Some(Err(fault)),
+            }
+            match self.blob.next().await? {
+                Ok(bytes) => opener.push(&bytes),
+                Err(fault) => return Some(Err(fault)),
+            }
+        }
+    }
 }
 
 async fn locate(store: &ContentStore, content: ContentId) -> Result<Location, Fault> {
-    let found: Option<(Location, u64)> = store
+    let found = store
         .meta
         .read("find location", move |session| {
             Box::pin(contents::find_location(session, content))
         })
         .await?;
-    found.map(|(location, _)| location).ok_or_else(|| {
+    found.ok_or_else(|| {
         Fault::new(Kind::Corrupt, "read content")
             .context(format_args!("content {content} has no row"))
     })

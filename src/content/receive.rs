@@ -5,6 +5,9 @@
 //! before; no more than two are held, and no thread waits for a slow client. Frames are copied into the
 //! batch: one that was kept would pin the connection's whole read buffer, and a copy costs a twentieth of
 //! the hashing.
+//!
+//! A body to be encrypted is encrypted beside its hashing, batch by batch; what is written is then a batch of
+//! frames, the third one held.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -15,9 +18,11 @@ use futures::{Stream, StreamExt};
 use tokio::task::spawn_blocking;
 
 use super::ContentStore;
+use super::frames::Sealer;
 use super::open::Token;
+use super::sealing::{Seal, stored_length};
 use crate::blob::{BlobName, BlobStore, Writer};
-use crate::meta::contents::{self, CopyRow, Known, NewBlob};
+use crate::meta::contents::{self, CopyRow, Known, NewBlob, Sealing};
 use crate::meta::{buckets, releases};
 use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
@@ -39,12 +44,14 @@ pub type BodyError = Box<dyn Error + Send + Sync>;
 pub type Body<'a> = Pin<&'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send)>;
 
 /// What is known of a body before it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
     /// Where its bytes may be shared.
     pub space: SpaceId,
-    /// Whether they may be shared at all.
+    /// Whether they may be shared at all; not under a customer's key.
     pub shared: bool,
+    /// What protects them.
+    pub seal: Seal,
     /// The length the client declared.
     pub length: Option<u64>,
     /// Most bytes taken.
@@ -53,6 +60,12 @@ pub struct Incoming {
     pub verified_sha256: Option<Sha256Digest>,
     /// Whether SHA-1 is wanted too.
     pub sha1: bool,
+}
+
+impl Incoming {
+    fn is_shared(&self) -> bool {
+        self.shared && !matches!(self.seal, Seal::Customer(_))
+    }
 }
 
 /// Why a body was not received. Nothing is left behind.
@@ -83,11 +96,14 @@ pub struct Received {
     pub(super) shared: bool,
     pub(super) new_id: ContentId,
     pub(super) holding: Holding,
+    /// How the bytes that are held are encrypted.
+    pub(super) sealing: Option<Sealing>,
     /// Keeps the sweep from this blob until the transaction has ended.
     _open: Token,
 }
 
 pub(super) enum Holding {
+    /// As they go into the row.
     Inline(Bytes),
     Known(ContentId),
     Stored(StoredBlob),
@@ -148,6 +164,13 @@ impl Drop for StoredBlob {
     }
 }
 
+/// A body being received.
+struct Begun {
+    /// The id its content will have, if that is new.
+    id: ContentId,
+    open: Token,
+}
+
 /// A body's hashing in two halves that can run side by side.
 struct Hashing {
     md5: Md5Hasher,
@@ -194,11 +217,15 @@ impl ContentStore {
             ended: false,
             rest: None,
         };
-        let open = self.open.write();
+        let begun = Begun {
+            id: ContentId(self.uids.next()?),
+            open: self.open.write(),
+        };
         let memory_max = self.config.memory_max_bytes as usize;
         if let Some(known) = self.known_by_signature(&incoming).await? {
             source.drain().await?;
-            return self.received(&incoming, known.digests, Holding::Known(known.id), open);
+            let holding = Holding::Known(known.id);
+            return Ok(begun.end(&incoming, known.digests, holding, None));
         }
         // One byte more than fits tells a short body from a long one, where its length does not.
         let enough = match incoming.length {
@@ -211,9 +238,9 @@ impl ContentStore {
         let buffer = BytesMut::with_capacity(enough);
         let first = source.read_batch(buffer, enough).await?;
         if source.ended {
-            self.receive_short(&incoming, first.freeze(), open).await
+            self.receive_short(&incoming, first.freeze(), begun).await
         } else {
-            self.receive_long(&incoming, first, source, open).await
+            self.receive_long(&incoming, first, source, begun).await
         }
     }
 
@@ -222,7 +249,7 @@ impl ContentStore {
         let (Some(sha256), Some(length)) = (incoming.verified_sha256, incoming.length) else {
             return Ok(None);
         };
-        if !incoming.shared || length <= self.config.memory_max_bytes {
+        if !incoming.is_shared() || length <= self.config.memory_max_bytes {
             return Ok(None);
         }
         let known = self.find(incoming.space, sha256, length).await?;
@@ -261,24 +288,8 @@ impl ContentStore {
             shared: true,
             new_id: ContentId(self.uids.next()?),
             holding: Holding::Known(known.id),
+            sealing: None,
             _open: self.open.write(),
-        })
-    }
-
-    fn received(
-        &self,
-        incoming: &Incoming,
-        digests: Digests,
-        holding: Holding,
-        open: Token,
-    ) -> Result<Received, ReceiveError> {
-        Ok(Received {
-            digests,
-            space: incoming.space,
-            shared: incoming.shared,
-            new_id: ContentId(self.uids.next()?),
-            holding,
-            _open: open,
         })
     }
 
@@ -286,30 +297,37 @@ impl ContentStore {
         &self,
         incoming: &Incoming,
         bytes: Bytes,
-        open: Token,
+        begun: Begun,
     ) -> Result<Received, ReceiveError> {
-        let digests = if bytes.len() <= HASH_HERE_BYTES {
-            hash(incoming, &bytes)?
-        } else {
-            let (incoming, bytes) = (*incoming, bytes.clone());
-            spawn_blocking(move || hash(&incoming, &bytes))
-                .await
-                .map_err(|error| Fault::new(Kind::Internal, "hash body").source(error))??
-        };
-        if bytes.len() as u64 <= self.config.inline_max_bytes {
-            return self.received(incoming, digests, Holding::Inline(bytes), open);
-        }
-        if incoming.shared
+        let length = bytes.len();
+        let hashing = (incoming.clone(), bytes.clone());
+        let digests = compute(length, move || hash(&hashing.0, &hashing.1)).await?;
+        let is_inline = length as u64 <= self.config.inline_max_bytes;
+        if !is_inline
+            && incoming.is_shared()
             && let Some(known) = self
                 .find(incoming.space, digests.sha256, digests.length)
                 .await?
         {
-            return self.received(incoming, digests, Holding::Known(known.id), open);
+            return Ok(begun.end(incoming, digests, Holding::Known(known.id), None));
+        }
+        let (bytes, sealing) = match self.begin_sealing(&incoming.seal, begun.id).await? {
+            None => (bytes, None),
+            Some((mut sealer, sealing)) => {
+                let seal = move || {
+                    let first = sealer.push(&bytes)?;
+                    Ok([first, sealer.finish()?].concat().into())
+                };
+                (compute(length, seal).await?, Some(sealing))
+            }
+        };
+        if is_inline {
+            return Ok(begun.end(incoming, digests, Holding::Inline(bytes), sealing));
         }
         let mut target = self.new_blob(incoming).await?;
         target.writer.write(bytes).await?;
-        let stored = target.finish(&self.blobs, digests.length).await?;
-        self.received(incoming, digests, Holding::Stored(stored), open)
+        let stored = target.finish(incoming, digests.length, &self.blobs).await?;
+        Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
     }
 
     async fn receive_long(
@@ -317,17 +335,21 @@ impl ContentStore {
         incoming: &Incoming,
         first: BytesMut,
         mut source: Source<'_, '_>,
-        open: Token,
+        begun: Begun,
     ) -> Result<Received, ReceiveError> {
+        let (mut sealer, sealing) = match self.begin_sealing(&incoming.seal, begun.id).await? {
+            None => (None, None),
+            Some((sealer, sealing)) => (Some(sealer), Some(sealing)),
+        };
         let mut target = self.new_blob(incoming).await?;
         let mut hashing = Hashing::new(incoming);
         let mut batch = first.freeze();
         let mut spare = BytesMut::new();
         while !batch.is_empty() {
-            let work = process(hashing, &mut target.writer, batch.clone());
+            let work = process(hashing, sealer, &mut target.writer, batch.clone());
             let enough = batch_bytes(self.open.writes());
             let (done, next) = tokio::join!(work, source.read_batch(spare, enough));
-            hashing = done?;
+            (hashing, sealer) = done?;
             // Nobody else holds the batch any more: its buffer takes the one after the next.
             spare = batch.try_into_mut().unwrap_or_default();
             spare.clear();
@@ -335,16 +357,19 @@ impl ContentStore {
         }
         let digests = hashing.finish(incoming)?;
         // Looked up before the blob is synced: bytes that are known need not reach the disk.
-        if incoming.shared
+        if incoming.is_shared()
             && let Some(known) = self
                 .find(incoming.space, digests.sha256, digests.length)
                 .await?
         {
             target.writer.abort().await;
-            return self.received(incoming, digests, Holding::Known(known.id), open);
+            return Ok(begun.end(incoming, digests, Holding::Known(known.id), None));
         }
-        let stored = target.finish(&self.blobs, digests.length).await?;
-        self.received(incoming, digests, Holding::Stored(stored), open)
+        if let Some(sealer) = sealer {
+            target.writer.write(sealer.finish()?).await?;
+        }
+        let stored = target.finish(incoming, digests.length, &self.blobs).await?;
+        Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
     }
 
     /// Begins a blob where the space's placement says.
@@ -364,7 +389,7 @@ impl ContentStore {
         let backend_name = self.backend_name(backend)?.to_owned();
         let mut writer = self.blobs.create(&backend_name, &name)?;
         if let Some(length) = incoming.length {
-            writer = writer.expect_size(length);
+            writer = writer.expect_size(stored_length(&incoming.seal, length));
         }
         Ok(Target {
             id: BlobId(id),
@@ -386,7 +411,14 @@ struct Target {
 }
 
 impl Target {
-    async fn finish(self, blobs: &BlobStore, expected: u64) -> Result<StoredBlob, Fault> {
+    /// Completes the blob of a body of `length` bytes.
+    async fn finish(
+        self,
+        incoming: &Incoming,
+        length: u64,
+        blobs: &BlobStore,
+    ) -> Result<StoredBlob, Fault> {
+        let expected = stored_length(&incoming.seal, length);
         let size = self.writer.finish().await?;
         let stored = StoredBlob {
             blob: NewBlob {
@@ -410,8 +442,46 @@ impl Target {
     }
 }
 
-/// Hashes and writes one batch, side by side.
-async fn process(hashing: Hashing, writer: &mut Writer, batch: Bytes) -> Result<Hashing, Fault> {
+impl Begun {
+    fn end(
+        self,
+        incoming: &Incoming,
+        digests: Digests,
+        holding: Holding,
+        sealing: Option<Sealing>,
+    ) -> Received {
+        Received {
+            digests,
+            space: incoming.space,
+            shared: incoming.is_shared(),
+            new_id: self.id,
+            holding,
+            sealing,
+            _open: self.open,
+        }
+    }
+}
+
+/// Runs work over `length` bytes in memory: here, or on another thread when it would hold up this one.
+async fn compute<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    if length <= HASH_HERE_BYTES {
+        return work();
+    }
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Fault::new(Kind::Internal, "work on body").source(error))?
+}
+
+/// Hashes, encrypts and writes one batch, side by side.
+async fn process(
+    hashing: Hashing,
+    sealer: Option<Sealer>,
+    writer: &mut Writer,
+    batch: Bytes,
+) -> Result<(Hashing, Option<Sealer>), Fault> {
     let Hashing {
         mut md5,
         mut identity,
@@ -426,13 +496,24 @@ async fn process(hashing: Hashing, writer: &mut Writer, batch: Bytes) -> Result<
         identity.update(&bytes);
         identity
     });
-    let (md5, identity, written) = tokio::join!(md5, identity, writer.write(batch));
-    written?;
-    let panicked = |error| Fault::new(Kind::Internal, "hash body").source(error);
-    Ok(Hashing {
+    let panicked = |error| Fault::new(Kind::Internal, "work on body").source(error);
+    let write = async {
+        let Some(mut sealer) = sealer else {
+            writer.write(batch).await?;
+            return Ok::<_, Fault>(None);
+        };
+        let seal = move || sealer.push(&batch).map(|sealed| (sealer, sealed));
+        let (sealer, sealed) = spawn_blocking(seal).await.map_err(panicked)??;
+        writer.write(sealed).await?;
+        Ok(Some(sealer))
+    };
+    let (md5, identity, sealer) = tokio::join!(md5, identity, write);
+    let sealer = sealer?;
+    let hashing = Hashing {
         md5: md5.map_err(panicked)?,
         identity: identity.map_err(panicked)?,
-    })
+    };
+    Ok((hashing, sealer))
 }
 
 /// How many bytes one of `bodies` bodies should gather before they are hashed and written.

@@ -2,6 +2,7 @@
 
 use super::session::{Row, Session, params};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
+use crate::model::content::Protection;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
@@ -246,6 +247,57 @@ pub async fn space(
         )
         .await?;
     Ok(new_id)
+}
+
+/// The space beside `beside`, of the same realm and placement, whose contents are protected so; made with
+/// `new_id` when there is none yet. [`Kind::Corrupt`] when `beside` is not there.
+pub async fn space_beside(
+    session: &mut Session,
+    new_id: SpaceId,
+    beside: SpaceId,
+    protection: Protection,
+) -> Result<SpaceId, Fault> {
+    if let Some(found) = find_space_beside(session, beside, protection).await? {
+        return Ok(found);
+    }
+    session
+        .execute(
+            "INSERT INTO spaces (id, realm_id, placement_id, encrypted)
+             SELECT $1, realm_id, placement_id, $2 FROM spaces WHERE id = $3",
+            params![new_id.0, encrypted(protection), beside.0],
+        )
+        .await?;
+    let made = find_space_beside(session, beside, protection).await?;
+    made.ok_or_else(|| {
+        Fault::new(Kind::Corrupt, "find space").context(format_args!("space {beside} has no row"))
+    })
+}
+
+/// The space beside `beside` as in [`space_beside`], if there is one.
+pub async fn find_space_beside(
+    session: &mut Session,
+    beside: SpaceId,
+    protection: Protection,
+) -> Result<Option<SpaceId>, Fault> {
+    let found = session
+        .query_one(
+            "SELECT s.id FROM spaces b
+             JOIN spaces s ON s.realm_id = b.realm_id AND s.placement_id = b.placement_id
+             WHERE b.id = $1 AND s.encrypted = $2",
+            params![beside.0, encrypted(protection)],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.map(SpaceId))
+}
+
+fn encrypted(protection: Protection) -> i64 {
+    match protection {
+        Protection::None => 0,
+        Protection::Tenant => 1,
+        // Ids begin far above.
+        Protection::Kms(key) => key.0,
+    }
 }
 
 /// Where a space's blobs go: backend ids in order.

@@ -1,7 +1,8 @@
 //! How headers, tags and checksums are written into their columns.
 //!
 //! Headers and tags are JSON with short names, absent when empty, so that a plain object costs nothing.
-//! A checksum is `ALGORITHM:KIND:BASE64`, a composite one followed by `:PARTS`.
+//! A checksum is `ALGORITHM:KIND:BASE64`, a composite one followed by `:PARTS`. A content's coding is JSON that
+//! names the cipher and the bytes in a frame.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,15 @@ struct StoredHeaders {
     website_redirect: Option<String>,
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<(String, String)>,
+}
+
+/// The one cipher there is.
+const CIPHER: &str = "aes-256-gcm";
+
+#[derive(Serialize, Deserialize)]
+struct StoredCoding {
+    cipher: String,
+    frame: u32,
 }
 
 fn corrupt(what: &'static str) -> Fault {
@@ -187,6 +197,26 @@ pub(super) fn retention_from_columns(
     Ok(Some(Retention { mode, until }))
 }
 
+/// The column for the coding of bytes that are encrypted in frames.
+pub(super) fn coding_to_column(frame_bytes: u32) -> Result<String, Fault> {
+    let stored = StoredCoding {
+        cipher: CIPHER.to_owned(),
+        frame: frame_bytes,
+    };
+    encode("coding", &stored)
+}
+
+/// Bytes in a frame; `None` for bytes as they are.
+pub(super) fn coding_from_column(column: Option<&str>) -> Result<Option<u32>, Fault> {
+    let Some(text) = column else { return Ok(None) };
+    let stored: StoredCoding =
+        serde_json::from_str(text).map_err(|error| corrupt("coding").source(error))?;
+    if stored.cipher != CIPHER || stored.frame == 0 {
+        return Err(corrupt("coding").context(text));
+    }
+    Ok(Some(stored.frame))
+}
+
 /// Parses S3's name of a checksum's kind.
 pub(super) fn kind_from_column(text: &str) -> Option<ChecksumKind> {
     [ChecksumKind::FullObject, ChecksumKind::Composite]
@@ -198,6 +228,23 @@ pub(super) fn kind_from_column(text: &str) -> Option<ChecksumKind> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_coding_survives_and_an_unknown_one_is_corrupt() {
+        let text = coding_to_column(65536).unwrap();
+        assert_eq!(text, r#"{"cipher":"aes-256-gcm","frame":65536}"#);
+        assert_eq!(coding_from_column(Some(&text)).unwrap(), Some(65536));
+        assert_eq!(coding_from_column(None).unwrap(), None);
+        for text in [
+            "",
+            "{}",
+            r#"{"cipher":"rot13","frame":1}"#,
+            r#"{"cipher":"aes-256-gcm","frame":0}"#,
+        ] {
+            let fault = coding_from_column(Some(text)).unwrap_err();
+            assert_eq!(fault.kind(), Kind::Corrupt, "{text}");
+        }
+    }
 
     #[test]
     fn empty_headers_and_tags_take_no_column() {

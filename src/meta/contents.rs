@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
+use super::codec;
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
 use crate::model::digest::{Digests, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::{BlobId, ContentId, SenderId, SpaceId};
+use crate::model::ids::{BlobId, ContentId, KeyVersionId, SenderId, SpaceId};
 
 /// One live copy of a blob: which backend, and the blob's name there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +19,31 @@ pub struct CopyRow {
     pub name: String,
 }
 
+/// How a content's bytes are encrypted: in frames, under a data key of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealing {
+    /// Bytes in a frame before they are encrypted.
+    pub frame_bytes: u32,
+    /// The data key, wrapped.
+    pub key_wrapped: Vec<u8>,
+    /// What wrapped it; `None` is a key that only the customer has.
+    pub key: Option<KeyVersionId>,
+}
+
+/// Where a content's bytes lie, and what they are encrypted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Where.
+    pub place: Place,
+    /// Bytes of the content.
+    pub length: u64,
+    /// `None` for bytes as they are.
+    pub sealing: Option<Sealing>,
+}
+
 /// Where a content's bytes lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub enum Place {
     /// In the row itself.
     Inline(Bytes),
     /// In a blob, from `offset` on; every live copy of it.
@@ -54,10 +77,18 @@ pub struct NewBlob {
     pub copies: Vec<CopyRow>,
 }
 
-/// Columns `c.kind, c.blob_offset, p.backend_id, p.name` from `first` on, and the inline bytes at `bytes`.
-pub(super) fn location(row: &Row<'_>, first: usize, bytes: usize) -> Result<Location, Fault> {
-    match row.str(first)? {
-        "inline" => Ok(Location::Inline(Bytes::copy_from_slice(row.bytes(bytes)?))),
+/// What [`location`] reads of contents `c` and their live copies `p`; the bytes come last.
+macro_rules! location_columns {
+    () => {
+        "c.kind, c.blob_offset, p.backend_id, p.name, c.length, c.coding, c.key_wrapped, c.key_id, c.bytes"
+    };
+}
+pub(super) use location_columns;
+
+/// The columns of `location_columns!` from `first` on.
+pub(super) fn location(row: &Row<'_>, first: usize) -> Result<Location, Fault> {
+    let place = match row.str(first)? {
+        "inline" => Place::Inline(Bytes::copy_from_slice(row.bytes(first + 8)?)),
         "stored" => {
             let copy = match row.opt_int(first + 2)? {
                 Some(backend) => vec![CopyRow {
@@ -66,19 +97,34 @@ pub(super) fn location(row: &Row<'_>, first: usize, bytes: usize) -> Result<Loca
                 }],
                 None => Vec::new(),
             };
-            Ok(Location::Stored {
+            Place::Stored {
                 offset: row.size(first + 1)?,
                 copies: copy,
-            })
+            }
         }
-        "composite" => Ok(Location::Composite),
-        _ => Err(Fault::new(Kind::Corrupt, "decode row").context("kind of content")),
-    }
+        "composite" => Place::Composite,
+        _ => return Err(Fault::new(Kind::Corrupt, "decode row").context("kind of content")),
+    };
+    let sealing = match codec::coding_from_column(row.opt_str(first + 5)?)? {
+        Some(frame_bytes) => Some(Sealing {
+            frame_bytes,
+            key_wrapped: row.bytes(first + 6)?.to_vec(),
+            key: row.opt_int(first + 7)?.map(KeyVersionId),
+        }),
+        None => None,
+    };
+    Ok(Location {
+        place,
+        length: row.size(first + 4)?,
+        sealing,
+    })
 }
 
 /// Joins the rows of one content that differ only in the copy.
 pub(super) fn merge_copies(into: &mut Location, from: Location) {
-    if let (Location::Stored { copies, .. }, Location::Stored { copies: more, .. }) = (into, from) {
+    if let (Place::Stored { copies, .. }, Place::Stored { copies: more, .. }) =
+        (&mut into.place, from.place)
+    {
         copies.extend(more);
     }
 }
@@ -183,6 +229,8 @@ pub struct NewContent<'a> {
     pub digests: &'a Digests,
     /// Whether other uploads may find it by digest.
     pub shared: bool,
+    /// How its bytes are encrypted; `None` for bytes as they are.
+    pub sealing: Option<&'a Sealing>,
     /// When.
     pub now: Millis,
 }
@@ -239,11 +287,16 @@ async fn insert(
 ) -> Result<ContentId, Fault> {
     let digests = new.digests;
     let sha256 = new.shared.then_some(&digests.sha256.0[..]);
+    let coding = new
+        .sealing
+        .map(|sealing| codec::coding_to_column(sealing.frame_bytes))
+        .transpose()?;
     session
         .execute(
             "INSERT INTO contents (id, space_id, sha256, length, kind, depth, md5, crc32, crc32c, crc64nvme,
-                                   sha1, created, blob_id, blob_offset, stored_length, bytes)
-             VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                                   sha1, created, blob_id, blob_offset, stored_length, coding, key_wrapped,
+                                   key_id, bytes)
+             VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
              ON CONFLICT (space_id, sha256, length) DO NOTHING",
             params![
                 new.id.0,
@@ -260,6 +313,9 @@ async fn insert(
                 blob.map(|blob| blob.id.0),
                 blob.map(|_| 0),
                 blob.map(|blob| blob.size as i64),
+                coding.as_deref(),
+                new.sealing.map(|sealing| &sealing.key_wrapped[..]),
+                new.sealing.and_then(|sealing| sealing.key).map(|key| key.0),
                 bytes,
             ],
         )
@@ -316,24 +372,59 @@ pub async fn insert_composite(
     Ok(())
 }
 
-/// Where a content's bytes lie, and how many they are; `None` when it is gone.
+/// Where a content's bytes lie; `None` when it is gone.
 pub async fn find_location(
     session: &mut Session,
     id: ContentId,
-) -> Result<Option<(Location, u64)>, Fault> {
+) -> Result<Option<Location>, Fault> {
     let rows = session
         .query(
-            "SELECT c.kind, c.blob_offset, p.backend_id, p.name, c.length, c.bytes
-             FROM contents c LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
-             WHERE c.id = $1",
+            concat!(
+                "SELECT ",
+                location_columns!(),
+                " FROM contents c LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
+                 WHERE c.id = $1"
+            ),
             params![id.0],
-            |row| Ok((location(row, 0, 5)?, row.size(4)?)),
+            |row| location(row, 0),
         )
         .await?;
     Ok(rows.into_iter().reduce(|mut first, next| {
-        merge_copies(&mut first.0, next.0);
+        merge_copies(&mut first, next);
         first
     }))
+}
+
+/// Contents whose data keys `version` wrapped, with those, and ids above `after`, in order, at most `limit`.
+pub async fn wrapped_by(
+    session: &mut Session,
+    version: KeyVersionId,
+    after: ContentId,
+    limit: usize,
+) -> Result<Vec<(ContentId, Vec<u8>)>, Fault> {
+    session
+        .query(
+            "SELECT id, key_wrapped FROM contents WHERE key_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+            params![version.0, after.0, limit as i64],
+            |row| Ok((ContentId(row.int(0)?), row.bytes(1)?.to_vec())),
+        )
+        .await
+}
+
+/// Replaces a content's wrapped data key, if `old` wrapped it still.
+pub async fn rewrap(
+    session: &mut Session,
+    id: ContentId,
+    old: KeyVersionId,
+    new: KeyVersionId,
+    key_wrapped: &[u8],
+) -> Result<(), Fault> {
+    session
+        .execute(
+            "UPDATE contents SET key_wrapped = $1, key_id = $2 WHERE id = $3 AND key_id = $4",
+            params![key_wrapped, new.0, id.0, old.0],
+        )
+        .await
 }
 
 /// The extents of a composite that overlap `start..end`, in order.

@@ -561,18 +561,13 @@ pub async fn find(
         bucket,
         key,
         id,
-        concat!(
-            entry_columns!(),
-            ", c.kind, c.blob_offset, p.backend_id, p.name, c.bytes"
-        ),
+        concat!(entry_columns!(), ", ", contents::location_columns!()),
         "LEFT JOIN contents c ON c.id = o.content_id
          LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'",
         |row| {
             let found = entry(row)?;
             let location = match &found {
-                Entry::Object(_) => {
-                    Some(contents::location(row, ENTRY_COLUMNS, ENTRY_COLUMNS + 4)?)
-                }
+                Entry::Object(_) => Some(contents::location(row, ENTRY_COLUMNS)?),
                 Entry::Marker(_) => None,
             };
             Ok((found, location))

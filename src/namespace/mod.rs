@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::content::{ContentStore, Incoming, Linked};
+use crate::content::{ContentStore, Incoming, Linked, Seal};
 use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
 use crate::model::bucket::{Bucket, Dedup};
 use crate::model::clock::{Clock, Millis};
@@ -142,6 +142,7 @@ impl Namespace {
         let incoming = Incoming {
             space: bucket.space,
             shared: bucket.dedup == Dedup::Object,
+            seal: Seal::Plain,
             length: hint.length,
             limit: hint.limit,
             verified_sha256: hint.verified_sha256,
