@@ -157,7 +157,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fred", &["cluster/"]),
     // Webhooks; opendal brings its own use of it.
     ("reqwest", &["tasks/"]),
-    ("clap", &["cli.rs"]),
+    ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli.rs"]),
     ("figment", &["config.rs"]),
     ("prometheus_client", &["telemetry.rs"]),
@@ -173,6 +173,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "s3/post/",
             "meta/",
             "cli.rs",
+            "cli/",
         ],
     ),
 ];

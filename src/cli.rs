@@ -4,6 +4,7 @@
 //! go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the command line or the
 //! configuration is wrong. A secret is printed only by the command that generated it.
 
+mod encryption;
 mod process;
 mod text;
 
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use encryption::{EncryptionCommand, KmsCommand};
 use process::{block_on, log_panics, raise_file_limit};
 use text::{date, size};
 
@@ -82,6 +84,12 @@ enum Command {
     /// Access keys; changes are in force on a running server within a second
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Encryption at rest: the keys that wrap the data keys of contents
+    #[command(subcommand)]
+    Encryption(EncryptionCommand),
+    /// KMS keys of tenants, which clients name for SSE-KMS
+    #[command(subcommand)]
+    Kms(KmsCommand),
     /// List all buckets with what they hold
     Buckets,
     /// Show logical and stored bytes and their ratio
@@ -211,6 +219,12 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         }),
         Command::Keys(command) => operate(config, async |operator| {
             keys(operator, &printer, command).await
+        }),
+        Command::Encryption(command) => operate(config, async |operator| {
+            encryption::encryption(operator, &printer, command).await
+        }),
+        Command::Kms(command) => operate(config, async |operator| {
+            encryption::kms(operator, &printer, command).await
         }),
         Command::Buckets => operate(config, async |operator| buckets(operator, &printer).await),
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),

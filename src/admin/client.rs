@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::RunFile;
-use crate::tasks::GcReport;
+use crate::tasks::{GcReport, KeyCommand, KeyReport};
 
 /// How long the server may take to accept the connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,13 +57,20 @@ impl Client {
 
     /// Collects and sweeps, and waits for the end of it, however long that takes.
     pub async fn gc(&self) -> Result<GcReport, ClientError> {
-        self.ask("POST", "/v1/gc").await
+        self.ask("/v1/gc", b"").await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, ClientError> {
+    /// Does what is asked of the wrapping keys, and waits for the end of it.
+    pub async fn keys(&self, command: &KeyCommand) -> Result<KeyReport, ClientError> {
+        let body = serde_json::to_vec(command)
+            .map_err(|error| ClientError::Unreadable(error.to_string()))?;
+        self.ask("/v1/keys", &body).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, ClientError> {
         let address = reachable(self.server.admin);
         let answer = self
-            .exchange(address, method, path)
+            .exchange(address, path, body)
             .await
             .map_err(|source| ClientError::Unreachable { address, source })?;
         let (status, body) = parse(&answer)
@@ -83,14 +90,16 @@ impl Client {
         Err(ClientError::Refused { status, error })
     }
 
-    async fn exchange(&self, address: SocketAddr, method: &str, path: &str) -> io::Result<Vec<u8>> {
+    async fn exchange(&self, address: SocketAddr, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
         let connect = TcpStream::connect(address);
         let mut stream = tokio::time::timeout(CONNECT_DEADLINE, connect).await??;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.server.token.reveal()
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            self.server.token.reveal(),
+            body.len()
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.write_all(body).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
         Ok(answer)

@@ -9,6 +9,7 @@
 //!   GET  /v1/notifications          how delivery of events goes, by target  }
 //!   GET  /v1/events?queue=NAME&max=N  the oldest events of a queue             }
 //!   POST /v1/events/acknowledge     {"queue": NAME, "ids": [...]}: deletes   }
+//!   POST /v1/keys    wrapping keys: a `KeyCommand`, answered with a `KeyReport`   }
 //! ```
 //!
 //! The first three need no credentials. The others need the token that the server wrote, for its owner alone,
@@ -34,8 +35,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Node;
+use crate::keys::KeyError;
 use crate::model::fault::{Fault, Kind};
-use crate::tasks::{Collector, Outbox, Survey};
+use crate::tasks::{Collector, KeyCommand, Keyring, Outbox, Survey};
 use crate::telemetry::Metrics;
 
 pub use client::{Client, ClientError};
@@ -52,6 +54,8 @@ pub struct Parts {
     pub node: Arc<Node>,
     /// What collects.
     pub collector: Arc<Collector>,
+    /// What wraps data keys.
+    pub keyring: Keyring,
     /// What adds up.
     pub survey: Survey,
     /// The events that wait.
@@ -71,6 +75,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/notifications", get(events::notifications))
         .route("/v1/events", get(events::read))
         .route("/v1/events/acknowledge", post(events::acknowledge))
+        .route("/v1/keys", post(keys))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&parts), guard));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
@@ -113,6 +118,15 @@ async fn stats(State(parts): State<Arc<Parts>>) -> Response {
     match parts.survey.stats().await {
         Ok(stats) => Json(stats).into_response(),
         Err(fault) => failed(&fault),
+    }
+}
+
+/// A client that leaves ends the wrapping; the rest is done by a task.
+async fn keys(State(parts): State<Arc<Parts>>, Json(command): Json<KeyCommand>) -> Response {
+    match parts.keyring.run(command).await {
+        Ok(report) => Json(report).into_response(),
+        Err(KeyError::Fault(fault)) => failed(&fault),
+        Err(error) => refusal(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 

@@ -21,8 +21,8 @@ use crate::keys::MasterKeyError;
 use crate::model::fault::Fault;
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
-pub use crate::keys::Secret;
-pub use crate::tasks::{BucketUsage, GcReport, Stats};
+pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
+pub use crate::tasks::{BucketUsage, GcReport, KeyCommand, KeyReport, KmsName, Stats};
 pub use operator::Operator;
 pub use serve::serve;
 
@@ -85,6 +85,9 @@ pub enum Error {
     /// There is no master key to work with.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// Refused by the rules of wrapping keys.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A store failed, or cannot work as it is configured.
     #[error(transparent)]
     Fault(#[from] Fault),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::directory::{self, Held};
 use super::stores::{Stores, open_meta};
 use super::{
-    BucketUsage, Error, GcReport, KeyState, KeySummary, NewKey, Pair, Stats, TenantSummary,
+    BucketUsage, Error, GcReport, KeyCommand, KeyReport, KeyState, KeySummary, NewKey, Pair, Stats,
+    TenantSummary,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -113,6 +114,32 @@ impl Operator {
     }
 
     async fn gc_there(&self, dir: PathBuf, pid: Option<u32>) -> Result<GcReport, Error> {
+        let (client, pid) = self.server(dir, pid)?;
+        let asked = client.gc().await;
+        asked.map_err(|source| Error::Server { pid, source })
+    }
+
+    /// Works on the wrapping keys: by the server that runs on the install, so that it uses them at once, or
+    /// here when none does.
+    pub async fn keyring(&self, command: KeyCommand) -> Result<KeyReport, Error> {
+        match Held::open(&self.dir) {
+            Ok(held) => {
+                let stores = Stores::open(&self.config, &held, &Metrics::new()).await?;
+                let report = stores.keyring().run(command).await;
+                stores.close().await;
+                Ok(report?)
+            }
+            Err(Error::InUse { dir, pid }) => {
+                let (client, pid) = self.server(dir, pid)?;
+                let asked = client.keys(&command).await;
+                asked.map_err(|source| Error::Server { pid, source })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server that holds the data directory, and its process.
+    fn server(&self, dir: PathBuf, pid: Option<u32>) -> Result<(Client, u32), Error> {
         let server = RunFile::read(&dir).map_err(|source| Error::Io {
             path: dir.clone(),
             source,
@@ -122,7 +149,6 @@ impl Operator {
             return Err(Error::InUse { dir, pid });
         };
         let pid = server.pid;
-        let asked = Client::new(server).gc().await;
-        asked.map_err(|source| Error::Server { pid, source })
+        Ok((Client::new(server), pid))
     }
 }

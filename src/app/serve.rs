@@ -20,8 +20,8 @@ use crate::config::{Config, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::s3;
 use crate::tasks::{
-    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Runner, Survey, Sweep,
-    TendOutbox,
+    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Rewrap, Runner, Survey,
+    Sweep, TendOutbox,
 };
 use crate::telemetry::Metrics;
 
@@ -29,6 +29,8 @@ use crate::telemetry::Metrics;
 const STALE_UPLOADS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between two looks for events that are too old.
 const OUTBOX_INTERVAL: Duration = Duration::from_secs(15);
+/// Time between two looks for data keys that an older version of a key wraps.
+const REWRAP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -143,6 +145,7 @@ impl Running {
                 metrics,
                 node: Arc::clone(&stores.node),
                 collector: Arc::clone(&stores.collector),
+                keyring: stores.keyring(),
                 survey: Survey::new(stores.meta.clone()),
                 outbox,
                 draining: draining.clone(),
@@ -297,6 +300,7 @@ fn start_tasks(
             metrics: Arc::clone(metrics),
         },
     );
+    runner.every(REWRAP_INTERVAL, Rewrap(Arc::clone(&stores.content)));
     runner
 }
 

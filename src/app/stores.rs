@@ -15,7 +15,7 @@ use crate::meta::{self, MetaStore, buckets};
 use crate::model::clock::Clock;
 use crate::model::fault::Fault;
 use crate::namespace::{self, Bell, Namespace};
-use crate::tasks::Collector;
+use crate::tasks::{Collector, Keyring};
 use crate::telemetry::Metrics;
 
 use super::Error;
@@ -30,6 +30,7 @@ pub(super) struct Stores {
     pub(super) node: Arc<Node>,
     pub(super) master_key: MasterKey,
     pub(super) keys: Arc<Keys>,
+    pub(super) content: Arc<ContentStore>,
     pub(super) namespace: Arc<Namespace>,
     pub(super) collector: Arc<Collector>,
     pub(super) bell: Bell,
@@ -105,19 +106,25 @@ impl Stores {
                 stale_upload_days: config.storage.stale_upload_days.get().into(),
             },
         }));
-        let collector = Arc::new(Collector::new(content, Arc::clone(&node)));
+        let collector = Arc::new(Collector::new(Arc::clone(&content), Arc::clone(&node)));
         Ok(Self {
             meta,
             clock,
             node,
             master_key,
             keys,
+            content,
             namespace,
             collector,
             bell,
             blobs,
             heart,
         })
+    }
+
+    /// The wrapping keys, and what they wrap.
+    pub(super) fn keyring(&self) -> Keyring {
+        Keyring::new(Arc::clone(&self.keys), Arc::clone(&self.content))
     }
 
     /// Closes everything, from the top down. What was answered is safe already; this leaves little behind for

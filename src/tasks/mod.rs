@@ -5,6 +5,7 @@
 //! does. [`Collector`] and [`Survey`] do such work at an operator's word too.
 
 mod collect;
+mod encryption;
 pub mod events;
 pub mod lifecycle;
 pub mod logs;
@@ -24,6 +25,7 @@ use crate::meta::events::Bell;
 use crate::model::fault::Fault;
 
 pub use collect::{Collect, Collector, GcReport, Sweep};
+pub use encryption::{KeyCommand, KeyReport, Keyring, KmsName, Rewrap};
 pub use events::{Deliverer, Outbox, TendOutbox};
 pub use lifecycle::Expire;
 pub use logs::DeliverLogs;
