@@ -89,6 +89,9 @@ pub struct S3 {
     pub instant: InstantUpload,
     /// Size in bytes of the largest file in a browser upload (POST with a policy).
     pub max_post_bytes: u64,
+    /// Whether keys that clients send (SSE-C) are refused on requests that no proxy marks with
+    /// `X-Forwarded-Proto: https`.
+    pub customer_keys_need_https: bool,
 }
 
 impl Default for S3 {
@@ -100,6 +103,7 @@ impl Default for S3 {
             region: "us-east-1".to_owned(),
             instant: InstantUpload::Auto,
             max_post_bytes: 5 << 30,
+            customer_keys_need_https: false,
         }
     }
 }

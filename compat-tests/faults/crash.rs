@@ -154,7 +154,9 @@ async fn a_read_longer_than_the_grace_still_gets_every_byte() {
         .get(&install.bucket, &key("a"), None)
         .await
         .unwrap();
-    let mut reader = install.namespace.open(&object, 0..object.version.size);
+    let mut reader = install
+        .namespace
+        .open(&object, 0..object.version.size, None);
     let mut all = reader.next().await.unwrap().unwrap().to_vec();
     install.delete("a").await;
     install.collect_all().await;
@@ -206,6 +208,7 @@ fn complete(install: &Install, id: UploadId, parts: &[NamedPart]) -> CompleteReq
         checksum: None,
         size: None,
         conditions: Default::default(),
+        customer_key: None,
         recheck: None,
     }
 }

@@ -17,7 +17,7 @@ use osproxy::model::names::{BucketName, ObjectKey};
 use osproxy::model::object::{Headers, Lock, Tags, VersionId, WriteConditions};
 use osproxy::namespace::{
     self, BodyHint, Condition, DeleteRequest, Deleted, Namespace, NewBucket, PUT_MAX_BYTES,
-    PutRequest, Received, Written,
+    PutRequest, Received, Wanted, Written,
 };
 use osproxy::telemetry::Metrics;
 
@@ -90,6 +90,7 @@ impl Install {
         let namespace = Arc::new(Namespace::new(namespace::Parts {
             meta: meta.clone(),
             content: content.clone(),
+            keys,
             uids,
             worker: 0,
             default_placement: placement,
@@ -131,8 +132,9 @@ impl Install {
             sha1: false,
         };
         let mut body = std::pin::pin!(futures::stream::iter([Ok(body)]));
+        let target = self.namespace.target(&self.bucket, Wanted::Default).await;
         self.namespace
-            .receive(&self.bucket, hint, body.as_mut())
+            .receive(&target.unwrap(), hint, body.as_mut())
             .await
             .unwrap()
     }
@@ -200,7 +202,7 @@ impl Install {
             }
             Err(condition) => panic!("{condition:?}"),
         };
-        let mut reader = self.namespace.open(&object, 0..object.version.size);
+        let mut reader = self.namespace.open(&object, 0..object.version.size, None);
         let mut all = Vec::new();
         while let Some(bytes) = reader.next().await {
             all.extend_from_slice(&bytes.unwrap());

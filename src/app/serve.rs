@@ -135,6 +135,7 @@ impl Running {
                 max_post_bytes: config.s3.max_post_bytes,
                 targets: config.notification.target.keys().cloned().collect(),
                 calendar: config.lifecycle.calendar(),
+                customer_keys_need_https: config.s3.customer_keys_need_https,
             },
         })?;
         let token = publish(&held, admin.local_addr())?;

@@ -96,6 +96,7 @@ impl Stores {
         let namespace = Arc::new(Namespace::new(namespace::Parts {
             meta: meta.clone(),
             content: Arc::clone(&content),
+            keys: Arc::clone(&keys),
             uids: Arc::clone(node.uids()),
             worker: node.worker(),
             default_placement: placement,

@@ -275,6 +275,10 @@ actions! {
     PutObjectTagging,
     /// Delete an object's tags.
     DeleteObjectTagging,
+    /// See how a bucket's new objects are encrypted.
+    GetEncryptionConfiguration,
+    /// Set or delete that.
+    PutEncryptionConfiguration,
     /// See whether a bucket keeps versions.
     GetBucketVersioning,
     /// Decide whether a bucket keeps versions.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aes_gcm::{Aes256Gcm, KeyInit};
+use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -63,6 +64,11 @@ impl CustomerKey {
         }
         key.copy_from_slice(bytes);
         Some(Self(Arc::new(key)))
+    }
+
+    /// The MD5 of the key, by which clients and versions name it.
+    pub fn md5(&self) -> [u8; 16] {
+        Md5::digest(&**self.0).into()
     }
 
     /// Wraps the data key of a content.

@@ -219,6 +219,20 @@ pub async fn lock(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
     Ok(found.is_some())
 }
 
+/// The space of a content that a row refers to.
+pub async fn space_of(session: &mut Session, id: ContentId) -> Result<SpaceId, Fault> {
+    let found = session
+        .query_one(
+            "SELECT space_id FROM contents WHERE id = $1",
+            params![id.0],
+            |row| row.int(0),
+        )
+        .await?;
+    found.map(SpaceId).ok_or_else(|| {
+        Fault::new(Kind::Corrupt, "find content").context(format_args!("content {id} has no row"))
+    })
+}
+
 /// What a new content's row is made of.
 pub struct NewContent<'a> {
     /// Its id, unless an equal content is known.

@@ -91,6 +91,26 @@ impl DefaultRetention {
     }
 }
 
+/// How new versions of a bucket are encrypted when their requests do not say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultEncryption {
+    /// Under a KMS key, else under the tenant's own.
+    pub kms: bool,
+    /// The KMS key, as the owner named it; `None` is the tenant's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Whether bucket keys are wanted. Only answered: here they make no difference.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bucket_key: bool,
+}
+
+impl DefaultEncryption {
+    /// The name of the KMS key, where the default is one.
+    pub fn kms_key(&self) -> Option<String> {
+        self.key.clone().filter(|_| self.kms)
+    }
+}
+
 /// What can be set of a bucket. Stored as JSON, absent parts left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -107,6 +127,9 @@ pub struct Settings {
     /// Its policy, as its owner wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// How new versions are encrypted; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<DefaultEncryption>,
     /// The retention of new versions, where versions can be locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_retention: Option<DefaultRetention>,

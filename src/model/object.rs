@@ -208,6 +208,9 @@ pub enum Encryption {
         /// The context the client gave, as it gave it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         context: Option<String>,
+        /// Whether a bucket key was wanted; it makes no difference here and is only answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        bucket_key: bool,
     },
     /// Under a key that only the client has.
     Customer {

@@ -1,5 +1,6 @@
 //! What the domain answers when it does not do what it was asked.
 
+use super::KeyProblem;
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
 use crate::model::object::VersionId;
@@ -75,6 +76,8 @@ pub enum Condition {
     TooLarge,
     /// The bytes were known when they came and are gone now: they must be sent again.
     ContentGone,
+    /// The keys of the request are not what it takes.
+    Key(KeyProblem),
     /// A store failed.
     Fault(Fault),
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use futures::stream::unfold;
 
-use super::{BodyHint, Cause, Condition, Namespace, Object, PutRequest, Recheck, Written};
+use super::{
+    BodyHint, Cause, Condition, CustomerKey, Namespace, Object, PutRequest, Recheck, Target,
+    Written,
+};
 use crate::content::{ReceiveError, Received};
 use crate::meta::{contents, version_parts};
 use crate::model::acl::Acl;
@@ -15,7 +18,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, Uid};
 use crate::model::names::ObjectKey;
 use crate::model::notification::{Event, Origin};
-use crate::model::object::{Encryption, Headers, Lock, Tags, Version, VersionId, WriteConditions};
+use crate::model::object::{Headers, Lock, Tags, Version, VersionId, WriteConditions};
 
 /// How often a copy by reference is tried when its source changes meanwhile.
 const TRIES: usize = 3;
@@ -31,6 +34,8 @@ pub struct CopySource {
     pub version: Option<VersionId>,
     /// The version.
     pub object: Object,
+    /// The key it takes to read it, where that is a customer's.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// A version to be written from another one's bytes.
@@ -52,8 +57,8 @@ pub struct CopyRequest {
     pub conditions: WriteConditions,
     /// Its access control list; never the source's.
     pub acl: Option<Acl>,
-    /// How its bytes are encrypted.
-    pub encryption: Option<Encryption>,
+    /// Where its bytes go and what protects them.
+    pub target: Target,
     /// What keeps it; never what keeps the source.
     pub lock: Lock,
     /// Asked when the bucket's settings changed since the request was admitted.
@@ -71,7 +76,9 @@ impl Namespace {
         for _ in 0..TRIES {
             let version = &object.version;
             let checksum = self.checksum_for_copy(version, request.checksum).await?;
-            let by_reference = source.bucket.space == request.bucket.space;
+            let by_reference = self
+                .may_share(&source.bucket, version, &request.target)
+                .await?;
             let Some(checksum) = checksum.filter(|_| by_reference) else {
                 return self.copy_bytes(source, &object, request).await;
             };
@@ -80,6 +87,9 @@ impl Namespace {
                 Err(Condition::ContentGone) => {
                     object = self
                         .get(&source.bucket, &source.key, source.version)
+                        .await?;
+                    let key = source.customer_key.as_ref();
+                    self.check_readable(&source.bucket, &object.version, key)
                         .await?;
                 }
                 outcome => return outcome,
@@ -136,7 +146,7 @@ impl Namespace {
             tags: request.tags.clone().unwrap_or_else(|| source.tags.clone()),
             checksum: Some(checksum),
             acl: request.acl.clone(),
-            encryption: request.encryption.clone(),
+            encryption: request.target.encryption().cloned(),
             lock: request.lock,
         };
         let written = Written::of(&version);
@@ -184,13 +194,7 @@ impl Namespace {
     ) -> Result<Written, Condition> {
         let size = object.version.size;
         let received = self
-            .read_again(
-                &source.bucket,
-                object,
-                0..size,
-                &request.bucket,
-                request.checksum,
-            )
+            .read_again(source, object, 0..size, &request.target, request.checksum)
             .await?;
         let checksum = request
             .checksum
@@ -210,7 +214,7 @@ impl Namespace {
             conditions: request.conditions,
             sender: None,
             acl: request.acl,
-            encryption: request.encryption,
+            encryption: request.target.encryption().cloned(),
             lock: request.lock,
             recheck: request.recheck,
         };
@@ -220,14 +224,14 @@ impl Namespace {
     /// Reads a range of an object as a new body for `target`.
     pub(super) async fn read_again(
         &self,
-        source: &Bucket,
+        source: &CopySource,
         object: &Object,
         range: Range<u64>,
-        target: &Bucket,
+        target: &Target,
         checksum: Option<ChecksumAlgorithm>,
     ) -> Result<Received, Condition> {
         let length = range.end - range.start;
-        let reader = self.open(object, range);
+        let reader = self.open(object, range, source.customer_key.clone());
         let body = unfold(reader, |mut reader| async {
             let next = reader.next().await?;
             Some((next.map_err(Into::into), reader))
@@ -249,7 +253,7 @@ impl Namespace {
                 }),
                 ReceiveError::TooLarge | ReceiveError::WrongLength => Condition::Fault(
                     Fault::new(Kind::Corrupt, "copy bytes")
-                        .context(format_args!("bucket {}", source.name)),
+                        .context(format_args!("bucket {}", source.bucket.name)),
                 ),
             })
     }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Body, BodyHint, Cause, Condition, Namespace, PUT_MAX_BYTES, PutRequest};
+use super::{
+    Body, BodyHint, Cause, Condition, Namespace, PUT_MAX_BYTES, PutRequest, Target, Wanted,
+};
 use crate::meta::events::Bell;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
@@ -208,7 +210,8 @@ impl Namespace {
             unique: self.uids.next()?,
         });
         let key = ObjectKey::parse(&key).map_err(|_| Condition::NoSuchKey)?;
-        let received = self.receive_bytes(&target, &batch.lines).await?;
+        let protected = self.target(&target, Wanted::Default).await?;
+        let received = self.receive_bytes(&protected, &batch.lines).await?;
         let put = PutRequest {
             bucket: Arc::clone(&target),
             key,
@@ -222,7 +225,7 @@ impl Namespace {
             conditions: WriteConditions::default(),
             sender: None,
             acl: None,
-            encryption: None,
+            encryption: protected.encryption().cloned(),
             lock: Lock::default(),
             recheck: None,
         };
@@ -232,7 +235,7 @@ impl Namespace {
     /// Receives a body that is in memory.
     async fn receive_bytes(
         &self,
-        bucket: &Bucket,
+        target: &Target,
         bytes: &[u8],
     ) -> Result<super::Received, Condition> {
         let hint = BodyHint {
@@ -244,7 +247,7 @@ impl Namespace {
         let bytes = Bytes::copy_from_slice(bytes);
         let mut body = std::pin::pin!(futures::stream::iter([Ok(bytes)]));
         let body: Body<'_> = body.as_mut();
-        self.receive(bucket, hint, body)
+        self.receive(target, hint, body)
             .await
             .map_err(|error| match error {
                 super::ReceiveError::Fault(fault) => Condition::Fault(fault),

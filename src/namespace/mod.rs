@@ -8,6 +8,7 @@
 mod buckets;
 mod condition;
 mod copy;
+mod encryption;
 mod lifecycle;
 mod list_versions;
 pub mod listing;
@@ -22,21 +23,25 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::content::{ContentStore, Incoming, Linked, Seal};
+use crate::content::{ContentStore, Incoming, Linked};
+use crate::keys::Keys;
 use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
-use crate::model::bucket::{Bucket, Dedup};
+use crate::model::bucket::Bucket;
 use crate::model::clock::{Clock, Millis};
+use crate::model::content::Protection;
 use crate::model::digest::{Checksum, Sha256Digest};
 use crate::model::fault::Fault;
-use crate::model::ids::{ContentId, SenderId, UidGenerator};
+use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
 use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
+pub use crate::keys::CustomerKey;
 pub use crate::meta::events::Bell;
 pub use crate::meta::uploads::UploadRow;
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
+pub use encryption::{KeyProblem, Target, Wanted};
 pub use lifecycle::ExpireReport;
 pub use list_versions::{VersionPage, VersionQuery};
 pub use logs::LogReport;
@@ -55,6 +60,8 @@ pub const PUT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 const BUCKET_TTL: Duration = Duration::from_secs(1);
 /// Buckets remembered for that long.
 const BUCKETS_REMEMBERED: u64 = 10_000;
+/// Spaces remembered.
+const SPACES_REMEMBERED: u64 = 10_000;
 
 /// Limits of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub struct Parts {
     pub meta: MetaStore,
     /// The bytes.
     pub content: Arc<ContentStore>,
+    /// What wraps the keys of encrypted bytes.
+    pub keys: Arc<Keys>,
     /// Numbers for everything.
     pub uids: Arc<UidGenerator>,
     /// The worker whose share of the usage counters this process writes.
@@ -89,6 +98,7 @@ pub struct Parts {
 pub struct Namespace {
     meta: MetaStore,
     content: Arc<ContentStore>,
+    keys: Arc<Keys>,
     uids: Arc<UidGenerator>,
     worker: u16,
     default_placement: i64,
@@ -97,6 +107,8 @@ pub struct Namespace {
     bell: Bell,
     logs: logs::LogBuffer,
     buckets: Cache<BucketName, Arc<Bucket>>,
+    /// Spaces beside buckets' own; these never change.
+    spaces: Cache<(SpaceId, Protection), SpaceId>,
 }
 
 /// What a client says of a body before it sends it.
@@ -118,6 +130,7 @@ impl Namespace {
         Self {
             meta: parts.meta,
             content: parts.content,
+            keys: parts.keys,
             uids: parts.uids,
             worker: parts.worker,
             default_placement: parts.default_placement,
@@ -129,20 +142,21 @@ impl Namespace {
                 .max_capacity(BUCKETS_REMEMBERED)
                 .time_to_live(BUCKET_TTL)
                 .build(),
+            spaces: Cache::builder().max_capacity(SPACES_REMEMBERED).build(),
         }
     }
 
     /// Reads a body to its end and makes its bytes safe; the result is put under a key or into a part.
     pub async fn receive(
         &self,
-        bucket: &Bucket,
+        target: &Target,
         hint: BodyHint,
         body: Body<'_>,
     ) -> Result<Received, ReceiveError> {
         let incoming = Incoming {
-            space: bucket.space,
-            shared: bucket.dedup == Dedup::Object,
-            seal: Seal::Plain,
+            space: target.space,
+            shared: target.shared,
+            seal: target.seal.clone(),
             length: hint.length,
             limit: hint.limit,
             verified_sha256: hint.verified_sha256,
@@ -156,19 +170,19 @@ impl Namespace {
     /// differs is [`Condition::BadDigest`], one that is not stored means that the body must be read.
     pub async fn possessed(
         &self,
-        bucket: &Bucket,
+        target: &Target,
         sha256: Sha256Digest,
         length: u64,
         sender: SenderId,
         md5: Option<[u8; 16]>,
         checksums: &[Checksum],
     ) -> Result<Option<Received>, Condition> {
-        if bucket.dedup != Dedup::Object {
+        if !target.shared {
             return Ok(None);
         }
         let found = self
             .content
-            .possessed(bucket.space, sha256, length, sender)
+            .possessed(target.space, sha256, length, sender)
             .await?;
         let Some(known) = found else {
             return Ok(None);
@@ -183,7 +197,7 @@ impl Namespace {
                 Some(_) => {}
             }
         }
-        Ok(Some(self.content.known(bucket.space, known)?))
+        Ok(Some(self.content.known(target.space, known)?))
     }
 
     /// The time, as versions are stamped with.

@@ -6,8 +6,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::encryption::check_upload_key;
 use super::listing::prefix_end;
-use super::{Cause, Condition, CopySource, Namespace, Recheck, Written, lock_bucket, release};
+use super::{
+    Cause, Condition, CopySource, CustomerKey, Namespace, Recheck, Target, Written, lock_bucket,
+    release,
+};
 use crate::content::Received;
 use crate::meta::Session;
 use crate::meta::contents as content_rows;
@@ -112,6 +116,8 @@ pub struct CompleteRequest {
     pub size: Option<u64>,
     /// Decided under the key's lock.
     pub conditions: WriteConditions,
+    /// The customer's key that came along, compared with the upload's.
+    pub customer_key: Option<CustomerKey>,
     /// Asked when the bucket's settings changed since the request was admitted.
     pub recheck: Option<Recheck>,
 }
@@ -298,7 +304,7 @@ impl Namespace {
     pub async fn copy_part(
         &self,
         upload: &UploadRow,
-        target: &Bucket,
+        target: &Target,
         number: u32,
         source: &CopySource,
         range: Range<u64>,
@@ -306,7 +312,7 @@ impl Namespace {
         let version = &source.object.version;
         let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
         if range == (0..version.size)
-            && source.bucket.space == target.space
+            && self.may_share(&source.bucket, version, target).await?
             && let Some(digests) = self.digests(version.content).await?
             && algorithm.is_none_or(|algorithm| digests.checksum(algorithm).is_some())
         {
@@ -321,7 +327,7 @@ impl Namespace {
             }
         }
         let received = self
-            .read_again(&source.bucket, &source.object, range, target, algorithm)
+            .read_again(source, &source.object, range, target, algorithm)
             .await?;
         self.put_part(upload, number, None, None, received).await
     }
@@ -577,6 +583,7 @@ impl Completion {
             }
             (State::Completed | State::Aborted, _) => return Err(Condition::NoSuchUpload),
         }
+        check_upload_key(&upload, request.customer_key.as_ref())?;
         let stored = all_parts(session, upload.uid).await?;
         let parts = self.select(&stored)?;
         let size: u64 = parts.iter().map(|part| part.size).sum();
@@ -727,7 +734,7 @@ impl Completion {
             extents.push((extent, part.sender));
             start += part.size;
         }
-        let space = self.request.bucket.space;
+        let space = content_rows::space_of(session, parts[0].content).await?;
         content_rows::insert_composite(session, self.composite, space, &extents, self.now).await?;
         // An empty last part has no extent to live on through.
         for empty in parts.iter().filter(|part| part.size == 0) {

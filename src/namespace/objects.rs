@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::versions::decide;
-use super::{Cause, Condition, Namespace, Recheck};
+use super::{Cause, Condition, CustomerKey, Namespace, Recheck};
 use crate::content::{Reader, Received};
 use crate::meta::contents::Location;
 use crate::meta::version_parts::VersionPart;
@@ -226,10 +226,12 @@ impl Namespace {
         Ok((fresh.id != bucket.id).then_some(fresh.id))
     }
 
-    /// Opens a range of an object that came from [`Namespace::get`].
-    pub fn open(&self, object: &Object, range: Range<u64>) -> Reader {
+    /// Opens a range of an object that came from [`Namespace::get`], and that [`Namespace::check_readable`]
+    /// allows to be read with `key`.
+    pub fn open(&self, object: &Object, range: Range<u64>, key: Option<CustomerKey>) -> Reader {
         self.content
             .open(object.version.content, object.location.clone(), range)
+            .with_customer_key(key)
     }
 
     /// One part of a version by its place, counted from 1. A version that was not uploaded in parts is its

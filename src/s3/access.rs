@@ -155,6 +155,21 @@ const OPERATIONS: &[Operation] = &[
     ),
     ("GetBucketLogging", Action::GetBucketLogging, true),
     ("PutBucketLogging", Action::PutBucketLogging, true),
+    (
+        "GetBucketEncryption",
+        Action::GetEncryptionConfiguration,
+        true,
+    ),
+    (
+        "PutBucketEncryption",
+        Action::PutEncryptionConfiguration,
+        true,
+    ),
+    (
+        "DeleteBucketEncryption",
+        Action::PutEncryptionConfiguration,
+        true,
+    ),
     ("HeadBucket", Action::ListBucket, true),
     ("ListBuckets", Action::ListAllMyBuckets, false),
     ("CreateBucket", Action::CreateBucket, false),

@@ -8,14 +8,15 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::convert::{self, set_checksums};
+use super::encryption::{Side, is_https};
 use super::notification::origin_of;
 use super::objects::refuse_unsupported;
 use super::read::shown;
-use super::{Gateway, error, lock};
+use super::{Gateway, encryption, error, lock};
 use crate::auth::Action;
 use crate::model::names::ObjectKey as Key;
 use crate::model::object::ReadDecision;
-use crate::namespace::{Condition, CopyRequest, CopySource as Source, UploadId};
+use crate::namespace::{Condition, CopyRequest, CopySource as Source, UploadId, Wanted};
 
 impl Gateway {
     /// Finds the source of a copy: permission on it is asked like that of a read.
@@ -43,6 +44,11 @@ impl Gateway {
             .get(&bucket, &key, version)
             .await
             .map_err(of_source)?;
+        let customer_key = self.customer_key(headers, Side::Source, is_https(headers))?;
+        self.namespace
+            .check_readable(&bucket, &object.version, customer_key.as_ref())
+            .await
+            .map_err(error::of_condition)?;
         let conditions = convert::source_conditions(headers)?;
         match conditions.decide(&object.version.etag, object.version.modified) {
             ReadDecision::Proceed => Ok(Source {
@@ -50,6 +56,7 @@ impl Gateway {
                 key,
                 version,
                 object,
+                customer_key,
             }),
             // A copy has no "not modified": both ways of failing are 412.
             ReadDecision::Failed | ReadDecision::NotModified => {
@@ -70,12 +77,17 @@ impl Gateway {
         let replaces_tags = directive(headers, "x-amz-tagging-directive")?;
         let key: Key = convert::object_key(&request.input.key)?;
         let bucket = Arc::clone(caller.bucket()?);
+        let wanted = self.wanted(headers, is_https(headers))?;
+        let encrypts = wanted != Wanted::Default;
+        let target = self.namespace.target(&bucket, wanted).await;
+        let target = target.map_err(error::of_condition)?;
         let source = self
             .source(&caller, &request.input.copy_source, headers)
             .await?;
         let onto_itself = source.bucket.id == bucket.id && source.key == key;
         let redirects = headers.contains_key("x-amz-website-redirect-location");
-        if onto_itself && source.version.is_none() && !replaces && !replaces_tags && !redirects {
+        let changes = replaces || replaces_tags || redirects || encrypts;
+        if onto_itself && source.version.is_none() && !changes {
             return Err(error::copy_onto_itself());
         }
         let new_headers = if replaces {
@@ -101,7 +113,7 @@ impl Gateway {
             checksum: convert::algorithm_header(headers)?,
             conditions: convert::write_conditions(headers)?,
             acl: None,
-            encryption: None,
+            target,
             lock: lock::of_headers(headers, self.namespace.now())?,
             recheck: None,
         };
@@ -123,6 +135,7 @@ impl Gateway {
             version_id: written.version_id.map(|id| id.to_string()),
             ..CopyObjectOutput::default()
         });
+        encryption::tell_writer(&mut response.headers, written.encryption.as_ref());
         super::objects::set_uid(&mut response, written.uid);
         Ok(response)
     }
@@ -144,11 +157,17 @@ impl Gateway {
             .upload(bucket, &key, id)
             .await
             .map_err(error::of_condition)?;
+        let customer_key = self.customer_key(headers, Side::Object, is_https(headers))?;
+        let target = self
+            .namespace
+            .part_target(bucket, &upload, customer_key)
+            .await
+            .map_err(error::of_condition)?;
         let source = self.source(&caller, &input.copy_source, headers).await?;
         let range = convert::copy_range(headers, source.object.version.size)?;
         let part = self
             .namespace
-            .copy_part(&upload, bucket, number, &source, range)
+            .copy_part(&upload, &target, number, &source, range)
             .await
             .map_err(error::of_condition)?;
         let mut result = CopyPartResult {
@@ -159,11 +178,13 @@ impl Gateway {
         if upload.checksum.is_some() {
             let _ = set_checksums!(result, part.checksum.as_ref());
         }
-        Ok(S3Response::new(UploadPartCopyOutput {
+        let mut response = S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
             copy_source_version_id: shown(&source.bucket, source.object.version.id()),
             ..UploadPartCopyOutput::default()
-        }))
+        });
+        encryption::tell(&mut response.headers, target.encryption());
+        Ok(response)
     }
 }
 

@@ -150,6 +150,7 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
         ),
         Condition::TooLarge => too_large(),
         Condition::ContentGone => slow_down(),
+        Condition::Key(problem) => super::encryption::of_problem(problem),
         Condition::Fault(fault) => of_fault(fault),
     }
 }

@@ -22,6 +22,7 @@ mod buckets;
 mod convert;
 mod copy;
 mod cors;
+mod encryption;
 mod error;
 mod host;
 mod lenient;
@@ -77,6 +78,8 @@ pub struct Config {
     pub targets: BTreeSet<String>,
     /// What lifecycle rules count days by.
     pub calendar: Calendar,
+    /// Whether customers' keys are refused where no proxy says that the client's connection is encrypted.
+    pub customer_keys_need_https: bool,
 }
 
 /// What a facade is made of.
@@ -234,6 +237,9 @@ operations! {
     put_bucket_notification_configuration(PutBucketNotificationConfigurationInput) -> PutBucketNotificationConfigurationOutput;
     get_bucket_logging(GetBucketLoggingInput) -> GetBucketLoggingOutput;
     put_bucket_logging(PutBucketLoggingInput) -> PutBucketLoggingOutput;
+    get_bucket_encryption(GetBucketEncryptionInput) -> GetBucketEncryptionOutput;
+    put_bucket_encryption(PutBucketEncryptionInput) -> PutBucketEncryptionOutput;
+    delete_bucket_encryption(DeleteBucketEncryptionInput) -> DeleteBucketEncryptionOutput;
 
     // Objects
     put_object(PutObjectInput) -> PutObjectOutput;

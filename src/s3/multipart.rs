@@ -8,17 +8,18 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::convert::{self, set_checksums};
+use super::encryption::{Side, is_https};
 use super::listing::{Encoding, prefix_list};
 use super::notification::origin_of;
 use super::objects::{close_connection, refuse_unsupported};
 use super::upload::Upload;
-use super::{Gateway, error, lock};
+use super::{Gateway, encryption, error, lock};
 use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ChecksumKind, ETag as Tag, ObjectChecksum,
 };
 use crate::namespace::{
-    CompleteRequest, Condition, NamedPart, NewUpload, PART_NUMBER_MAX, PartWritten, UploadId,
-    UploadQuery,
+    CompleteRequest, Condition, NamedPart, NewUpload, PART_NUMBER_MAX, PartWritten, Target,
+    UploadId, UploadQuery,
 };
 
 /// Most entries of a page.
@@ -83,12 +84,15 @@ impl Gateway {
         refuse_unsupported(headers)?;
         let key = convert::object_key(&request.input.key)?;
         let checksum = announced(headers)?;
+        let wanted = self.wanted(headers, is_https(headers))?;
+        let target = self.namespace.target(caller.bucket()?, wanted).await;
+        let target = target.map_err(error::of_condition)?;
         let new = NewUpload {
             headers: convert::object_headers(headers, request.input.metadata)?,
             tags: convert::tagging_header(headers)?.unwrap_or_default(),
             checksum,
             acl: None,
-            encryption: None,
+            encryption: target.encryption().cloned(),
             lock: lock::of_headers(headers, self.namespace.now())?,
             recheck: None,
         };
@@ -99,7 +103,7 @@ impl Gateway {
             .map_err(error::of_condition)?;
         let initiated = self.namespace.now();
         let (abort_date, abort_rule_id) = self.abort_of(caller.bucket()?, &key, initiated).unzip();
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        let mut response = S3Response::new(CreateMultipartUploadOutput {
             abort_date,
             abort_rule_id,
             bucket: Some(request.input.bucket),
@@ -108,7 +112,9 @@ impl Gateway {
             checksum_algorithm: checksum.map(|(algorithm, _)| convert::algorithm_name(algorithm)),
             checksum_type: checksum.map(|(_, kind)| convert::kind_name(kind)),
             ..CreateMultipartUploadOutput::default()
-        }))
+        });
+        encryption::tell_writer(&mut response.headers, target.encryption());
+        Ok(response)
     }
 
     pub(super) async fn upload_part(
@@ -128,17 +134,25 @@ impl Gateway {
             .await
             .map_err(error::of_condition)?;
         let body = body.for_part(&upload)?;
-        if let Some(received) = body.instant(self, &caller, bucket).await? {
+        let headers = &request.headers;
+        let customer_key = self.customer_key(headers, Side::Object, is_https(headers))?;
+        let target = self
+            .namespace
+            .part_target(bucket, &upload, customer_key)
+            .await
+            .map_err(error::of_condition)?;
+        let sender = caller.sender().filter(|_| !target.is_customers());
+        if let Some(received) = body.instant(self, &caller, &target).await? {
             let checksum = body.stored_checksum(&received);
             let kept = checksum.clone().filter(|_| upload.checksum.is_some());
             let part = self
                 .namespace
-                .put_part(&upload, number, kept, caller.sender(), received)
+                .put_part(&upload, number, kept, sender, received)
                 .await;
             match part {
                 Ok(part) => {
                     self.metrics.instant_upload();
-                    let mut response = part_response(&part, checksum.as_ref());
+                    let mut response = part_response(&part, checksum.as_ref(), &target);
                     close_connection(&mut response);
                     return Ok(response);
                 }
@@ -147,17 +161,17 @@ impl Gateway {
                 Err(condition) => return Err(error::of_condition(condition)),
             }
         }
-        let received = body.receive(self, bucket, request.input.body).await?;
+        let received = body.receive(self, &target, request.input.body).await?;
         let checksum = body.stored_checksum(&received);
         // Without an announcement a part's checksum is compared and not kept: the whole is answered with
         // the one that can be joined from every part.
         let kept = checksum.clone().filter(|_| upload.checksum.is_some());
         let part = self
             .namespace
-            .put_part(&upload, number, kept, caller.sender(), received)
+            .put_part(&upload, number, kept, sender, received)
             .await
             .map_err(error::of_condition)?;
-        Ok(part_response(&part, checksum.as_ref()))
+        Ok(part_response(&part, checksum.as_ref(), &target))
     }
 
     pub(super) async fn complete_multipart_upload(
@@ -194,6 +208,7 @@ impl Gateway {
                 .mpu_object_size
                 .and_then(|size| u64::try_from(size).ok()),
             conditions,
+            customer_key: self.customer_key(headers, Side::Object, is_https(headers))?,
             recheck: None,
         };
         let written = self
@@ -214,6 +229,7 @@ impl Gateway {
         };
         output.checksum_type = set_checksums!(output, written.checksum.as_ref());
         let mut response = S3Response::new(output);
+        encryption::tell(&mut response.headers, written.encryption.as_ref());
         super::objects::set_uid(&mut response, written.uid);
         Ok(response)
     }
@@ -351,13 +367,16 @@ impl Gateway {
 fn part_response(
     part: &PartWritten,
     checksum: Option<&ObjectChecksum>,
+    target: &Target,
 ) -> S3Response<UploadPartOutput> {
     let mut output = UploadPartOutput {
         e_tag: Some(convert::etag(&part.etag)),
         ..UploadPartOutput::default()
     };
     let _ = set_checksums!(output, checksum);
-    S3Response::new(output)
+    let mut response = S3Response::new(output);
+    encryption::tell(&mut response.headers, target.encryption());
+    response
 }
 
 /// The checksum a complete request expects of the whole; a composite one may end in its number of parts.

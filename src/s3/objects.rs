@@ -12,7 +12,7 @@ use super::body::DocumentDigests;
 use super::convert::{self, set_checksums};
 use super::notification::origin_of;
 use super::upload::Upload;
-use super::{Gateway, error, lock};
+use super::{Gateway, encryption, error, lock};
 use crate::auth::Action;
 use crate::model::notification::{Event, Origin};
 use crate::model::object::WriteConditions;
@@ -60,25 +60,9 @@ pub(super) const CANNED_ACLS: [&str; 8] = [
     "log-delivery-write",
 ];
 
-/// Refuses what a later version will have: half of it would be worse than none. An object that came with a key
-/// must never be stored in clear.
+/// Refuses what a later version will have: half of it would be worse than none.
 pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
-    const UNSUPPORTED: [&str; 4] = [
-        "x-amz-server-side-encryption",
-        "x-amz-copy-source-server-side-encryption",
-        "x-amz-grant-",
-        "x-amz-write-offset-bytes",
-    ];
-    for side in ["x-amz-", "x-amz-copy-source-"] {
-        let has = |name: &str| {
-            headers.contains_key(format!("{side}server-side-encryption-customer-{name}").as_str())
-        };
-        if (has("key") || has("key-md5")) && !has("algorithm") {
-            return Err(error::invalid_argument(
-                "Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.",
-            ));
-        }
-    }
+    const UNSUPPORTED: [&str; 2] = ["x-amz-grant-", "x-amz-write-offset-bytes"];
     let unsupported = |name: &str| UNSUPPORTED.iter().any(|prefix| name.starts_with(prefix));
     if headers.keys().any(|name| unsupported(name.as_str())) {
         return Err(error::not_implemented());
@@ -109,6 +93,9 @@ impl Gateway {
         refuse_unsupported(&request.headers)?;
         let key = convert::object_key(&request.input.key)?;
         let upload = Upload::of(&request)?;
+        let wanted = self.wanted(&request.headers, encryption::is_https(&request.headers))?;
+        let target = self.namespace.target(bucket, wanted).await;
+        let target = target.map_err(error::of_condition)?;
         let put = PutRequest {
             bucket: Arc::clone(bucket),
             key,
@@ -120,9 +107,9 @@ impl Gateway {
             tags: convert::tagging_header(&request.headers)?.unwrap_or_default(),
             checksum: None,
             conditions: convert::write_conditions(&request.headers)?,
-            sender: caller.sender(),
+            sender: caller.sender().filter(|_| !target.is_customers()),
             acl: None,
-            encryption: None,
+            encryption: target.encryption().cloned(),
             lock: lock::of_headers(&request.headers, self.namespace.now())?,
             recheck: None,
         };
@@ -132,7 +119,7 @@ impl Gateway {
             .map_err(error::of_condition)?;
         let name = request.input.key;
         let expires = |written: &Written| self.expiration_of_written(bucket, &name, written);
-        let instant = upload.instant(self, &caller, bucket).await?;
+        let instant = upload.instant(self, &caller, &target).await?;
         if let Some(received) = instant {
             let checksum = upload.stored_checksum(&received);
             let put = PutRequest {
@@ -151,7 +138,7 @@ impl Gateway {
                 Err(condition) => return Err(error::of_condition(condition)),
             }
         }
-        let received = upload.receive(self, bucket, request.input.body).await?;
+        let received = upload.receive(self, &target, request.input.body).await?;
         let put = PutRequest {
             checksum: upload.stored_checksum(&received),
             ..put
@@ -297,6 +284,7 @@ fn put_response(written: &Written, expiration: Option<String>) -> S3Response<Put
     };
     output.checksum_type = set_checksums!(output, written.checksum.as_ref());
     let mut response = S3Response::new(output);
+    encryption::tell_writer(&mut response.headers, written.encryption.as_ref());
     set_uid(&mut response, written.uid);
     response
 }

@@ -10,14 +10,15 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::Caller;
 use super::answer::BareETag;
 use super::convert::{self, set_checksums};
+use super::encryption::Side;
 use super::objects::set_uid;
-use super::{Gateway, error, lock};
+use super::{Gateway, encryption, error, lock};
 use crate::model::bucket::{Bucket, Versioning};
 use crate::model::content::RangeRequest;
 use crate::model::digest::ObjectChecksum;
 use crate::model::names::ObjectKey as Key;
 use crate::model::object::{ReadDecision, Tags, Version, VersionId};
-use crate::namespace::{Condition, Reader};
+use crate::namespace::{Condition, CustomerKey, Reader};
 
 /// What a version without a type is answered as.
 const DEFAULT_TYPE: &str = "binary/octet-stream";
@@ -29,21 +30,6 @@ const ATTRIBUTES: [&str; 5] = [
     "StorageClass",
     "ObjectSize",
 ];
-
-/// A key for an object that is not encrypted means that the client takes it for another one.
-fn refuse_customer_key(headers: &HeaderMap) -> S3Result<()> {
-    let given = headers.keys().any(|name| {
-        name.as_str()
-            .starts_with("x-amz-server-side-encryption-customer-")
-    });
-    if given {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The encryption parameters are not applicable to this object."
-        ));
-    }
-    Ok(())
-}
 
 /// What GetObject and HeadObject answer alike: two types of `s3s` with the same fields.
 macro_rules! read_output {
@@ -81,6 +67,7 @@ fn read_response<T>(output: T, version: &Version, selection: &Selection) -> S3Re
     let mut response = S3Response::new(output);
     response.status = Some(selection.status());
     stored_headers(&mut response.headers, version);
+    encryption::tell(&mut response.headers, version.encryption.as_ref());
     set_uid(&mut response, version.uid);
     response
 }
@@ -91,7 +78,13 @@ pub(super) fn shown(bucket: &Bucket, id: VersionId) -> Option<String> {
 }
 
 impl Gateway {
-    /// Finds a version and decides the conditions of a read.
+    /// The customer's key that comes with a read.
+    fn key_for_read(&self, headers: &HeaderMap) -> S3Result<Option<CustomerKey>> {
+        encryption::refuse_on_read(headers)?;
+        self.customer_key(headers, Side::Object, encryption::is_https(headers))
+    }
+
+    /// Finds a version, and decides about its key and the conditions of a read.
     async fn head_for_read(
         &self,
         bucket: &Bucket,
@@ -99,10 +92,14 @@ impl Gateway {
         id: Option<VersionId>,
         headers: &HeaderMap,
     ) -> S3Result<Version> {
+        let customer_key = self.key_for_read(headers)?;
         let version = self
             .namespace
             .head(bucket, key, id)
             .await
+            .map_err(error::of_condition)?;
+        self.namespace
+            .check_key(&version, customer_key.as_ref())
             .map_err(error::of_condition)?;
         decide_read(&version, headers)?;
         Ok(version)
@@ -162,10 +159,14 @@ impl Gateway {
         let bucket = caller.bucket()?;
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        refuse_customer_key(&request.headers)?;
+        let customer_key = self.key_for_read(&request.headers)?;
         let object = self
             .namespace
             .get(bucket, &key, id)
+            .await
+            .map_err(error::of_condition)?;
+        self.namespace
+            .check_readable(bucket, &object.version, customer_key.as_ref())
             .await
             .map_err(error::of_condition)?;
         decide_read(&object.version, &request.headers)?;
@@ -173,7 +174,8 @@ impl Gateway {
         let selection = self
             .select(&object.version, range, input.part_number)
             .await?;
-        let reader = self.namespace.open(&object, selection.range.clone());
+        let range = selection.range.clone();
+        let reader = self.namespace.open(&object, range, customer_key);
         let body = stream(reader).await.map_err(error::of_fault)?;
         let version = &object.version;
         let mut output = read_output!(GetObjectOutput, bucket, version, selection, input);
@@ -197,7 +199,6 @@ impl Gateway {
         let bucket = caller.bucket()?;
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
-        refuse_customer_key(&request.headers)?;
         let version = &self
             .head_for_read(bucket, &key, id, &request.headers)
             .await?;

@@ -9,11 +9,10 @@ use s3s::{S3Request, S3Result, TrailingHeaders, s3_error};
 use super::access::{self, Caller};
 use super::body::Counted;
 use super::{Gateway, convert, error};
-use crate::model::bucket::Bucket;
 use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ObjectChecksum, Sha256Digest,
 };
-use crate::namespace::{BodyHint, PUT_MAX_BYTES, Received, UploadRow};
+use crate::namespace::{BodyHint, PUT_MAX_BYTES, Received, Target, UploadRow};
 use crate::telemetry::RequestContext;
 
 /// How long an answer without a body may take to find: clients wait a second for `100 Continue`.
@@ -100,7 +99,7 @@ impl Upload {
     pub(super) async fn receive(
         &self,
         gateway: &Gateway,
-        bucket: &Bucket,
+        target: &Target,
         body: Option<StreamingBlob>,
     ) -> S3Result<Received> {
         let hint = BodyHint {
@@ -115,7 +114,7 @@ impl Upload {
         let mut body = std::pin::pin!(Counted::new(body, self.context.clone()));
         let received = gateway
             .namespace
-            .receive(bucket, hint, body.as_mut())
+            .receive(target, hint, body.as_mut())
             .await
             .map_err(error::of_receive)?;
         self.verify(&received)?;
@@ -179,7 +178,7 @@ impl Upload {
         &self,
         gateway: &Gateway,
         caller: &Caller,
-        bucket: &Bucket,
+        target: &Target,
     ) -> S3Result<Option<Received>> {
         let (Some((sha256, _)), Some(length), Some(sender)) =
             (self.signed, self.length, caller.sender())
@@ -193,7 +192,7 @@ impl Upload {
         let checksums: Vec<Digest> = self.checksum.clone().into_iter().collect();
         let lookup = gateway
             .namespace
-            .possessed(bucket, sha256, length, sender, self.md5, &checksums);
+            .possessed(target, sha256, length, sender, self.md5, &checksums);
         let found = match tokio::time::timeout(INSTANT_WAIT, lookup).await {
             Ok(found) => found.map_err(error::of_condition)?,
             Err(_) => None,

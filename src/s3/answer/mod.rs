@@ -273,6 +273,7 @@ impl<'d> About<'d> {
                 | "CompleteMultipartUpload"
                 | "DeleteObjects"
                 | "PutObjectTagging"
+                | "PutBucketEncryption"
                 | "PutBucketVersioning"
                 | "PutObjectLockConfiguration"
                 | "PutObjectRetention"

@@ -25,7 +25,7 @@ use super::host::scheme_of;
 use super::listing::Encoding;
 use super::objects::{UID_HEADER, refuse_unsupported};
 use super::upload::Upload;
-use super::{Gateway, convert, error, lock, tagging};
+use super::{Gateway, convert, encryption, error, lock, tagging};
 use crate::auth::Action;
 use crate::http::InBody;
 use crate::model::notification::Event;
@@ -131,6 +131,9 @@ impl Form {
 
         let headers = headers_of(&fields)?;
         refuse_unsupported(&headers)?;
+        let wanted = gateway.wanted(&headers, self.origin.starts_with("https:"))?;
+        let target = gateway.namespace.target(&bucket, wanted).await;
+        let target = target.map_err(error::of_condition)?;
         let put = PutRequest {
             bucket: Arc::clone(&bucket),
             key,
@@ -144,7 +147,7 @@ impl Form {
             conditions: WriteConditions::default(),
             sender: None,
             acl: None,
-            encryption: None,
+            encryption: target.encryption().cloned(),
             lock: lock::of_headers(&headers, now)?,
             recheck: None,
         };
@@ -154,7 +157,7 @@ impl Form {
             .min(PUT_MAX_BYTES);
         let upload = Upload::of_form(&headers, limit, context)?;
         let body = StreamingBlob::from(Body::http_body_unsync(file));
-        let received = match upload.receive(gateway, &bucket, Some(body)).await {
+        let received = match upload.receive(gateway, &target, Some(body)).await {
             Ok(received) => received,
             Err(_) if rest.is_broken() => return Err(fields::malformed()),
             Err(error) => return Err(error),
@@ -309,6 +312,7 @@ impl Stored<'_> {
         if let Ok(etag) = HeaderValue::from_str(&etag) {
             headers.insert(header::ETAG, etag);
         }
+        encryption::tell_writer(headers, self.written.encryption.as_ref());
         headers.insert(UID_HEADER, HeaderValue::from(self.written.uid.0));
         Ok(response)
     }
