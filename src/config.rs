@@ -89,9 +89,8 @@ pub struct S3 {
     pub instant: InstantUpload,
     /// Size in bytes of the largest file in a browser upload (POST with a policy).
     pub max_post_bytes: u64,
-    /// Whether keys that clients send (SSE-C) are refused on requests that no proxy marks with
-    /// `X-Forwarded-Proto: https`.
-    pub customer_keys_need_https: bool,
+    /// Which requests may carry a key of the client's own (SSE-C).
+    pub customer_keys: CustomerKeys,
 }
 
 impl Default for S3 {
@@ -103,7 +102,7 @@ impl Default for S3 {
             region: "us-east-1".to_owned(),
             instant: InstantUpload::Auto,
             max_post_bytes: 5 << 30,
-            customer_keys_need_https: false,
+            customer_keys: CustomerKeys::Any,
         }
     }
 }
@@ -116,6 +115,16 @@ pub enum InstantUpload {
     Auto,
     /// Never; every body is read.
     Off,
+}
+
+/// Which requests may carry a key of the client's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CustomerKeys {
+    /// All: that they come encrypted is the operator's business.
+    Any,
+    /// Those that a proxy marks with `X-Forwarded-Proto: https`.
+    Https,
 }
 
 impl S3 {

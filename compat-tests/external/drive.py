@@ -21,6 +21,9 @@ ROLES = {
     "TENANT": ("s3tests-tenant", Identity("S3TESTSTENANTKEY0001", "s3teststenantsecrets3teststenantsecret01")),
 }
 
+# The KMS keys that the suite names where its configuration does not.
+KMS_KEYS = ("testkey-1", "testkey-2")
+
 
 def make_identities(server):
     """Tenants and keys for the roles, as settings for run.sh. What exists already stays."""
@@ -39,6 +42,8 @@ def make_identities(server):
             identity.secret_key,
             check=False,
         )
+        for key in KMS_KEYS:
+            server.command("kms", "create", "--tenant", tenant, key, check=False)
         owner = Endpoint(server.endpoint.url, identity).client().list_buckets()["Owner"]
         settings |= {
             f"S3T_{role}_KEY": identity.access_key,

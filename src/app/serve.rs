@@ -16,7 +16,7 @@ use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
 use crate::auth::{Authority, Pair, Registry, RootKey, ensure_root};
-use crate::config::{Config, InstantUpload};
+use crate::config::{Config, CustomerKeys, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::s3;
 use crate::tasks::{
@@ -135,7 +135,7 @@ impl Running {
                 max_post_bytes: config.s3.max_post_bytes,
                 targets: config.notification.target.keys().cloned().collect(),
                 calendar: config.lifecycle.calendar(),
-                customer_keys_need_https: config.s3.customer_keys_need_https,
+                customer_keys_need_https: config.s3.customer_keys == CustomerKeys::Https,
             },
         })?;
         let token = publish(&held, admin.local_addr())?;
