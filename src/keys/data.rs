@@ -68,7 +68,7 @@ impl CustomerKey {
 
     /// The MD5 of the key, by which clients and versions name it.
     pub fn md5(&self) -> [u8; 16] {
-        Md5::digest(&**self.0).into()
+        Md5::digest(**self.0).into()
     }
 
     /// Wraps the data key of a content.

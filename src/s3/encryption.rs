@@ -320,7 +320,6 @@ impl Gateway {
                 }),
             }),
             bucket_key_enabled: Some(default.bucket_key),
-            ..ServerSideEncryptionRule::default()
         };
         Ok(S3Response::new(GetBucketEncryptionOutput {
             server_side_encryption_configuration: Some(ServerSideEncryptionConfiguration {
