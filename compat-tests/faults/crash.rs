@@ -3,7 +3,7 @@
 use osproxy::model::clock::Clock;
 use osproxy::model::digest::ETag;
 use osproxy::model::ids::EPOCH;
-use osproxy::namespace::{CompleteRequest, Condition, NamedPart, NewUpload, UploadId};
+use osproxy::namespace::{CompleteRequest, Condition, NamedPart, NewUpload, UploadId, Wanted};
 use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
@@ -265,4 +265,44 @@ async fn an_aborted_upload_frees_its_parts() {
     assert!(matches!(late, Err(Condition::NoSuchUpload)));
     install.collect_all().await;
     assert!(install.blobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_encrypted_is_there_after_a_crash_in_a_rotation() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let lengths = [0, 1, 5000, BLOB_BYTES, 3_000_000];
+    for (seed, length) in lengths.into_iter().enumerate() {
+        let body = bytes(seed as u8, length);
+        install.put_encrypted(&format!("k{seed}"), body).await;
+    }
+    // A body that came whole, under the old version, and was never named.
+    let (_, received) = install.receive_for(Wanted::S3, bytes(9, BLOB_BYTES)).await;
+    std::mem::forget(received);
+    install.crash().await;
+
+    // The new version is durable, and nothing was wrapped anew yet.
+    let install = Install::open(dir.path(), &clock).await;
+    install.keys.rotate_tenants(None).await.unwrap();
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    for (seed, length) in lengths.into_iter().enumerate() {
+        let found = install.get(&format!("k{seed}")).await;
+        assert_eq!(found, Some(bytes(seed as u8, length)), "{length} bytes");
+    }
+    assert_eq!(install.content.rewrap().await.unwrap().rewrapped, 5);
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    for (seed, length) in lengths.into_iter().enumerate() {
+        let found = install.get(&format!("k{seed}")).await;
+        assert_eq!(found, Some(bytes(seed as u8, length)), "{length} bytes");
+        install.delete(&format!("k{seed}")).await;
+    }
+    install.collect_all().await;
+    install.content.sweep().await.unwrap();
+    assert!(install.blobs().await.is_empty(), "bytes leaked");
+    let status = install.keys.list().await.unwrap();
+    assert_eq!((status[0].version, status[0].contents), (2, 0));
 }

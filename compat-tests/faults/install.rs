@@ -14,7 +14,7 @@ use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::{TenantId, UidGenerator};
 use osproxy::model::names::{BucketName, ObjectKey};
-use osproxy::model::object::{Headers, Lock, Tags, VersionId, WriteConditions};
+use osproxy::model::object::{Encryption, Headers, Lock, Tags, VersionId, WriteConditions};
 use osproxy::namespace::{
     self, BodyHint, Condition, DeleteRequest, Deleted, Namespace, NewBucket, PUT_MAX_BYTES,
     PutRequest, Received, Wanted, Written,
@@ -31,6 +31,7 @@ pub struct Install {
     pub blobs: BlobStore,
     pub content: Arc<ContentStore>,
     pub namespace: Arc<Namespace>,
+    pub keys: Arc<Keys>,
     pub clock: Clock,
     pub bucket: Arc<Bucket>,
 }
@@ -90,7 +91,7 @@ impl Install {
         let namespace = Arc::new(Namespace::new(namespace::Parts {
             meta: meta.clone(),
             content: content.clone(),
-            keys,
+            keys: keys.clone(),
             uids,
             worker: 0,
             default_placement: placement,
@@ -119,12 +120,18 @@ impl Install {
             blobs,
             content,
             namespace,
+            keys,
             clock: clock.clone(),
             bucket,
         }
     }
 
     pub async fn receive(&self, body: Bytes) -> Received {
+        self.receive_for(Wanted::Default, body).await.1
+    }
+
+    /// Receives a body to be protected so; answers how its version must say it is.
+    pub async fn receive_for(&self, wanted: Wanted, body: Bytes) -> (Option<Encryption>, Received) {
         let hint = BodyHint {
             length: Some(body.len() as u64),
             limit: PUT_MAX_BYTES,
@@ -132,11 +139,18 @@ impl Install {
             sha1: false,
         };
         let mut body = std::pin::pin!(futures::stream::iter([Ok(body)]));
-        let target = self.namespace.target(&self.bucket, Wanted::Default).await;
-        self.namespace
-            .receive(&target.unwrap(), hint, body.as_mut())
-            .await
-            .unwrap()
+        let target = self.namespace.target(&self.bucket, wanted).await.unwrap();
+        let received = self.namespace.receive(&target, hint, body.as_mut()).await;
+        (target.encryption().cloned(), received.unwrap())
+    }
+
+    pub async fn put_encrypted(&self, name: &str, body: Bytes) {
+        let (encryption, received) = self.receive_for(Wanted::S3, body).await;
+        let request = PutRequest {
+            encryption,
+            ..self.request(name)
+        };
+        self.namespace.put(request, received).await.unwrap();
     }
 
     pub fn request(&self, name: &str) -> PutRequest {

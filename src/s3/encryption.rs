@@ -334,7 +334,10 @@ impl Gateway {
     ) -> S3Result<S3Response<PutBucketEncryptionOutput>> {
         let caller = Caller::of(&request)?.clone();
         let default = default_of(request.input.server_side_encryption_configuration)?;
-        self.set_default_encryption(&caller, Some(default)).await?;
+        self.change_bucket(&caller, move |bucket| {
+            bucket.settings.encryption = Some(default.clone());
+        })
+        .await?;
         Ok(S3Response::new(PutBucketEncryptionOutput::default()))
     }
 
@@ -343,22 +346,9 @@ impl Gateway {
         request: S3Request<DeleteBucketEncryptionInput>,
     ) -> S3Result<S3Response<DeleteBucketEncryptionOutput>> {
         let caller = Caller::of(&request)?;
-        self.set_default_encryption(caller, None).await?;
+        self.change_bucket(caller, |bucket| bucket.settings.encryption = None)
+            .await?;
         Ok(S3Response::new(DeleteBucketEncryptionOutput::default()))
-    }
-
-    async fn set_default_encryption(
-        &self,
-        caller: &Caller,
-        default: Option<DefaultEncryption>,
-    ) -> S3Result<()> {
-        self.namespace
-            .update_bucket(caller.bucket()?, move |bucket| {
-                bucket.settings.encryption = default.clone();
-                Ok(())
-            })
-            .await
-            .map_err(error::of_condition)
     }
 }
 
