@@ -5,17 +5,12 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::answer::NoContent;
-use super::{Gateway, error};
+use super::{Gateway, error, tagging};
 use crate::model::object::{TagError, Tags};
 
-/// The tags of a document. A tag without a key is not what the schema says.
+/// The tags of a document.
 fn tags_of(tagging: Tagging) -> S3Result<Tags> {
-    let pairs = tagging
-        .tag_set
-        .into_iter()
-        .map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(error::malformed_xml)?;
+    let pairs = tagging::pairs_of(tagging)?;
     let reserved = |name: &str| {
         name.get(..4)
             .is_some_and(|front| front.eq_ignore_ascii_case("aws:"))

@@ -15,15 +15,19 @@ use crate::model::notification::Origin;
 use crate::model::object::{Tags, VersionId};
 use crate::namespace::{ChangeRequest, VersionChange};
 
-/// Tags as the namespace keeps them. A tag without a key is not what the schema says.
-pub(super) fn tags_of(tagging: Tagging) -> S3Result<Tags> {
-    let pairs = tagging
+/// Names and values of a document's tags. A tag without a key is not what the schema says.
+pub(super) fn pairs_of(tagging: Tagging) -> S3Result<Vec<(String, String)>> {
+    tagging
         .tag_set
         .into_iter()
         .map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(error::malformed_xml)?;
-    Tags::parse(pairs).map_err(error::of_tags)
+        .collect::<Option<_>>()
+        .ok_or_else(error::malformed_xml)
+}
+
+/// Tags as the namespace keeps them.
+pub(super) fn tags_of(tagging: Tagging) -> S3Result<Tags> {
+    Tags::parse(pairs_of(tagging)?).map_err(error::of_tags)
 }
 
 impl Gateway {

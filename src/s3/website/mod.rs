@@ -253,12 +253,11 @@ impl Reader<'_> {
             _ => problem,
         };
         let site = self.site;
-        let none = HeaderMap::new();
         let asked = Asked {
             operation: "GetObject",
             access_key: None,
             bucket: Some(site.bucket.as_str()),
-            headers: &none,
+            headers: &site.headers,
             query: None,
             context: site.context.clone(),
         };
