@@ -98,6 +98,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "namespace",
             "content",
+            "auth",
             "keys",
             "meta",
             "cluster",
@@ -168,7 +169,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "native/",
             "admin/",
             "rest.rs",
-            "auth/policy.rs",
+            "auth/policy/",
             // A form's policy is a JSON document.
             "s3/post/",
             "meta/",

@@ -11,7 +11,7 @@ mod text;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -139,8 +139,14 @@ enum KeysCommand {
             allow_hyphen_values = true
         )]
         secret_key: Option<String>,
+        /// A policy of what its holder may do, as JSON; without it all that the tenant may
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
     },
-    /// List all access keys, without their secrets
+    /// Policies of access keys: what their holders may do
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// List all access keys but the temporary ones, without their secrets
     List,
     /// Forbid the use of an access key
     Disable {
@@ -153,6 +159,27 @@ enum KeysCommand {
         access_key: String,
     },
     /// Delete an access key
+    Delete {
+        /// The access key
+        access_key: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Show the policy of an access key
+    Show {
+        /// The access key
+        access_key: String,
+    },
+    /// Give an access key a policy; sessions that it began are narrowed too
+    Set {
+        /// The access key
+        access_key: String,
+        /// The policy as JSON; `-` reads it from standard input
+        file: PathBuf,
+    },
+    /// Take the policy of an access key away: it may do all that its tenant may
     Delete {
         /// The access key
         access_key: String,
@@ -296,7 +323,12 @@ async fn keys(operator: &Operator, printer: &Printer, command: KeysCommand) -> R
             tenant,
             access_key,
             secret_key,
-        } => return create_key(operator, printer, &tenant, access_key, secret_key).await,
+            policy,
+        } => {
+            let policy = policy.as_deref().map(read_policy).transpose()?;
+            return create_key(operator, printer, &tenant, access_key, secret_key, policy).await;
+        }
+        KeysCommand::Policy(command) => return key_policy(operator, printer, command).await,
         KeysCommand::List => {
             let keys = operator.keys().await?;
             let row = |key: &app::KeySummary| {
@@ -306,7 +338,7 @@ async fn keys(operator: &Operator, printer: &Printer, command: KeysCommand) -> R
                     ("tenant", json!(key.tenant)),
                     ("state", json!(state)),
                     ("created", json!(date(key.created))),
-                    ("expires", json!(key.expires_at.map(date))),
+                    ("policy", json!(if key.has_policy { "yes" } else { "no" })),
                 ]
             };
             return printer.table(keys.iter().map(row));
@@ -328,6 +360,7 @@ async fn create_key(
     tenant: &str,
     access_key: Option<String>,
     secret_key: Option<String>,
+    policy: Option<String>,
 ) -> Result<(), Failure> {
     let given = match (access_key, secret_key) {
         (None, None) => None,
@@ -341,7 +374,7 @@ async fn create_key(
         }
     };
     let is_generated = given.is_none();
-    let made = operator.create_key(tenant, given).await?;
+    let made = operator.create_key(tenant, given, policy).await?;
     let (access_key, secret_key) = (&made.pair.access_key, made.pair.secret_key.reveal());
     if secret_key.len() < SECRET_SHORT {
         eprintln!(
@@ -358,6 +391,37 @@ async fn create_key(
         let _ = write!(text, "\nsecret key {secret_key}\nIt is not shown again.");
     }
     printer.done(&answer, &text)
+}
+
+async fn key_policy(
+    operator: &Operator,
+    printer: &Printer,
+    command: PolicyCommand,
+) -> Result<(), Failure> {
+    let (access_key, policy, what) = match command {
+        PolicyCommand::Show { access_key } => {
+            let policy = operator.key_policy(&access_key).await?;
+            let text = policy.as_deref().unwrap_or("none");
+            return printer.done(&json!({ "access_key": access_key, "policy": policy }), text);
+        }
+        PolicyCommand::Set { access_key, file } => (access_key, Some(read_policy(&file)?), "set"),
+        PolicyCommand::Delete { access_key } => (access_key, None, "deleted"),
+    };
+    operator.set_key_policy(&access_key, policy).await?;
+    printer.done(
+        &json!({ "access_key": access_key, "policy": what }),
+        &format!("policy of access key {access_key} {what}"),
+    )
+}
+
+/// A policy in a file, or on standard input for `-`. Its checks are the server's.
+fn read_policy(file: &Path) -> Result<String, Failure> {
+    let read = match file.as_os_str() == "-" {
+        true => io::read_to_string(io::stdin().lock()),
+        false => std::fs::read_to_string(file),
+    };
+    let text = read.map_err(|error| Failure::Other(format!("{}: {error}", file.display())))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The secret as it was given, or one line of standard input for `-`.

@@ -91,6 +91,9 @@ pub struct S3 {
     pub max_post_bytes: u64,
     /// Which requests may carry a key of the client's own (SSE-C).
     pub customer_keys: CustomerKeys,
+    /// Addresses or CIDRs of proxies in front of this endpoint. Only from them are `X-Forwarded-For` and
+    /// `X-Forwarded-Proto` believed, by which policies know a client's address and whether it came by TLS.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for S3 {
@@ -103,6 +106,7 @@ impl Default for S3 {
             instant: InstantUpload::Auto,
             max_post_bytes: 5 << 30,
             customer_keys: CustomerKeys::Any,
+            trusted_proxies: Vec::new(),
         }
     }
 }

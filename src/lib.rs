@@ -14,9 +14,9 @@
 //!   3    |                          tasks                         work outside of requests
 //!        v                            |
 //!   2  namespace  <-------------------+                           buckets, keys, versions, uploads, listing
-//!        |
-//!        v
-//!      content              auth            cluster               UID -> content -> extents -> blobs; who may
+//!        |                            |
+//!        v                            v
+//!      content              auth  <---+        cluster            UID -> content -> extents -> blobs; who may
 //!        |  |   |             |                |                  do what; this node among the others
 //!        |  |   +--> keys <---+                |                  what secrets and data keys are wrapped by
 //!        v  v         |       |                |

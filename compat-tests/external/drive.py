@@ -18,7 +18,7 @@ from support.server import ROOT, Server
 ROLES = {
     "MAIN": ("default", Identity("S3TESTSMAINKEY000001", "s3testsmainsecrets3testsmainsecret000001")),
     "ALT": ("s3tests-alt", Identity("S3TESTSALTKEY0000001", "s3testsaltsecrets3testsaltsecret00000001")),
-    "TENANT": ("s3tests-tenant", Identity("S3TESTSTENANTKEY0001", "s3teststenantsecrets3teststenantsecret01")),
+    "TENANT": ("s3tenant1", Identity("S3TESTSTENANTKEY0001", "s3teststenantsecrets3teststenantsecret01")),
 }
 
 # The KMS keys that the suite names where its configuration does not.

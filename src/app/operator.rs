@@ -69,15 +69,37 @@ impl Operator {
     }
 
     /// Makes an access key of a tenant: the `given` pair, or one of random text.
-    pub async fn create_key(&self, tenant: &str, given: Option<Pair>) -> Result<NewKey, Error> {
+    /// With a policy it may do no more than that says.
+    pub async fn create_key(
+        &self,
+        tenant: &str,
+        given: Option<Pair>,
+        policy: Option<String>,
+    ) -> Result<NewKey, Error> {
         let given_key = self.config.secrets.master_key.as_ref();
         let master_key = MasterKey::load(&self.dir, given_key, &self.meta).await?;
         let uids = cluster::mint_beside(&self.meta, &self.clock).await?;
-        let made = self.registry.create_key(tenant, given, &uids, &master_key);
+        let made = self
+            .registry
+            .create_key(tenant, given, policy, &uids, &master_key);
         Ok(made.await?)
     }
 
-    /// All access keys, by tenant and name, without their secrets.
+    /// The policy of an access key, if it has one.
+    pub async fn key_policy(&self, access_key: &str) -> Result<Option<String>, Error> {
+        Ok(self.registry.key_policy(access_key).await?)
+    }
+
+    /// Replaces the policy of an access key, or takes it away.
+    pub async fn set_key_policy(
+        &self,
+        access_key: &str,
+        policy: Option<String>,
+    ) -> Result<(), Error> {
+        Ok(self.registry.set_key_policy(access_key, policy).await?)
+    }
+
+    /// All access keys but the temporary ones, by tenant and name, without their secrets.
     pub async fn keys(&self) -> Result<Vec<KeySummary>, Error> {
         Ok(self.registry.keys().await?)
     }

@@ -15,13 +15,14 @@ use super::Error;
 use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
-use crate::auth::{Authority, Pair, Registry, RootKey, ensure_root};
+use crate::auth::{Authority, Network, Pair, Registry, RootKey, ensure_root};
 use crate::config::{Config, CustomerKeys, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
+use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
-    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, Rewrap, Runner, Survey,
-    Sweep, TendOutbox,
+    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, PurgeKeys, Rewrap, Runner,
+    Survey, Sweep, TendOutbox,
 };
 use crate::telemetry::Metrics;
 
@@ -31,6 +32,8 @@ const STALE_UPLOADS_INTERVAL: Duration = Duration::from_secs(3600);
 const OUTBOX_INTERVAL: Duration = Duration::from_secs(15);
 /// Time between two looks for data keys that an older version of a key wraps.
 const REWRAP_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two looks for expired temporary keys.
+const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -104,13 +107,14 @@ impl Running {
 
         let stores = Stores::open(config, &held, &metrics).await?;
         let (authority, root) = open_authority(config, &held, &stores).await?;
+        let authority = Arc::new(authority);
         let outbox = Arc::new(Outbox::new(
             stores.meta.clone(),
             stores.clock.clone(),
             Arc::clone(&metrics),
             config.notification.clone(),
         ));
-        let runner = start_tasks(config, &stores, &metrics, &outbox);
+        let runner = start_tasks(config, &stores, &metrics, &outbox, &authority);
         let deliverer = Deliverer::start(&tasks::events::Parts {
             meta: stores.meta.clone(),
             clock: stores.clock.clone(),
@@ -125,7 +129,7 @@ impl Running {
         };
         let facade = s3::Facade::new(s3::Parts {
             namespace: Arc::clone(&stores.namespace),
-            authority: Arc::new(authority),
+            authority,
             metrics: Arc::clone(&metrics),
             config: s3::Config {
                 domains: config.s3.domains.clone(),
@@ -136,6 +140,7 @@ impl Running {
                 targets: config.notification.target.keys().cloned().collect(),
                 calendar: config.lifecycle.calendar(),
                 customer_keys_need_https: config.s3.customer_keys == CustomerKeys::Https,
+                trusted_proxies: trusted_proxies(config)?,
             },
         })?;
         let token = publish(&held, admin.local_addr())?;
@@ -259,9 +264,24 @@ async fn open_authority(
     });
     let root = ensure_root(&registry, &master_key, stores.node.uids(), dir, given).await?;
     Ok((
-        Authority::new(meta.clone(), master_key, clock.clone()),
+        Authority::new(
+            meta.clone(),
+            master_key,
+            clock.clone(),
+            Arc::clone(stores.node.uids()),
+        ),
         root,
     ))
+}
+
+fn trusted_proxies(config: &Config) -> Result<Vec<Network>, Fault> {
+    let parse = |text: &String| {
+        Network::parse(text).ok_or_else(|| {
+            Fault::new(Kind::Config, "read s3.trusted_proxies")
+                .context(format_args!("{text:?} is neither an address nor a CIDR"))
+        })
+    };
+    config.s3.trusted_proxies.iter().map(parse).collect()
 }
 
 fn start_tasks(
@@ -269,6 +289,7 @@ fn start_tasks(
     stores: &Stores,
     metrics: &Arc<Metrics>,
     outbox: &Arc<Outbox>,
+    authority: &Arc<Authority>,
 ) -> Runner {
     let mut runner = Runner::new();
     let seconds = |seconds: std::num::NonZeroU64| Duration::from_secs(seconds.get());
@@ -302,6 +323,7 @@ fn start_tasks(
         },
     );
     runner.every(REWRAP_INTERVAL, Rewrap(Arc::clone(&stores.content)));
+    runner.every(EXPIRED_KEYS_INTERVAL, PurgeKeys(Arc::clone(authority)));
     runner
 }
 

@@ -45,7 +45,7 @@ async fn commands_work_beside_a_server_and_without_it() {
     let running = Running::start(&config).await.unwrap();
     let beside = operator(&config).await;
     beside.create_tenant("second").await.unwrap();
-    let made = beside.create_key("second", None).await.unwrap();
+    let made = beside.create_key("second", None, None).await.unwrap();
     let keys = beside.keys().await.unwrap();
     assert_eq!(keys.len(), 2);
     assert!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{ACCESS_KEY_MAX, Refused};
+use super::{ACCESS_KEY_MAX, Place, Policy, Refused};
 use crate::keys::{MasterKey, Secret, fill};
 use crate::meta::identities::{self, KeyRow, TenantRow};
 use crate::meta::{MetaStore, Session, buckets};
@@ -86,8 +86,8 @@ pub struct KeySummary {
     pub tenant: String,
     /// Whether it may be used.
     pub active: bool,
-    /// Until when, for a temporary key, in milliseconds since 1970.
-    pub expires_at: Option<Millis>,
+    /// Whether a policy narrows what its holder may do.
+    pub has_policy: bool,
     /// When it was made, in milliseconds since 1970.
     pub created: Millis,
 }
@@ -181,11 +181,12 @@ impl Registry {
 
     /// Makes an access key of a tenant: the `given` pair, or one of random text. One that is there already
     /// with the same tenant and secret is a success; with another of either it is
-    /// [`Refused::AccessKeyTaken`].
+    /// [`Refused::AccessKeyTaken`]. A new one gets the `policy`, one that is there keeps its own.
     pub async fn create_key(
         &self,
         tenant: &str,
         given: Option<Pair>,
+        policy: Option<String>,
         uids: &UidGenerator,
         master_key: &MasterKey,
     ) -> Result<NewKey, Refused> {
@@ -194,14 +195,15 @@ impl Registry {
             None => Pair::generate()?,
         };
         pair.check()?;
+        check_key_policy(policy.as_deref())?;
         let (id, now) = (SenderId(uids.next()?), self.clock.now());
         let sealed = master_key.seal(id, &pair.secret_key)?;
-        let shared = Arc::new((tenant.to_owned(), pair, sealed, master_key.clone()));
+        let shared = Arc::new((tenant.to_owned(), pair, sealed, master_key.clone(), policy));
         self.meta
             .transact("create key", move |session| {
                 let shared = Arc::clone(&shared);
                 Box::pin(async move {
-                    let (tenant, pair, sealed, master_key) = &*shared;
+                    let (tenant, pair, sealed, master_key, policy) = &*shared;
                     let tenant = find_tenant(session, tenant).await?;
                     let name = &pair.access_key;
                     let found = identities::find_key(session, name).await?;
@@ -211,6 +213,7 @@ impl Registry {
                         None => {
                             identities::insert_key(session, id, name, tenant.id, sealed, now)
                                 .await?;
+                            identities::set_policy(session, id, policy.as_deref()).await?;
                         }
                     }
                     Ok(NewKey {
@@ -232,7 +235,7 @@ impl Registry {
         master_key: &MasterKey,
     ) -> Result<(), Refused> {
         let made = self
-            .create_key(tenant, Some(pair.clone()), uids, master_key)
+            .create_key(tenant, Some(pair.clone()), None, uids, master_key)
             .await;
         match made {
             Ok(_) => return Ok(()),
@@ -253,7 +256,7 @@ impl Registry {
             .await
     }
 
-    /// All access keys, by tenant and name.
+    /// All access keys but the temporary ones, by tenant and name.
     pub async fn keys(&self) -> Result<Vec<KeySummary>, Refused> {
         let rows = self
             .meta
@@ -262,14 +265,46 @@ impl Registry {
             .map_err(Refused::Fault)?;
         Ok(rows
             .into_iter()
+            .filter(|row| row.temporary.is_none())
             .map(|row| KeySummary {
+                has_policy: row.policy.is_some(),
                 access_key: row.access_key,
                 tenant: row.tenant.name,
                 active: row.active,
-                expires_at: row.expires_at,
                 created: row.created,
             })
             .collect())
+    }
+
+    /// The policy of an access key, `None` when it may do all that its tenant may.
+    pub async fn key_policy(&self, access_key: &str) -> Result<Option<String>, Refused> {
+        let wanted: Arc<str> = access_key.into();
+        self.meta
+            .transact("read key policy", move |session| {
+                let wanted = Arc::clone(&wanted);
+                Box::pin(async move { Ok(find_key(session, &wanted).await?.policy) })
+            })
+            .await
+    }
+
+    /// Replaces the policy of an access key; `None` lets it do all that its tenant may.
+    pub async fn set_key_policy(
+        &self,
+        access_key: &str,
+        policy: Option<String>,
+    ) -> Result<(), Refused> {
+        check_key_policy(policy.as_deref())?;
+        let shared = Arc::new((access_key.to_owned(), policy));
+        self.meta
+            .transact("set key policy", move |session| {
+                let shared = Arc::clone(&shared);
+                Box::pin(async move {
+                    let (access_key, policy) = &*shared;
+                    let found = find_key(session, access_key).await?;
+                    Ok(identities::set_policy(session, found.id, policy.as_deref()).await?)
+                })
+            })
+            .await
     }
 
     /// Allows or forbids the use of an access key, or deletes it. A deleted key's name may be given again, its
@@ -308,11 +343,16 @@ impl Registry {
 impl Pair {
     /// A pair of random text.
     pub(super) fn generate() -> Result<Self, Fault> {
+        Self::generate_as(GENERATED_PREFIX)
+    }
+
+    /// A pair of random text, whose access key begins with `prefix`.
+    pub(super) fn generate_as(prefix: &str) -> Result<Self, Fault> {
         let capitals = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-        let tail = random_text(capitals, GENERATED_ACCESS_KEY - GENERATED_PREFIX.len())?;
+        let tail = random_text(capitals, GENERATED_ACCESS_KEY - prefix.len())?;
         Ok(Self {
-            access_key: format!("{GENERATED_PREFIX}{tail}"),
+            access_key: format!("{prefix}{tail}"),
             secret_key: Secret::new(random_text(letters, GENERATED_SECRET)?),
         })
     }
@@ -350,6 +390,14 @@ fn random_text(alphabet: &[u8], length: usize) -> Result<String, Fault> {
         }
     }
     Ok(text)
+}
+
+/// Refuses what is no policy of a key.
+fn check_key_policy(policy: Option<&str>) -> Result<(), Refused> {
+    match policy.map(|policy| Policy::parse(policy, Place::Key)) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(reason)) => Err(Refused::KeyPolicy(reason)),
+    }
 }
 
 fn check_tenant_name(name: &str) -> Result<(), Refused> {

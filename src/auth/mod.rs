@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   access key --> Authority::identity --> Identity (tenant, secret) --> the facade verifies the signature
-//!   principal, action, resource --> Authority::authorize --> Ok or Denied
+//!   Question (who, what, about what) --> Authority::authorize --> Verdict
 //!
 //!   Registry, ensure_root: tenants and keys are made, listed and taken away
 //! ```
@@ -11,10 +11,15 @@
 //! change to keys or tenants is in force on every node within a second. Verifying signatures is the
 //! protocols' business.
 
+mod authorize;
 mod manage;
+mod policy;
 mod root;
+mod temporary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_authorize;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,19 +32,22 @@ use crate::keys::files::FileError;
 use crate::keys::{MasterKey, MasterKeyError, Secret};
 use crate::meta::{MetaStore, identities};
 use crate::model::clock::{Clock, Millis};
-use crate::model::fault::Fault;
-use crate::model::ids::{SenderId, TenantId};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{SenderId, TenantId, UidGenerator};
 
 pub use crate::meta::identities::TenantRow;
+pub use authorize::{Facts, Principal, Question, Shown, Target, Verdict};
 pub use manage::{KeyState, KeySummary, NewKey, Pair, Registry, TenantSummary};
+pub use policy::{Malformed, Network, POLICY_MAX_BYTES, Place, Policy, Value};
 pub use root::{RootKey, ensure_root};
+pub use temporary::{NewSession, NoSession, SESSION_POLICY_MAX_BYTES, SessionRequest, TokenCheck};
 
 /// The tenant that exists from the first start.
 pub const DEFAULT_TENANT: &str = "default";
 
 /// How long an answer about an access key is used, also when it is "there is none".
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
-/// Access keys remembered for that long, known and unknown ones.
+/// Access keys remembered for that long, known and unknown ones; tenants too, and policies of buckets.
 const REMEMBERED: u64 = 10_000;
 /// Longest access key, in bytes; a longer one is nobody's and never looked up.
 const ACCESS_KEY_MAX: usize = 128;
@@ -94,6 +102,9 @@ pub enum Refused {
     /// No such access key.
     #[error("there is no access key {0:?}; `osproxy keys list` shows those there are")]
     NoSuchKey(String),
+    /// The policy of an access key is none.
+    #[error("the policy is not one: {0}")]
+    KeyPolicy(Malformed),
     /// There is no master key to work with.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
@@ -116,7 +127,10 @@ pub struct Authority {
     meta: MetaStore,
     master_key: MasterKey,
     clock: Clock,
+    uids: Arc<UidGenerator>,
     remembered: Cache<String, Option<Arc<Identity>>>,
+    tenants: Cache<TenantId, Arc<TenantRow>>,
+    policies: Cache<authorize::Revision, Arc<authorize::BucketPolicy>>,
 }
 
 /// The holder of an access key that may be used now.
@@ -132,38 +146,127 @@ pub struct Identity {
     pub secret: Secret,
     /// Until when it may be used, for a temporary key.
     expires_at: Option<Millis>,
+    /// What its holder may do; `None` is all that the tenant may. A temporary key has its parent's.
+    policy: Option<Policy>,
+    /// What a temporary key has besides.
+    temporary: Option<Temporary>,
+}
+
+/// What a temporary key was made from and as.
+#[derive(Debug)]
+struct Temporary {
+    parent: String,
+    policy: Option<Policy>,
+    /// The role that was assumed, and the session's name.
+    role: Option<(String, String)>,
+}
+
+impl Identity {
+    /// Whether it is a temporary key.
+    pub fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    /// Whether a policy of its own narrows what it may do.
+    pub fn has_policy(&self) -> bool {
+        self.policy.is_some() || self.session_policy().is_some()
+    }
+
+    /// Its name in policies and answers: `arn:aws:iam::TENANT:user/KEY`, for a temporary key that of its parent
+    /// or, when a role was assumed, `arn:aws:sts::TENANT:assumed-role/ROLE/SESSION`.
+    pub fn arn(&self) -> String {
+        let tenant = &self.tenant.name;
+        match self.role() {
+            Some((role, session)) => format!("arn:aws:sts::{tenant}:assumed-role/{role}/{session}"),
+            None => format!("arn:aws:iam::{tenant}:user/{}", self.holder()),
+        }
+    }
+
+    /// Its unique id: the access key, and the session's name when a role was assumed.
+    pub fn user_id(&self) -> String {
+        match self.role() {
+            Some((_, session)) => format!("{}:{session}", self.holder()),
+            None => self.holder().to_owned(),
+        }
+    }
+
+    /// The access key of who holds it: of a temporary key its parent's.
+    fn holder(&self) -> &str {
+        self.temporary
+            .as_ref()
+            .map_or(&self.access_key, |temporary| &temporary.parent)
+    }
+
+    fn role(&self) -> Option<(&str, &str)> {
+        let (role, session) = self.temporary.as_ref()?.role.as_ref()?;
+        Some((role, session))
+    }
+
+    fn session_policy(&self) -> Option<&Policy> {
+        self.temporary.as_ref()?.policy.as_ref()
+    }
+}
+
+impl Policy {
+    /// Reads a policy of the database, where none is that was not read before.
+    fn stored(text: &str, place: Place<'_>) -> Result<Self, Fault> {
+        Self::parse(text, place)
+            .map_err(|error| Fault::new(Kind::Corrupt, "read policy").source(error))
+    }
 }
 
 impl Authority {
-    /// An authority over an open database.
-    pub fn new(meta: MetaStore, master_key: MasterKey, clock: Clock) -> Self {
+    /// An authority over an open database. Temporary keys get their numbers from `uids`.
+    pub fn new(
+        meta: MetaStore,
+        master_key: MasterKey,
+        clock: Clock,
+        uids: Arc<UidGenerator>,
+    ) -> Self {
+        let cache = || Cache::builder().max_capacity(REMEMBERED);
         Self {
             meta,
             master_key,
             clock,
-            remembered: Cache::builder()
+            uids,
+            remembered: cache().time_to_live(REMEMBERED_FOR).build(),
+            tenants: Cache::builder()
                 .max_capacity(REMEMBERED)
                 .time_to_live(REMEMBERED_FOR)
                 .build(),
+            policies: Cache::new(REMEMBERED),
         }
     }
 
     /// The holder of an access key, `None` when there is no such key, or it is disabled or expired. May be a
     /// second old.
     pub async fn identity(&self, access_key: &str) -> Result<Option<Arc<Identity>>, Fault> {
+        let known = self.known(access_key).await?;
+        Ok(known.filter(|identity| !self.is_over(identity)))
+    }
+
+    /// Whether an access key is a temporary one whose time is over.
+    pub async fn has_expired(&self, access_key: &str) -> Result<bool, Fault> {
+        let known = self.known(access_key).await?;
+        Ok(known.is_some_and(|identity| self.is_over(&identity)))
+    }
+
+    fn is_over(&self, identity: &Identity) -> bool {
+        identity
+            .expires_at
+            .is_some_and(|end| self.clock.now() >= end)
+    }
+
+    async fn known(&self, access_key: &str) -> Result<Option<Arc<Identity>>, Fault> {
         if access_key.len() > ACCESS_KEY_MAX {
             return Ok(None);
         }
-        let known = match self.remembered.get(access_key) {
-            Some(known) => known,
-            None => {
-                let found = self.look_up(access_key).await?.map(Arc::new);
-                self.remembered.insert(access_key.to_owned(), found.clone());
-                found
-            }
-        };
-        let now = self.clock.now();
-        Ok(known.filter(|identity| identity.expires_at.is_none_or(|end| now < end)))
+        if let Some(known) = self.remembered.get(access_key) {
+            return Ok(known);
+        }
+        let found = self.look_up(access_key).await?.map(Arc::new);
+        self.remembered.insert(access_key.to_owned(), found.clone());
+        Ok(found)
     }
 
     async fn look_up(&self, access_key: &str) -> Result<Option<Identity>, Fault> {
@@ -177,54 +280,75 @@ impl Authority {
         let Some(row) = found.filter(|row| row.active) else {
             return Ok(None);
         };
+        let read = |text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| Policy::stored(text, Place::Key))
+                .transpose()
+        };
+        let (policy, temporary) = match row.temporary {
+            None => (read(&row.policy)?, None),
+            Some(temporary) if !temporary.parent_active => return Ok(None),
+            Some(temporary) => (
+                read(&temporary.parent_policy)?,
+                Some(Temporary {
+                    policy: read(&row.policy)?,
+                    parent: temporary.parent,
+                    role: temporary.role.zip(temporary.session),
+                }),
+            ),
+        };
         Ok(Some(Identity {
             sender: row.id,
             secret: self.master_key.open(row.id, &row.secret_sealed)?,
             access_key: row.access_key,
             tenant: row.tenant,
             expires_at: row.expires_at,
+            policy,
+            temporary,
         }))
     }
 
-    /// Whether `principal` may do `action` to `resource`: the one place where that is decided, asked by every
-    /// facade for every operation, for every key of a batch and for every source of a copy.
-    ///
-    /// The rules: a tenant may do everything with its own buckets, list them, and create more. Everything else
-    /// is denied: other tenants' buckets, and anonymous requests altogether.
-    pub fn authorize(
-        &self,
-        principal: &Principal<'_>,
-        action: Action,
-        resource: &Resource,
-    ) -> Result<(), Denied> {
-        let allowed = match (principal, resource.owner) {
-            (Principal::Anonymous, _) => false,
-            (Principal::Key(identity), Some(owner)) => identity.tenant.id == owner,
-            (Principal::Key(_), None) => action.is_of_account(),
-        };
-        if allowed { Ok(()) } else { Err(Denied) }
+    /// A tenant by id, as it is known to own something. May be a second old.
+    pub async fn tenant(&self, id: TenantId) -> Result<Arc<TenantRow>, Fault> {
+        if let Some(known) = self.tenants.get(&id) {
+            return Ok(known);
+        }
+        let found = self
+            .meta
+            .read("find tenant", move |session| {
+                Box::pin(async move { identities::tenant_by_id(session, id).await })
+            })
+            .await?;
+        let found = Arc::new(found.ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "find tenant").context("the owner of a bucket is gone")
+        })?);
+        self.tenants.insert(id, Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// A tenant by its canonical user id.
+    pub async fn tenant_by_owner_id(&self, owner_id: &str) -> Result<Option<TenantRow>, Fault> {
+        let wanted = owner_id.to_owned();
+        self.meta
+            .read("find tenant", move |session| {
+                Box::pin(async move { identities::tenant_by_owner_id(session, &wanted).await })
+            })
+            .await
+    }
+
+    /// A tenant by what policies call it: its name or canonical user id.
+    pub async fn tenant_by_account(&self, account: &str) -> Result<Option<TenantRow>, Fault> {
+        if let Some(found) = self.tenant_by_owner_id(account).await? {
+            return Ok(Some(found));
+        }
+        let wanted = account.to_owned();
+        self.meta
+            .read("find tenant", move |session| {
+                Box::pin(async move { identities::find_tenant(session, &wanted).await })
+            })
+            .await
     }
 }
-
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
-pub enum Principal<'a> {
-    /// Nobody said who they are.
-    Anonymous,
-    /// The holder of an access key, proven by a signature.
-    Key(&'a Identity),
-}
-
-/// What it is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resource {
-    /// The tenant that owns the bucket; `None` when it is about no bucket that exists: the caller's account.
-    pub owner: Option<TenantId>,
-}
-
-/// The answer is no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denied;
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -259,12 +383,20 @@ actions! {
     GetBucketLocation,
     /// List the uploads in progress in a bucket.
     ListBucketMultipartUploads,
-    /// Read an object, its headers or attributes.
+    /// Read an object and its headers.
     GetObject,
+    /// Read a version of an object that the request names, and its headers.
+    GetObjectVersion,
+    /// Read what an object is made of.
+    GetObjectAttributes,
+    /// Read what a version that the request names is made of.
+    GetObjectVersionAttributes,
     /// Write an object: by put, copy, form or upload.
     PutObject,
     /// Delete an object.
     DeleteObject,
+    /// Delete a version of an object that the request names.
+    DeleteObjectVersion,
     /// Give up an upload.
     AbortMultipartUpload,
     /// List the parts of an upload.
@@ -361,12 +493,71 @@ actions! {
     GetBucketLogging,
     /// Decide where a bucket's access log goes.
     PutBucketLogging,
+    /// Read the tags of a version that the request names.
+    GetObjectVersionTagging,
+    /// Replace the tags of a version that the request names.
+    PutObjectVersionTagging,
+    /// Delete the tags of a version that the request names.
+    DeleteObjectVersionTagging,
+    /// Delete or shorten what is kept in governance mode.
+    BypassGovernanceRetention,
+    /// Read a bucket's access control list.
+    GetBucketAcl,
+    /// Replace a bucket's access control list.
+    PutBucketAcl,
+    /// Read an object's access control list.
+    GetObjectAcl,
+    /// Replace an object's access control list.
+    PutObjectAcl,
+    /// Read the access control list of a version that the request names.
+    GetObjectVersionAcl,
+    /// Replace the access control list of a version that the request names.
+    PutObjectVersionAcl,
+    /// Read a bucket's policy.
+    GetBucketPolicy,
+    /// Replace a bucket's policy.
+    PutBucketPolicy,
+    /// Delete a bucket's policy.
+    DeleteBucketPolicy,
+    /// See whether a bucket's policy is public.
+    GetBucketPolicyStatus,
+    /// See what of public access is blocked.
+    GetBucketPublicAccessBlock,
+    /// Change what of public access is blocked.
+    PutBucketPublicAccessBlock,
+    /// See who owns a bucket's new objects.
+    GetBucketOwnershipControls,
+    /// Change who owns a bucket's new objects.
+    PutBucketOwnershipControls,
 }
 
 impl Action {
     /// Whether the action needs no bucket.
     fn is_of_account(self) -> bool {
         matches!(self, Self::ListAllMyBuckets | Self::CreateBucket)
+    }
+
+    /// Whether the action is about a bucket's policy itself.
+    fn is_of_policy(self) -> bool {
+        matches!(
+            self,
+            Self::GetBucketPolicy | Self::PutBucketPolicy | Self::DeleteBucketPolicy
+        )
+    }
+
+    /// The action on a version that the request names; most actions know no difference.
+    pub fn on_version(self) -> Self {
+        match self {
+            Self::GetObject => Self::GetObjectVersion,
+            Self::GetObjectAttributes => Self::GetObjectVersionAttributes,
+            Self::DeleteObject => Self::DeleteObjectVersion,
+            Self::GetObjectTagging => Self::GetObjectVersionTagging,
+            Self::PutObjectTagging => Self::PutObjectVersionTagging,
+            Self::DeleteObjectTagging => Self::DeleteObjectVersionTagging,
+            Self::GetObjectAcl => Self::GetObjectVersionAcl,
+            Self::PutObjectAcl => Self::PutObjectVersionAcl,
+            other => other,
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub async fn ensure_root(
         }
     };
     registry
-        .create_key(DEFAULT_TENANT, Some(pair), uids, master_key)
+        .create_key(DEFAULT_TENANT, Some(pair), None, uids, master_key)
         .await?;
     files::rename(&unfinished, &path)?;
     Ok(RootKey::Created(path))

@@ -45,13 +45,14 @@ impl Install {
             self.meta.clone(),
             self.master_key().await,
             self.clock.clone(),
+            Arc::clone(&self.uids),
         )
     }
 
     async fn key(&self, tenant: &str, given: Option<Pair>) -> Result<NewKey, Refused> {
         let master_key = self.master_key().await;
         self.registry()
-            .create_key(tenant, given, &self.uids, &master_key)
+            .create_key(tenant, given, None, &self.uids, &master_key)
             .await
     }
 
@@ -360,37 +361,102 @@ async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
     );
 }
 
+async fn session(
+    authority: &Authority,
+    parent: &Identity,
+    policy: Option<&str>,
+) -> Result<NewSession, NoSession> {
+    let wanted = SessionRequest {
+        policy: policy.map(str::to_owned),
+        role: Some(("reader".to_owned(), "s1".to_owned())),
+        lasts: Duration::from_secs(900),
+    };
+    authority.begin_session(parent, wanted).await
+}
+
 #[tokio::test]
-async fn a_tenant_may_use_its_own_buckets_and_nobody_elses() {
+async fn a_temporary_key_needs_its_token_and_ends_in_time() {
     let install = Install::new();
     install.root(pair("ROOT", "secret")).await.unwrap();
     let authority = install.authority().await;
-    let identity = authority.identity("ROOT").await.unwrap().unwrap();
-    let key = Principal::Key(&identity);
-    let own = Resource {
-        owner: Some(identity.tenant.id),
-    };
-    let foreign = Resource {
-        owner: Some(TenantId(identity.tenant.id.0 + 1)),
-    };
-    let account = Resource { owner: None };
-    let may = |who: &Principal<'_>, action, what: &Resource| {
-        authority.authorize(who, action, what).is_ok()
-    };
-    assert!(may(&key, Action::GetObject, &own));
-    assert!(may(&key, Action::DeleteBucket, &own));
-    assert!(may(&key, Action::CreateBucket, &account));
-    assert!(may(&key, Action::ListAllMyBuckets, &account));
-    assert!(!may(&key, Action::GetObject, &foreign));
-    assert!(!may(&key, Action::ListBucket, &foreign));
-    assert!(!may(&key, Action::GetObject, &account));
-    for resource in [&own, &foreign, &account] {
-        assert!(!may(&Principal::Anonymous, Action::GetObject, resource));
-        assert!(!may(
-            &Principal::Anonymous,
-            Action::ListAllMyBuckets,
-            resource
-        ));
+    let root = authority.identity("ROOT").await.unwrap().unwrap();
+    assert_eq!(root.check_token(None), TokenCheck::Right);
+    assert_eq!(root.check_token(Some(b"t")), TokenCheck::Wrong);
+    let made = session(&authority, &root, None).await.unwrap();
+    let other = session(&authority, &root, None).await.unwrap();
+    let key = made.pair.access_key.as_str();
+    let held = authority.identity(key).await.unwrap().unwrap();
+    assert!(held.is_temporary() && !held.has_policy());
+    assert_eq!(held.secret.reveal(), made.pair.secret_key.reveal());
+    assert_eq!(held.check_token(None), TokenCheck::Missing);
+    assert_eq!(
+        held.check_token(Some(other.token.as_bytes())),
+        TokenCheck::Wrong
+    );
+    assert_eq!(
+        held.check_token(Some(made.token.as_bytes())),
+        TokenCheck::Right
+    );
+    let again = session(&authority, &held, None).await.unwrap_err();
+    assert!(matches!(again, NoSession::Temporary), "{again}");
+    assert!(!authority.has_expired(key).await.unwrap());
+    install.clock.advance(900_000);
+    assert!(authority.identity(key).await.unwrap().is_none());
+    assert!(authority.has_expired(key).await.unwrap());
+    assert!(!authority.has_expired("ROOT").await.unwrap());
+}
+
+#[tokio::test]
+async fn expired_keys_are_purged_after_a_day_and_others_kept() {
+    let install = Install::new();
+    install.root(pair("ROOT", "secret")).await.unwrap();
+    let authority = install.authority().await;
+    let root = authority.identity("ROOT").await.unwrap().unwrap();
+    for _ in 0..3 {
+        session(&authority, &root, None).await.unwrap();
     }
-    assert_eq!(Action::ListAllMyBuckets.as_str(), "s3:ListAllMyBuckets");
+    assert_eq!(authority.purge_expired().await.unwrap(), 0);
+    install.clock.advance((900 + 86_401) * 1000);
+    session(&authority, &root, None).await.unwrap();
+    assert_eq!(authority.purge_expired().await.unwrap(), 3);
+    assert_eq!(authority.purge_expired().await.unwrap(), 0);
+    assert_eq!(install.registry().keys().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_is_bound_by_its_parents_policy_and_life() {
+    let install = Install::new();
+    install.root(pair("ROOT", "secret")).await.unwrap();
+    let policy = r#"{"Statement":{"Effect":"Allow","Action":"s3:Get*","Resource":"*"}}"#;
+    let registry = install.registry();
+    let refused = registry
+        .set_key_policy("ROOT", Some("{}".to_owned()))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Refused::KeyPolicy(_)), "{refused}");
+    registry
+        .set_key_policy("ROOT", Some(policy.to_owned()))
+        .await
+        .unwrap();
+    assert_eq!(
+        registry.key_policy("ROOT").await.unwrap().as_deref(),
+        Some(policy)
+    );
+    let authority = install.authority().await;
+    let root = authority.identity("ROOT").await.unwrap().unwrap();
+    let malformed = session(&authority, &root, Some("{")).await.unwrap_err();
+    assert!(matches!(malformed, NoSession::Policy(_)), "{malformed}");
+    let made = session(&authority, &root, Some(policy)).await.unwrap();
+    let key = made.pair.access_key.as_str();
+    let held = authority.identity(key).await.unwrap().unwrap();
+    assert!(held.policy.is_some() && held.session_policy().is_some());
+    for (state, lives) in [
+        (KeyState::Disabled, false),
+        (KeyState::Active, true),
+        (KeyState::Deleted, false),
+    ] {
+        registry.set_state("ROOT", state).await.unwrap();
+        let fresh = install.authority().await;
+        assert_eq!(fresh.identity(key).await.unwrap().is_some(), lives);
+    }
 }

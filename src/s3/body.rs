@@ -87,38 +87,53 @@ impl Body for Bounded {
 pub(super) struct DocumentDigests(Arc<Mutex<Option<Digests>>>);
 
 impl DocumentDigests {
-    /// Whether a request's document has its digests compared: a plain body, of the operations that S3
-    /// wants them for.
+    /// Whether a request's document has its digests compared: a plain body, of the operations that S3 wants
+    /// them for, or that decide who is let in.
     fn wanted<B>(request: &Request<B>) -> bool {
         let query = request.uri().query().unwrap_or_default();
         let chunked = request
             .headers()
             .get("x-amz-content-sha256")
             .is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"));
-        let wanted = match *request.method() {
-            http::Method::POST => "delete",
-            http::Method::PUT => "lifecycle",
+        let documents: &[&str] = match *request.method() {
+            http::Method::POST => &["delete"],
+            http::Method::PUT => &[
+                "acl",
+                "lifecycle",
+                "ownershipControls",
+                "policy",
+                "publicAccessBlock",
+            ],
             _ => return false,
         };
         !chunked
             && query
                 .split('&')
-                .any(|name| name.strip_suffix('=').unwrap_or(name) == wanted)
+                .any(|name| documents.contains(&name.strip_suffix('=').unwrap_or(name)))
     }
 
     /// Compares what the request says of its document. S3 wants it to say something ("DeleteObjects").
     pub(super) fn check<T>(request: &S3Request<T>) -> S3Result<()> {
         let headers = &request.headers;
-        let (md5, checksum) = (
-            convert::content_md5(headers)?,
-            convert::checksum_of(headers)?,
-        );
-        if md5.is_none() && checksum.is_none() && convert::trailer_algorithm(headers)?.is_none() {
+        let says = convert::content_md5(headers)?.is_some()
+            || convert::checksum_of(headers)?.is_some()
+            || convert::trailer_algorithm(headers)?.is_some();
+        if !says {
             return Err(s3s::s3_error!(
                 InvalidRequest,
                 "Missing required header for this request: Content-MD5 OR x-amz-checksum-*"
             ));
         }
+        Self::compare(request)
+    }
+
+    /// Compares what the request says of its document, where it says anything.
+    pub(super) fn compare<T>(request: &S3Request<T>) -> S3Result<()> {
+        let headers = &request.headers;
+        let (md5, checksum) = (
+            convert::content_md5(headers)?,
+            convert::checksum_of(headers)?,
+        );
         let computed = request
             .extensions
             .get::<Self>()

@@ -4,10 +4,11 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
+use super::acl::owner_dto;
 use super::listing::Token;
-use super::multipart::owner;
-use super::objects::CANNED_ACLS;
+use super::policy::ownership_of;
 use super::{Gateway, convert, error};
+use crate::auth::Shown;
 use crate::model::bucket::Settings;
 use crate::namespace::{Condition, NewBucket};
 
@@ -15,6 +16,8 @@ use crate::namespace::{Condition, NewBucket};
 const CLASSIC_REGION: &str = "us-east-1";
 /// Most buckets of one page.
 const PAGE_MAX: usize = 10_000;
+/// Buckets read at a time for one who is shown some of them.
+const LOOKED_AT: usize = 500;
 
 /// Why a bucket cannot be made where the client wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,27 +51,10 @@ fn is_region(text: &str) -> bool {
     text == "EU" || (numbered && named && rest.len() >= 2)
 }
 
-/// Refuses settings that a bucket cannot have yet: one that is made without them would be more open, or keep
-/// less, than its owner believes.
+/// Refuses buckets of another kind: directory buckets are not what an ordinary one can stand for.
 fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
-    let grants = [
-        &input.grant_full_control,
-        &input.grant_read,
-        &input.grant_read_acp,
-        &input.grant_write,
-        &input.grant_write_acp,
-    ];
-    let acl = input.acl.as_ref().map(BucketCannedACL::as_str);
-    if acl.is_some_and(|acl| !CANNED_ACLS.contains(&acl)) {
-        return Err(error::invalid_argument("The canned ACL is not one."));
-    }
-    let ownership = input.object_ownership.as_ref().map(ObjectOwnership::as_str);
     let configuration = input.create_bucket_configuration.as_ref();
-    let refused = grants.iter().any(|grant| grant.is_some())
-        || acl.is_some_and(|acl| acl != BucketCannedACL::PRIVATE)
-        || ownership.is_some_and(|rule| rule != ObjectOwnership::BUCKET_OWNER_ENFORCED)
-        || configuration.is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some());
-    if refused {
+    if configuration.is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some()) {
         Err(error::not_implemented())
     } else {
         Ok(())
@@ -76,17 +62,22 @@ fn refuse_settings(input: &CreateBucketInput) -> S3Result<()> {
 }
 
 impl Gateway {
-    /// Changes what is set of a request's bucket.
+    /// Changes what is set of a request's bucket, if the caller may still do so when it is changed.
     pub(super) async fn change_bucket<F>(&self, caller: &Caller, change: F) -> S3Result<()>
     where
         F: Fn(&mut crate::model::bucket::Bucket) + Send + Sync + 'static,
     {
-        let change = move |bucket: &mut crate::model::bucket::Bucket| {
-            change(bucket);
-            Ok(())
-        };
+        let recheck = caller.recheck(self);
+        let admitted = caller.bucket()?;
+        let rev = admitted.rev;
         self.namespace
-            .update_bucket(caller.bucket()?, change)
+            .update_bucket(admitted, move |bucket| {
+                if bucket.rev != rev && !recheck(bucket) {
+                    return Err(Condition::Denied);
+                }
+                change(bucket);
+                Ok(())
+            })
             .await
             .map_err(error::of_condition)
     }
@@ -115,12 +106,34 @@ impl Gateway {
                 "The specified location-constraint is not valid"
             ),
         })?;
+        let identity = caller.signed()?;
+        let location = match wanted {
+            "" => Vec::new(),
+            wanted => vec![("s3:locationconstraint".to_owned(), vec![wanted.to_owned()])],
+        };
+        self.ask_new_bucket(&caller.with_document(location), name.as_str())?;
+        let ownership = input.object_ownership.as_ref().map(|wanted| {
+            ownership_of(wanted.as_str()).ok_or_else(|| {
+                error::invalid_argument(
+                    "Invalid x-amz-object-ownership header: its value is not one.",
+                )
+            })
+        });
+        let ownership = ownership.transpose()?;
+        let owner = caller.owner().ok_or_else(error::access_denied)?;
+        let acl = self
+            .acl_of_new_bucket(&owner, ownership, &request.headers)
+            .await?;
         let new = NewBucket {
-            tenant: caller.identity.tenant.id,
+            tenant: identity.tenant.id,
             name: name.clone(),
             region: region.to_owned(),
             object_lock: input.object_lock_enabled_for_bucket == Some(true),
-            settings: Settings::default(),
+            settings: Settings {
+                acl,
+                ownership,
+                ..Settings::default()
+            },
         };
         match self.namespace.create_bucket(new).await {
             Ok(()) => {}
@@ -192,26 +205,24 @@ impl Gateway {
             .bucket_region
             .as_ref()
             .is_none_or(|wanted| wanted.is_empty() || wanted == region);
+        let shown = self.shown_buckets(caller);
+        if shown == Shown::None {
+            return Err(error::access_denied());
+        }
+        let owner = caller.owner().ok_or_else(error::access_denied)?;
         let mut output = ListBucketsOutput {
             buckets: Some(Buckets::new()),
-            owner: Some(owner(caller)),
+            owner: Some(owner_dto(owner)),
             prefix: input.prefix.clone(),
             continuation_token: None,
         };
         if is_here {
             let prefix = input.prefix.as_deref().unwrap_or_default();
-            let tenant = caller.identity.tenant.id;
-            let page = self
-                .namespace
-                .buckets(tenant, prefix, &after, limit)
-                .await
-                .map_err(error::of_condition)?;
-            output.continuation_token = page
-                .buckets
-                .last()
-                .filter(|_| page.truncated)
-                .map(|last| Token::write(last.name.as_str()));
-            let buckets = page.buckets.iter().map(|bucket| Bucket {
+            let (page, next) = self
+                .page_of_buckets(caller, shown, prefix, after, limit)
+                .await?;
+            output.continuation_token = next.as_deref().map(Token::write);
+            let buckets = page.iter().map(|bucket| Bucket {
                 name: Some(bucket.name.to_string()),
                 creation_date: Some(convert::timestamp(bucket.created.div_euclid(1000) * 1000)),
                 bucket_region: Some(region.clone()),
@@ -219,6 +230,49 @@ impl Gateway {
             output.buckets = Some(buckets.collect());
         }
         Ok(S3Response::new(output))
+    }
+
+    /// The buckets of a page that the caller is shown, and the name after which the next page begins. A page of
+    /// one who is shown some only may be short, never wrong: the next one goes on where this one stopped
+    /// looking.
+    async fn page_of_buckets(
+        &self,
+        caller: &Caller,
+        shown: Shown,
+        prefix: &str,
+        mut after: String,
+        limit: usize,
+    ) -> S3Result<(Vec<crate::model::bucket::Bucket>, Option<String>)> {
+        let tenant = caller.signed()?.tenant.id;
+        let mut listed = Vec::new();
+        let looked_at = match shown {
+            Shown::All => limit + 1,
+            Shown::Listable | Shown::None => LOOKED_AT,
+        };
+        loop {
+            let page = self
+                .namespace
+                .buckets(tenant, prefix, &after, looked_at)
+                .await
+                .map_err(error::of_condition)?;
+            let truncated = page.truncated;
+            let mut seen = None;
+            for bucket in page.buckets {
+                let is_shown = shown == Shown::All || self.may_list(caller, &bucket);
+                if is_shown && listed.len() == limit {
+                    // There is one more: what came before it has been looked at.
+                    return Ok((listed, seen.or(Some(after))));
+                }
+                seen = Some(bucket.name.to_string());
+                if is_shown {
+                    listed.push(bucket);
+                }
+            }
+            match seen {
+                Some(last) if truncated => after = last,
+                _ => return Ok((listed, None)),
+            }
+        }
     }
 }
 
@@ -245,17 +299,5 @@ mod tests {
                 "{nowhere}"
             );
         }
-    }
-
-    #[test]
-    fn only_private_buckets_are_made() {
-        let input = |acl: Option<&'static str>| CreateBucketInput {
-            bucket: "b".into(),
-            acl: acl.map(BucketCannedACL::from_static),
-            ..CreateBucketInput::default()
-        };
-        assert!(refuse_settings(&input(None)).is_ok());
-        assert!(refuse_settings(&input(Some("private"))).is_ok());
-        assert!(refuse_settings(&input(Some("public-read"))).is_err());
     }
 }

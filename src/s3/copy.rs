@@ -6,7 +6,7 @@ use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::access::Caller;
+use super::access::{Caller, Named};
 use super::convert::{self, set_checksums};
 use super::encryption::{Side, is_https};
 use super::notification::origin_of;
@@ -37,13 +37,32 @@ impl Gateway {
         let version = convert::version_id(version_id.as_deref())?;
         let key = convert::object_key(key)?;
         let bucket = self.bucket(bucket).await?;
-        self.authorize(&caller.identity, Action::GetObject, Some(&bucket))?;
+        let named = Named {
+            key: key.as_str(),
+            version: version_id.as_deref(),
+        };
+        let answered = self
+            .ask(caller, Action::GetObject, &bucket, Some(named))
+            .await?;
+        self.check_expected_owner(caller, &bucket, "x-amz-source-expected-bucket-owner")
+            .await?;
         // With its bytes: those of a short object may have to be copied.
         let object = self
             .namespace
             .get(&bucket, &key, version)
             .await
-            .map_err(of_source)?;
+            .map_err(|condition| match condition {
+                // A delete marker that was named is no source: what AWS answers differs from a read of one.
+                Condition::Marker { named: true, .. } => s3_error!(
+                    InvalidRequest,
+                    "The source of a copy request may not specifically refer to a delete marker by version id."
+                ),
+                Condition::Marker { named: false, .. } => {
+                    self.not_found(caller, &bucket, key.as_str(), Condition::NoSuchKey)
+                }
+                condition => self.not_found(caller, &bucket, key.as_str(), condition),
+            })?;
+        caller.confirm_of(self, &bucket, &[answered], &object.version)?;
         let customer_key = self.customer_key(headers, Side::Source, is_https(headers))?;
         self.namespace
             .check_readable(&bucket, &object.version, customer_key.as_ref())
@@ -104,6 +123,18 @@ impl Gateway {
         } else {
             None
         };
+        // Tags that come along are read there and written here.
+        if !replaces_tags && !source.object.version.tags.0.is_empty() {
+            let there = source.version.map(|id| id.to_string());
+            let named = |key, version| Some(Named { key, version });
+            let from = named(source.key.as_str(), there.as_deref());
+            self.ask(&caller, Action::GetObjectTagging, &source.bucket, from)
+                .await?;
+            let to = named(key.as_str(), None);
+            self.ask(&caller, Action::PutObjectTagging, &bucket, to)
+                .await?;
+        }
+        let acl = self.acl_of_new_object(&caller, &bucket, headers).await?;
         let copy = CopyRequest {
             origin,
             bucket,
@@ -112,10 +143,10 @@ impl Gateway {
             tags,
             checksum: convert::algorithm_header(headers)?,
             conditions: convert::write_conditions(headers)?,
-            acl: None,
+            acl,
             target,
             lock: lock::of_headers(headers, self.namespace.now())?,
-            recheck: None,
+            recheck: Some(caller.recheck(self)),
         };
         let written = self
             .namespace
@@ -185,18 +216,6 @@ impl Gateway {
         });
         encryption::tell(&mut response.headers, target.encryption());
         Ok(response)
-    }
-}
-
-/// A delete marker that was named is no source: what AWS answers differs from a read of one.
-fn of_source(condition: Condition) -> s3s::S3Error {
-    match condition {
-        Condition::Marker { named: true, .. } => s3_error!(
-            InvalidRequest,
-            "The source of a copy request may not specifically refer to a delete marker by version id."
-        ),
-        Condition::Marker { named: false, .. } => error::of_condition(Condition::NoSuchKey),
-        condition => error::of_condition(condition),
     }
 }
 

@@ -5,7 +5,6 @@
 
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-use crate::auth::Denied;
 use crate::http::BodyError;
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -224,8 +223,11 @@ pub(super) fn access_denied() -> S3Error {
     s3_error!(AccessDenied, "Access Denied")
 }
 
-pub(super) fn of_denied(_: Denied) -> S3Error {
-    access_denied()
+pub(super) fn unknown_access_key() -> S3Error {
+    s3_error!(
+        InvalidAccessKeyId,
+        "The AWS Access Key Id you provided does not exist in our records."
+    )
 }
 
 fn incomplete_body() -> S3Error {

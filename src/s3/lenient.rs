@@ -4,6 +4,8 @@
 //! too), and joins metadata headers that come twice, where `s3s` answers 400 before an operation is called.
 //! Such a request is taken aside once its signature is verified, has those headers taken away or joined, and
 //! goes on as if it had been sent so.
+//!
+//! The one place where `s3s` hands over whole requests: those for STS leave here too.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use s3s::service::S3Service;
 use s3s::{Body, S3Request, S3Response, S3Result, s3_error};
 
 use super::answer::Target;
-use super::{Gateway, access, convert, others};
+use super::{Gateway, access, convert, others, sts};
 use crate::telemetry::RequestContext;
 
 /// Headers that carry a date, and mean nothing when it is none.
@@ -79,6 +81,9 @@ impl S3Route for Lenient {
         headers: &HeaderMap,
         _: &mut Extensions,
     ) -> bool {
+        if sts::is_for_sts(method, uri, headers) {
+            return true;
+        }
         let taken_lightly = match *method {
             Method::GET | Method::HEAD => !overlooked(headers).is_empty(),
             Method::PUT => !headers.contains_key("x-amz-copy-source") && repeats(headers),
@@ -95,6 +100,11 @@ impl S3Route for Lenient {
     }
 
     async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
+        if sts::is_for_sts(&request.method, &request.uri, &request.headers) {
+            let caller = self.gateway.admit_to_sts(request).await?;
+            request.extensions.insert(caller);
+            return Ok(());
+        }
         let operation = match request.method {
             Method::HEAD => "HeadObject",
             Method::PUT => "PutObject",
@@ -111,6 +121,7 @@ impl S3Route for Lenient {
                 .as_ref()
                 .map(|credentials| credentials.access_key.as_str()),
             bucket: Some(target.bucket.as_str()),
+            key: Some(target.key.as_str()),
             headers: &request.headers,
             query: request.uri.query(),
             context: request.extensions.get::<Arc<RequestContext>>().cloned(),
@@ -121,6 +132,9 @@ impl S3Route for Lenient {
     }
 
     async fn call(&self, request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        if sts::is_for_sts(&request.method, &request.uri, &request.headers) {
+            return self.gateway.answer_sts(request).await;
+        }
         let mut headers = request.headers;
         for name in overlooked(&headers) {
             headers.remove(name);

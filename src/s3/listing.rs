@@ -11,7 +11,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::access::Caller;
-use super::multipart::owner;
+use super::acl::owner_dto;
 use super::{Gateway, answer, convert, error};
 use crate::namespace::listing::{ListPage, ListQuery};
 
@@ -130,10 +130,7 @@ fn contents(page: &mut ListPage, encoding: Encoding, owner: Option<&Owner>) -> V
                 .map(|checksum| vec![convert::algorithm_name(checksum.checksum.algorithm)]),
             checksum_type: checksum.map(|checksum| convert::kind_name(checksum.kind)),
             owner: owner.map(|bucket_owner| match row.owner {
-                Some(owner) => Owner {
-                    id: Some(owner.id),
-                    display_name: Some(owner.name),
-                },
+                Some(owner) => owner_dto(owner),
                 None => bucket_owner.clone(),
             }),
             restore_status: None,
@@ -179,7 +176,7 @@ impl Gateway {
         let mut page = self.page(&caller, query).await?;
         let marked = encoding == Encoding::Plain
             && needs_references(&page, &[Some(&prefix), Some(&marker), delimiter.as_deref()]);
-        let owner = owner(&caller);
+        let owner = owner_dto(self.owner_of(caller.bucket()?).await?);
         let output = ListObjectsOutput {
             name: Some(input.bucket),
             prefix: Some(encoding.apply(&prefix)),
@@ -228,7 +225,10 @@ impl Gateway {
         let mut page = self.page(&caller, query).await?;
         let marked = encoding == Encoding::Plain
             && needs_references(&page, &[Some(&prefix), start_after, delimiter.as_deref()]);
-        let owner = (input.fetch_owner == Some(true)).then(|| owner(&caller));
+        let owner = match input.fetch_owner {
+            Some(true) => Some(owner_dto(self.owner_of(caller.bucket()?).await?)),
+            Some(false) | None => None,
+        };
         let output = ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(encoding.apply(&prefix)),

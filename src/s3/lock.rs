@@ -6,9 +6,10 @@ use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::access::Caller;
+use super::access::{Caller, Named};
 use super::convert;
 use super::{Gateway, error};
+use crate::auth::Action;
 use crate::model::bucket::{Bucket, DefaultRetention as Default, RetentionPeriod, Versioning};
 use crate::model::clock::Millis;
 use crate::model::notification::Origin;
@@ -86,6 +87,27 @@ pub(super) fn of_headers(headers: &HeaderMap, now: Millis) -> S3Result<Lock> {
         retention,
         legal_hold,
     })
+}
+
+/// The condition keys that a retention in a document gives values to.
+fn values_of(retention: Option<Retention>, now: Millis) -> Vec<(String, Vec<String>)> {
+    let Some(retention) = retention else {
+        return Vec::new();
+    };
+    let mut date = Vec::new();
+    let until = convert::timestamp(retention.until);
+    // A time of ours has a date.
+    let _ = until.format(TimestampFormat::DateTime, &mut date);
+    let days = (retention.until - now).max(0) / 86_400_000;
+    let value = |name: &str, value: String| (format!("s3:object-lock-{name}"), vec![value]);
+    vec![
+        value("mode", mode_name(retention.mode).to_owned()),
+        value(
+            "retain-until-date",
+            String::from_utf8_lossy(&date).into_owned(),
+        ),
+        value("remaining-retention-days", days.to_string()),
+    ]
 }
 
 fn check_future(until: Millis, now: Millis) -> S3Result<()> {
@@ -238,6 +260,16 @@ impl Gateway {
             }
             _ => return Err(error::malformed_xml()),
         };
+        let named = Named {
+            key: &input.key,
+            version: input.version_id.as_deref(),
+        };
+        let values = values_of(retention, self.namespace.now());
+        let mut actions = vec![Action::PutObjectRetention];
+        if bypass_governance {
+            actions.push(Action::BypassGovernanceRetention);
+        }
+        let recheck = self.ask_document(&caller, values, &actions, named).await?;
         self.namespace
             .change(ChangeRequest {
                 bucket: Arc::clone(bucket),
@@ -248,7 +280,7 @@ impl Gateway {
                     retention,
                     bypass_governance,
                 },
-                recheck: None,
+                recheck: Some(recheck),
             })
             .await
             .map_err(error::of_condition)?;
@@ -288,6 +320,16 @@ impl Gateway {
             .and_then(|hold| hold.status)
             .and_then(|status| hold_of(status.as_str()))
             .ok_or_else(error::malformed_xml)?;
+        let named = Named {
+            key: &input.key,
+            version: input.version_id.as_deref(),
+        };
+        let values = vec![(
+            "s3:object-lock-legal-hold".to_owned(),
+            vec![hold_name(hold).to_owned()],
+        )];
+        let actions = [Action::PutObjectLegalHold];
+        let recheck = self.ask_document(&caller, values, &actions, named).await?;
         self.namespace
             .change(ChangeRequest {
                 bucket: Arc::clone(bucket),
@@ -295,7 +337,7 @@ impl Gateway {
                 key: convert::object_key(&input.key)?,
                 version: convert::version_id(input.version_id.as_deref())?,
                 change: VersionChange::LegalHold(hold),
-                recheck: None,
+                recheck: Some(recheck),
             })
             .await
             .map_err(error::of_condition)?;
@@ -327,6 +369,6 @@ impl Gateway {
         self.namespace
             .head(bucket, &key, id)
             .await
-            .map_err(error::of_condition)
+            .map_err(|condition| self.not_found(caller, bucket, key.as_str(), condition))
     }
 }

@@ -104,7 +104,7 @@ impl Gateway {
         let bucket = caller.bucket()?;
         let logging = match request.input.bucket_logging_status.logging_enabled {
             None => None,
-            Some(given) => Some(self.logging(bucket, &caller, given).await?),
+            Some(given) => Some(self.logging(bucket, given).await?),
         };
         self.namespace
             .update_bucket(bucket, move |bucket| {
@@ -116,12 +116,7 @@ impl Gateway {
         Ok(S3Response::new(PutBucketLoggingOutput::default()))
     }
 
-    async fn logging(
-        &self,
-        bucket: &Bucket,
-        caller: &Caller,
-        given: LoggingEnabled,
-    ) -> S3Result<Logging> {
+    async fn logging(&self, bucket: &Bucket, given: LoggingEnabled) -> S3Result<Logging> {
         const MISSING: &str = "The target bucket for logging does not exist";
         let name = BucketName::parse(&given.target_bucket).map_err(|_| invalid_target(MISSING))?;
         let target = match self.namespace.bucket(&name).await {
@@ -146,7 +141,7 @@ impl Gateway {
             prefix: given.target_prefix,
             key_format: key_format(given.target_object_key_format)?,
             grants: grants.map(grant).collect::<S3Result<_>>()?,
-            owner: caller.identity.tenant.owner_id.clone(),
+            owner: self.owner_of(bucket).await?.id,
         })
     }
 

@@ -15,10 +15,12 @@
 //! ```
 
 mod access;
+mod acl;
 mod answer;
 mod body;
 mod bucket_tagging;
 mod buckets;
+mod caller;
 mod convert;
 mod copy;
 mod cors;
@@ -34,8 +36,11 @@ mod multipart;
 mod notification;
 mod objects;
 mod others;
+mod policy;
 mod post;
 mod read;
+mod sent;
+mod sts;
 mod tagging;
 mod upload;
 mod versioning;
@@ -51,7 +56,7 @@ use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result};
 
-use crate::auth::Authority;
+use crate::auth::{Authority, Network};
 use crate::http::{InBody, Refusal};
 use crate::model::fault::{Fault, Kind};
 use crate::model::lifecycle::Calendar;
@@ -80,6 +85,8 @@ pub struct Config {
     pub calendar: Calendar,
     /// Whether customers' keys are refused where no proxy says that the client's connection is encrypted.
     pub customer_keys_need_https: bool,
+    /// Proxies whose word on where a request came from is taken.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// What a facade is made of.
@@ -156,7 +163,7 @@ impl Gateway {
 }
 
 impl Facade {
-    async fn answer(&self, request: Request<InBody>) -> Response<s3s::Body> {
+    async fn answer(&self, mut request: Request<InBody>) -> Response<s3s::Body> {
         let config = &self.gateway.config;
         let about = answer::About::of(&request, &config.domains);
         if request.method() == Method::OPTIONS {
@@ -166,10 +173,10 @@ impl Facade {
         if let Some(site) = website::Site::of(&request, &config.website_domains) {
             return site.serve(&self.gateway, &self.admitted, request).await;
         }
-        let request = match access::refuse_early(&request).or(others::refuse_path(&request)) {
-            Some(error) => return about.finish(answer::of_error(error)).await,
-            None => request,
-        };
+        if let Some(error) = access::refuse_early(&request).or(others::refuse_path(&request)) {
+            return about.finish(answer::of_error(error)).await;
+        }
+        access::unfold_token(&mut request);
         if let Some(form) = post::Form::of(&request, &config.domains) {
             let response = form.receive(&self.gateway, request).await;
             return about.finish(response).await;
@@ -273,6 +280,22 @@ operations! {
     abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
     list_parts(ListPartsInput) -> ListPartsOutput;
     list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+
+    // Access
+    get_bucket_acl(GetBucketAclInput) -> GetBucketAclOutput;
+    put_bucket_acl(PutBucketAclInput) -> PutBucketAclOutput;
+    get_object_acl(GetObjectAclInput) -> GetObjectAclOutput;
+    put_object_acl(PutObjectAclInput) -> PutObjectAclOutput;
+    get_bucket_policy(GetBucketPolicyInput) -> GetBucketPolicyOutput;
+    put_bucket_policy(PutBucketPolicyInput) -> PutBucketPolicyOutput;
+    delete_bucket_policy(DeleteBucketPolicyInput) -> DeleteBucketPolicyOutput;
+    get_bucket_policy_status(GetBucketPolicyStatusInput) -> GetBucketPolicyStatusOutput;
+    get_public_access_block(GetPublicAccessBlockInput) -> GetPublicAccessBlockOutput;
+    put_public_access_block(PutPublicAccessBlockInput) -> PutPublicAccessBlockOutput;
+    delete_public_access_block(DeletePublicAccessBlockInput) -> DeletePublicAccessBlockOutput;
+    get_bucket_ownership_controls(GetBucketOwnershipControlsInput) -> GetBucketOwnershipControlsOutput;
+    put_bucket_ownership_controls(PutBucketOwnershipControlsInput) -> PutBucketOwnershipControlsOutput;
+    delete_bucket_ownership_controls(DeleteBucketOwnershipControlsInput) -> DeleteBucketOwnershipControlsOutput;
 
     // Tags
     get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;

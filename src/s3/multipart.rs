@@ -7,6 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
+use super::acl::owner_dto;
 use super::convert::{self, set_checksums};
 use super::encryption::{Side, is_https};
 use super::listing::{Encoding, prefix_list};
@@ -91,10 +92,12 @@ impl Gateway {
             headers: convert::object_headers(headers, request.input.metadata)?,
             tags: convert::tagging_header(headers)?.unwrap_or_default(),
             checksum,
-            acl: None,
+            acl: self
+                .acl_of_new_object(&caller, caller.bucket()?, headers)
+                .await?,
             encryption: target.encryption().cloned(),
             lock: lock::of_headers(headers, self.namespace.now())?,
-            recheck: None,
+            recheck: Some(caller.recheck(self)),
         };
         let id = self
             .namespace
@@ -209,7 +212,7 @@ impl Gateway {
                 .and_then(|size| u64::try_from(size).ok()),
             conditions,
             customer_key: self.customer_key(headers, Side::Object, is_https(headers))?,
-            recheck: None,
+            recheck: Some(caller.recheck(self)),
         };
         let written = self
             .namespace
@@ -280,7 +283,11 @@ impl Gateway {
             }
             output
         });
-        let owner = owner(&caller);
+        let owner = match page.upload.acl.map(|acl| acl.owner) {
+            Some(owner) => owner,
+            None => self.owner_of(caller.bucket()?).await?,
+        };
+        let owner = owner_dto(owner);
         let (abort_date, abort_rule_id) = self
             .abort_of(caller.bucket()?, &key, page.upload.initiated)
             .unzip();
@@ -327,21 +334,24 @@ impl Gateway {
             .uploads(caller.bucket()?, query)
             .await
             .map_err(error::of_condition)?;
-        let owner = owner(&caller);
-        let uploads = page.uploads.into_iter().map(|upload| MultipartUpload {
-            key: Some(encoding.apply(upload.key.as_str())),
-            upload_id: Some(UploadId(upload.uid).to_string()),
-            initiated: Some(convert::timestamp(upload.initiated)),
-            initiator: Some(Initiator {
-                id: owner.id.clone(),
-                display_name: owner.display_name.clone(),
-            }),
-            owner: Some(owner.clone()),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-            checksum_algorithm: upload
-                .checksum
-                .map(|(algorithm, _)| convert::algorithm_name(algorithm)),
-            checksum_type: upload.checksum.map(|(_, kind)| convert::kind_name(kind)),
+        let bucket_owner = self.owner_of(caller.bucket()?).await?;
+        let uploads = page.uploads.into_iter().map(|upload| {
+            let owner = owner_dto(upload.owner.unwrap_or_else(|| bucket_owner.clone()));
+            MultipartUpload {
+                key: Some(encoding.apply(upload.key.as_str())),
+                upload_id: Some(UploadId(upload.uid).to_string()),
+                initiated: Some(convert::timestamp(upload.initiated)),
+                initiator: Some(Initiator {
+                    id: owner.id.clone(),
+                    display_name: owner.display_name.clone(),
+                }),
+                owner: Some(owner),
+                storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+                checksum_algorithm: upload
+                    .checksum
+                    .map(|(algorithm, _)| convert::algorithm_name(algorithm)),
+                checksum_type: upload.checksum.map(|(_, kind)| convert::kind_name(kind)),
+            }
         });
         let next = page.next.filter(|_| page.truncated);
         Ok(S3Response::new(ListMultipartUploadsOutput {
@@ -418,12 +428,4 @@ fn named_part(part: CompletedPart) -> S3Result<NamedPart> {
         etag: part.e_tag.and_then(|etag| Tag::parse(etag.value())),
         checksums,
     })
-}
-
-/// The caller as the owner of what it lists: only the caller's own buckets can be reached.
-pub(super) fn owner(caller: &Caller) -> Owner {
-    Owner {
-        id: Some(caller.identity.tenant.owner_id.clone()),
-        display_name: Some(caller.identity.tenant.name.clone()),
-    }
 }

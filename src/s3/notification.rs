@@ -25,7 +25,7 @@ const VALUE_MAX: usize = 1024;
 /// notification, and then nothing is made.
 pub(super) fn origin(
     bucket: &Bucket,
-    identity: &Identity,
+    identity: Option<&Identity>,
     context: Option<&RequestContext>,
 ) -> Origin {
     if bucket.settings.notification.is_none() {
@@ -33,7 +33,10 @@ pub(super) fn origin(
     }
     let address = context.and_then(RequestContext::remote);
     Origin {
-        principal: format!("AWS:{}", identity.access_key),
+        principal: identity.map_or_else(
+            || "Anonymous".to_owned(),
+            |identity| format!("AWS:{}", identity.access_key),
+        ),
         address: address
             .map(|address| address.to_string())
             .unwrap_or_default(),
@@ -47,7 +50,7 @@ pub(super) fn origin_of<T>(request: &S3Request<T>) -> S3Result<Origin> {
     let context = request.extensions.get::<Arc<RequestContext>>();
     Ok(origin(
         caller.bucket()?,
-        &caller.identity,
+        caller.identity.as_deref(),
         context.map(Arc::as_ref),
     ))
 }
@@ -284,7 +287,8 @@ impl Gateway {
         request: S3Request<PutBucketNotificationConfigurationInput>,
     ) -> S3Result<S3Response<PutBucketNotificationConfigurationOutput>> {
         let caller = Caller::of(&request)?.clone();
-        let tenant = &caller.identity.tenant;
+        let tenant = self.authority.tenant(caller.bucket()?.tenant).await;
+        let tenant = tenant.map_err(error::of_fault)?;
         let receivers = Receivers {
             targets: &self.config.targets,
             region: &self.config.region,

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::access::Caller;
+use super::access::{Caller, Named};
 use super::body::DocumentDigests;
 use super::convert::{self, set_checksums};
 use super::notification::origin_of;
@@ -48,21 +48,9 @@ pub(super) fn set_uid<T>(response: &mut S3Response<T>, uid: crate::model::ids::U
         .insert(UID_HEADER, HeaderValue::from(uid.0));
 }
 
-/// The canned ACLs there are at AWS.
-pub(super) const CANNED_ACLS: [&str; 8] = [
-    "private",
-    "bucket-owner-full-control",
-    "public-read",
-    "public-read-write",
-    "authenticated-read",
-    "aws-exec-read",
-    "bucket-owner-read",
-    "log-delivery-write",
-];
-
 /// Refuses what a later version will have: half of it would be worse than none.
 pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
-    const UNSUPPORTED: [&str; 2] = ["x-amz-grant-", "x-amz-write-offset-bytes"];
+    const UNSUPPORTED: [&str; 1] = ["x-amz-write-offset-bytes"];
     let unsupported = |name: &str| UNSUPPORTED.iter().any(|prefix| name.starts_with(prefix));
     if headers.keys().any(|name| unsupported(name.as_str())) {
         return Err(error::not_implemented());
@@ -76,11 +64,7 @@ pub(super) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
             "The storage class you specified is not valid"
         ));
     }
-    match convert::header(headers, "x-amz-acl")? {
-        None | Some("private" | "bucket-owner-full-control") => Ok(()),
-        Some(acl) if CANNED_ACLS.contains(&acl) => Err(error::not_implemented()),
-        Some(_) => Err(error::invalid_argument("The canned ACL is not one.")),
-    }
+    Ok(())
 }
 
 impl Gateway {
@@ -108,10 +92,12 @@ impl Gateway {
             checksum: None,
             conditions: convert::write_conditions(&request.headers)?,
             sender: caller.sender().filter(|_| !target.is_customers()),
-            acl: None,
+            acl: self
+                .acl_of_new_object(&caller, bucket, &request.headers)
+                .await?,
             encryption: target.encryption().cloned(),
             lock: lock::of_headers(&request.headers, self.namespace.now())?,
-            recheck: None,
+            recheck: Some(caller.recheck(self)),
         };
         self.namespace
             .check(bucket, &put.key, &put.conditions)
@@ -178,7 +164,7 @@ impl Gateway {
                 conditions,
                 only: None,
                 bypass_governance: lock::bypasses_governance(&request.headers),
-                recheck: None,
+                recheck: Some(caller.recheck(self)),
             })
             .await
             .map_err(error::of_condition)?;
@@ -248,7 +234,18 @@ impl Gateway {
         origin: &Origin,
     ) -> S3Result<Deleted> {
         let bucket = caller.bucket()?;
-        self.authorize(&caller.identity, Action::DeleteObject, Some(bucket))?;
+        let named = Some(Named {
+            key: &object.key,
+            version: object.version_id.as_deref(),
+        });
+        let mut answered = vec![
+            self.ask(caller, Action::DeleteObject, bucket, named)
+                .await?,
+        ];
+        if bypass_governance {
+            let bypass = Action::BypassGovernanceRetention;
+            answered.push(self.ask(caller, bypass, bucket, named).await?);
+        }
         let conditions = WriteConditions {
             if_match: object
                 .e_tag
@@ -268,7 +265,7 @@ impl Gateway {
                 conditions,
                 only: None,
                 bypass_governance,
-                recheck: None,
+                recheck: Some(caller.recheck_of(self, answered)),
             })
             .await
             .map_err(error::of_condition)

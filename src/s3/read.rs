@@ -87,6 +87,7 @@ impl Gateway {
     /// Finds a version, and decides about its key and the conditions of a read.
     async fn head_for_read(
         &self,
+        caller: &Caller,
         bucket: &Bucket,
         key: &Key,
         id: Option<VersionId>,
@@ -97,7 +98,8 @@ impl Gateway {
             .namespace
             .head(bucket, key, id)
             .await
-            .map_err(error::of_condition)?;
+            .map_err(|condition| self.not_found(caller, bucket, key.as_str(), condition))?;
+        caller.confirm(self, &version)?;
         self.namespace
             .check_key(&version, customer_key.as_ref())
             .map_err(error::of_condition)?;
@@ -164,7 +166,8 @@ impl Gateway {
             .namespace
             .get(bucket, &key, id)
             .await
-            .map_err(error::of_condition)?;
+            .map_err(|condition| self.not_found(caller, bucket, key.as_str(), condition))?;
+        caller.confirm(self, &object.version)?;
         self.namespace
             .check_readable(bucket, &object.version, customer_key.as_ref())
             .await
@@ -186,7 +189,7 @@ impl Gateway {
         output.body = Some(body);
         output.tag_count = tag_count(&version.tags);
         let mut response = read_response(output, version, &selection);
-        override_headers(&mut response.headers, input)?;
+        override_headers(&mut response.headers, input, caller)?;
         Ok(response)
     }
 
@@ -200,7 +203,7 @@ impl Gateway {
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         let version = &self
-            .head_for_read(bucket, &key, id, &request.headers)
+            .head_for_read(caller, bucket, &key, id, &request.headers)
             .await?;
         let range = convert::range(&request.headers)?;
         let selection = self.select(version, range, input.part_number).await?;
@@ -229,7 +232,7 @@ impl Gateway {
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         let version = &self
-            .head_for_read(bucket, &key, id, &request.headers)
+            .head_for_read(caller, bucket, &key, id, &request.headers)
             .await?;
         let wanted: Vec<&str> = input
             .object_attributes
@@ -429,7 +432,7 @@ fn stored_headers(into: &mut HeaderMap, version: &Version) {
 }
 
 /// `response-*` of the query replace what is stored.
-fn override_headers(into: &mut HeaderMap, input: &GetObjectInput) -> S3Result<()> {
+fn override_headers(into: &mut HeaderMap, input: &GetObjectInput, caller: &Caller) -> S3Result<()> {
     let expires = input.response_expires.as_ref().and_then(|expires| {
         let mut text = Vec::new();
         expires
@@ -450,6 +453,13 @@ fn override_headers(into: &mut HeaderMap, input: &GetObjectInput) -> S3Result<()
     ];
     for (name, value) in fields {
         if let Some(value) = value {
+            // Else anybody could make a link to a public object that a browser takes for a page.
+            if caller.signed().is_err() {
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "Request specific response headers cannot be used for anonymous GET requests."
+                ));
+            }
             let value = HeaderValue::from_str(value).map_err(|_| {
                 error::invalid_argument("A response header in the query has an invalid value.")
             })?;

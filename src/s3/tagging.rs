@@ -5,14 +5,16 @@ use std::sync::Arc;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
-use super::access::Caller;
+use super::access::{Caller, Named, values_of};
 use super::notification::origin_of;
 use super::objects::set_uid;
 use super::read::shown;
 use super::{Gateway, convert, error};
+use crate::auth::Action;
 use crate::model::names::ObjectKey as Key;
 use crate::model::notification::Origin;
 use crate::model::object::{Tags, VersionId};
+use crate::namespace::Recheck;
 use crate::namespace::{ChangeRequest, VersionChange};
 
 /// Names and values of a document's tags. A tag without a key is not what the schema says.
@@ -44,7 +46,8 @@ impl Gateway {
             .namespace
             .head(bucket, &key, id)
             .await
-            .map_err(error::of_condition)?;
+            .map_err(|condition| self.not_found(caller, bucket, &input.key, condition))?;
+        caller.confirm(self, &version)?;
         let (uid, version_id) = (version.uid, shown(bucket, version.id()));
         let tags = version.tags.0.into_iter().map(|(key, value)| Tag {
             key: Some(key),
@@ -68,7 +71,17 @@ impl Gateway {
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
         let tags = tags_of(input.tagging)?;
-        let version_id = self.set_tags(&caller, key, id, tags, origin).await?;
+        let named = Named {
+            key: &input.key,
+            version: input.version_id.as_deref(),
+        };
+        let actions = [Action::PutObjectTagging];
+        let recheck = self
+            .ask_document(&caller, values_of(&tags), &actions, named)
+            .await?;
+        let version_id = self
+            .set_tags(&caller, key, id, tags, origin, recheck)
+            .await?;
         Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
     }
 
@@ -80,8 +93,16 @@ impl Gateway {
         let input = &request.input;
         let id = convert::version_id(input.version_id.as_deref())?;
         let key = convert::object_key(&input.key)?;
+        let recheck = caller.recheck(self);
         let version_id = self
-            .set_tags(caller, key, id, Tags::default(), origin_of(&request)?)
+            .set_tags(
+                caller,
+                key,
+                id,
+                Tags::default(),
+                origin_of(&request)?,
+                recheck,
+            )
             .await?;
         Ok(S3Response::new(DeleteObjectTaggingOutput { version_id }))
     }
@@ -93,7 +114,9 @@ impl Gateway {
         version: Option<VersionId>,
         tags: Tags,
         origin: Origin,
+        recheck: Recheck,
     ) -> S3Result<Option<String>> {
+        let name = key.as_str().to_owned();
         let changed = self
             .namespace
             .change(ChangeRequest {
@@ -102,10 +125,13 @@ impl Gateway {
                 origin,
                 version,
                 change: VersionChange::Tags(tags),
-                recheck: None,
+                recheck: Some(recheck),
             })
             .await
-            .map_err(error::of_condition)?;
+            .map_err(|condition| match caller.bucket() {
+                Ok(bucket) => self.not_found(caller, bucket, &name, condition),
+                Err(error) => error,
+            })?;
         Ok(changed.map(|id| id.to_string()))
     }
 }

@@ -47,7 +47,7 @@ impl Upload {
             .ok_or_else(error::length_required)?
             .parse::<u64>()
             .map_err(|_| error::invalid_argument("The Content-Length is not a number."))?;
-        let proof = Caller::of(request)?.proof;
+        let proof = Caller::of(request)?.proof();
         Ok(Self {
             length: Some(length),
             limit: PUT_MAX_BYTES,

@@ -4,8 +4,8 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
+use super::acl::owner_dto;
 use super::listing::{Encoding, PAGE_MAX, prefix_list, respond};
-use super::multipart::owner;
 use super::{Gateway, answer, convert, error};
 use crate::model::bucket::Versioning;
 use crate::namespace::{Condition, VersionPage, VersionQuery};
@@ -125,17 +125,14 @@ impl Gateway {
             query.delimiter.as_deref(),
         ];
         let marked = encoding == Encoding::Plain && needs_references(&page, &echoed);
-        let bucket_owner = owner(&caller);
+        let bucket_owner = owner_dto(self.owner_of(caller.bucket()?).await?);
         let next = page.next.filter(|_| page.truncated);
         let (mut versions, mut markers) = (Vec::new(), Vec::new());
         for row in page.versions {
             let key = Some(encoding.apply(row.key.as_str()));
             let last_modified = Some(convert::timestamp(row.modified.div_euclid(1000) * 1000));
             let owner = Some(match row.owner {
-                Some(owner) => Owner {
-                    id: Some(owner.id),
-                    display_name: Some(owner.name),
-                },
+                Some(owner) => owner_dto(owner),
                 None => bucket_owner.clone(),
             });
             let version_id = Some(row.id.to_string());

@@ -7,6 +7,7 @@
 mod collect;
 mod encryption;
 pub mod events;
+mod keys;
 pub mod lifecycle;
 pub mod logs;
 mod survey;
@@ -27,6 +28,7 @@ use crate::model::fault::Fault;
 pub use collect::{Collect, Collector, GcReport, Sweep};
 pub use encryption::{KeyCommand, KeyReport, Keyring, KmsName, Rewrap};
 pub use events::{Deliverer, Outbox, TendOutbox};
+pub use keys::PurgeKeys;
 pub use lifecycle::Expire;
 pub use logs::DeliverLogs;
 pub use survey::{BucketUsage, Stats, Survey};

@@ -20,7 +20,7 @@ use s3s::{Body, S3Error, s3_error};
 use self::details::Facts;
 use self::texts::{HEADER_MALFORMED, QUERY_PARAMETERS, RENAMED, Refined, default_message};
 use super::host::bucket_of_host;
-use super::{XML_MAX_BYTES, error};
+use super::{XML_MAX_BYTES, error, sts};
 use crate::http::{InBody, Refusal};
 use crate::telemetry::{BodyFailure, RequestContext};
 
@@ -118,6 +118,7 @@ pub(super) struct About<'d> {
     host: Option<HeaderValue>,
     payload: Option<HeaderValue>,
     domains: &'d [String],
+    is_for_sts: bool,
 }
 
 impl<'d> About<'d> {
@@ -130,6 +131,7 @@ impl<'d> About<'d> {
             host: headers.get(header::HOST).cloned(),
             payload: headers.get("x-amz-content-sha256").cloned(),
             domains,
+            is_for_sts: sts::is_for_sts(request.method(), request.uri(), headers),
         }
     }
 
@@ -178,6 +180,23 @@ impl<'d> About<'d> {
         if let Some(context) = &self.context {
             context.set_error(code);
         }
+        if self.is_for_sts {
+            let message = match (&refined, said.message) {
+                (Some(refined), _) => refined.message,
+                (None, Some(message)) => message,
+                (None, None) => default_message(code),
+            };
+            let document = self.sts_error(code, message, response.status());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = Body::from(document);
+            if code == "InvalidToken" {
+                *response.status_mut() = StatusCode::FORBIDDEN;
+            }
+            return;
+        }
         let mut document = Document::new(code);
         match (&refined, said.message) {
             (Some(refined), _) => document.element("Message", refined.message),
@@ -202,6 +221,32 @@ impl<'d> About<'d> {
         }
     }
 
+    /// An error as STS writes it; the message is escaped already.
+    fn sts_error(&self, code: &str, message: &str, status: StatusCode) -> String {
+        let namespace = sts::NAMESPACE;
+        let kind = if status.is_server_error() {
+            "Receiver"
+        } else {
+            "Sender"
+        };
+        // STS has names of its own for what keys and tokens lack.
+        let code = match code {
+            "InvalidAccessKeyId" | "InvalidToken" => "InvalidClientTokenId",
+            code => code,
+        };
+        let message = match code {
+            "InvalidClientTokenId" => "The security token included in the request is invalid.",
+            _ => message,
+        };
+        let id = self
+            .context
+            .as_ref()
+            .map_or("", |context| context.id().as_str());
+        format!(
+            "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
+        )
+    }
+
     /// What AWS says where `s3s` says something else.
     fn refine(&self, said: &Said<'_>) -> Option<Refined> {
         if said.code == "InternalError" && said.message.is_none() {
@@ -212,6 +257,17 @@ impl<'d> About<'d> {
                 code: "MethodNotAllowed",
                 status: 405,
                 message: default_message("MethodNotAllowed"),
+            });
+        }
+        let operation = self
+            .context
+            .as_ref()
+            .map_or("", |context| context.operation());
+        if said.code == "MalformedXML" && matches!(operation, "PutBucketAcl" | "PutObjectAcl") {
+            return Some(Refined {
+                code: "MalformedACLError",
+                status: 400,
+                message: default_message("MalformedXML"),
             });
         }
         let message = said.message.unwrap_or_default();
@@ -287,6 +343,11 @@ impl<'d> About<'d> {
                 | "PutBucketLifecycleConfiguration"
                 | "PutBucketNotificationConfiguration"
                 | "PutBucketLogging"
+                | "PutBucketAcl"
+                | "PutObjectAcl"
+                | "PutBucketPolicy"
+                | "PutPublicAccessBlock"
+                | "PutBucketOwnershipControls"
         );
         let payload = self.payload.as_ref().filter(|_| has_document)?.as_bytes();
         if payload.starts_with(b"STREAMING-") {
@@ -752,6 +813,7 @@ mod tests {
             host: Some(HeaderValue::from_str(host).unwrap()),
             payload: None,
             domains: &[],
+            is_for_sts: false,
         }
     }
 

@@ -19,14 +19,13 @@ use s3s::xml::{self, Deserialize as _, Serialize as _};
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 
 use self::fields::{Fields, Opened};
-use self::policy::Signed;
+use self::policy::{Signed, Sizes};
 use super::answer::{self, Target};
 use super::host::scheme_of;
 use super::listing::Encoding;
 use super::objects::{UID_HEADER, refuse_unsupported};
 use super::upload::Upload;
-use super::{Gateway, convert, encryption, error, lock, tagging};
-use crate::auth::Action;
+use super::{Gateway, access, convert, encryption, error, lock, tagging};
 use crate::http::InBody;
 use crate::model::notification::Event;
 use crate::model::object::{Tags, WriteConditions};
@@ -108,6 +107,7 @@ impl Form {
 
     async fn store(self, gateway: &Gateway, request: Request<InBody>) -> S3Result<Response<Body>> {
         let context = request.extensions().get::<Arc<RequestContext>>().cloned();
+        let remote = context.as_ref().and_then(|context| context.remote());
         if let Some(context) = &context {
             context.set_operation("PostObject");
         }
@@ -116,20 +116,33 @@ impl Form {
         let Opened { fields, file, rest } = fields::open(request.into_body(), &boundary).await?;
         let key = fields.get("key").ok_or_else(no_key)?;
 
-        let signed = Signed::of(&fields)?;
-        let identity = gateway.identity(signed.access_key).await?;
-        signed.verify(identity.secret.reveal())?;
-        if let Some(context) = &context {
-            context.set_access_key(signed.access_key);
-        }
         let now = gateway.namespace.now();
-        let sizes = policy::check(signed.policy, name.as_str(), &fields, now)?;
+        let signed = Signed::of(&fields)?;
+        let (identity, sizes) = match &signed {
+            // A form that nobody signed has no policy to keep to.
+            None => (None, Sizes::ANY),
+            Some(signed) => {
+                let identity = gateway.identity(signed.access_key).await?;
+                signed.verify(identity.secret.reveal())?;
+                if let Some(context) = &context {
+                    context.set_access_key(signed.access_key);
+                }
+                let sizes = policy::check(signed.policy, name.as_str(), &fields, now)?;
+                (Some(identity), sizes)
+            }
+        };
         let key = convert::object_key(key)?;
-        let bucket = gateway.namespace.bucket(&name).await;
-        let bucket = bucket.map_err(error::of_condition)?;
-        gateway.authorize(&identity, Action::PutObject, Some(&bucket))?;
-
         let headers = headers_of(&fields)?;
+        let tags = tags_of(&fields)?;
+        let form = access::Form {
+            bucket: name.as_str(),
+            key: key.as_str(),
+            headers: &headers,
+            tags: &tags,
+            remote,
+        };
+        let caller = gateway.admit_form(identity, form).await?;
+        let bucket = Arc::clone(caller.bucket()?);
         refuse_unsupported(&headers)?;
         let wanted = gateway.wanted(&headers, self.origin.starts_with("https:"))?;
         let target = gateway.namespace.target(&bucket, wanted).await;
@@ -139,17 +152,19 @@ impl Form {
             key,
             cause: Cause {
                 event: Event::CreatedByPost,
-                origin: origin(&bucket, &identity, context.as_deref()),
+                origin: origin(&bucket, caller.identity.as_deref(), context.as_deref()),
             },
             headers: convert::object_headers(&headers, Some(metadata_of(&fields)?))?,
-            tags: tags_of(&fields)?,
+            tags,
             checksum: None,
             conditions: WriteConditions::default(),
             sender: None,
-            acl: None,
+            acl: gateway
+                .acl_of_new_object(&caller, &bucket, &headers)
+                .await?,
             encryption: target.encryption().cloned(),
             lock: lock::of_headers(&headers, now)?,
-            recheck: None,
+            recheck: Some(caller.recheck(gateway)),
         };
         let limit = sizes
             .max

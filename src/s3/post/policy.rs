@@ -53,14 +53,21 @@ fn malformed(message: &'static str) -> S3Error {
 }
 
 impl<'f> Signed<'f> {
-    /// Reads the signature's fields. A form without any is nobody's: access is denied.
-    pub(super) fn of(fields: &'f Fields) -> S3Result<Self> {
-        let Some(policy) = fields.get("policy") else {
-            return Err(match fields.get("x-amz-signature") {
-                Some(_) => missing("policy"),
-                None => s3_error!(AccessDenied, "Access Denied"),
-            });
-        };
+    /// Reads the signature's fields; `None` for a form without any, which is nobody's.
+    pub(super) fn of(fields: &'f Fields) -> S3Result<Option<Self>> {
+        match fields.get("policy") {
+            Some(policy) => Self::with(policy, fields).map(Some),
+            None => {
+                let names = ["x-amz-signature", "signature"];
+                match names.iter().any(|name| fields.get(name).is_some()) {
+                    true => Err(missing("policy")),
+                    false => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn with(policy: &'f str, fields: &'f Fields) -> S3Result<Self> {
         let required = |name: &str| fields.get(name).ok_or_else(|| missing(name));
         let is_old = ["awsaccesskeyid", "signature"]
             .iter()
@@ -174,6 +181,14 @@ fn is_utc(document: &str) -> bool {
 pub(super) struct Sizes {
     pub(super) min: u64,
     pub(super) max: u64,
+}
+
+impl Sizes {
+    /// What no policy says.
+    pub(super) const ANY: Self = Self {
+        min: 0,
+        max: u64::MAX,
+    };
 }
 
 /// Whether a form keeps to its policy, as far as that is known before its file is read.
@@ -467,12 +482,15 @@ mod tests {
     #[test]
     fn the_published_example_verifies() {
         let fields = signed(&[]);
-        let found = Signed::of(&fields).unwrap();
+        let found = Signed::of(&fields).unwrap().unwrap();
         assert_eq!(found.access_key, "AKIAIOSFODNN7EXAMPLE");
         assert!(found.verify(SECRET).is_ok());
         assert!(found.verify("other").is_err());
         let fields = signed(&[("policy", &POLICY[4..])]);
-        assert!(Signed::of(&fields).unwrap().verify(SECRET).is_err());
+        let found = Signed::of(&fields).unwrap().unwrap();
+        assert!(found.verify(SECRET).is_err());
+        let nobodys = signed(&[("policy", ""), ("x-amz-signature", "")]);
+        assert_eq!(Signed::of(&nobodys).unwrap(), None);
     }
 
     #[test]
@@ -486,7 +504,7 @@ mod tests {
             ("signature", signature.as_str()),
         ];
         let fields = fields(&pairs);
-        let found = Signed::of(&fields).unwrap();
+        let found = Signed::of(&fields).unwrap().unwrap();
         assert_eq!(found.access_key, "AKIA");
         assert!(found.verify(SECRET).is_ok());
         assert!(found.verify("other").is_err());
@@ -506,8 +524,7 @@ mod tests {
     #[test]
     fn incomplete_signatures_are_refused() {
         let scope = "AKIA/20151229/us-east-1";
-        let cases: [(&[(&str, &str)], &str); 9] = [
-            (&[("policy", ""), ("x-amz-signature", "")], "AccessDenied"),
+        let cases: [(&[(&str, &str)], &str); 8] = [
             (&[("policy", "")], "InvalidArgument"),
             (&[("x-amz-signature", "")], "InvalidArgument"),
             (&[("x-amz-credential", "")], "InvalidArgument"),

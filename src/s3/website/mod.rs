@@ -257,6 +257,7 @@ impl Reader<'_> {
             operation: "GetObject",
             access_key: None,
             bucket: Some(site.bucket.as_str()),
+            key: Some(key),
             headers: &site.headers,
             query: None,
             context: site.context.clone(),
