@@ -252,7 +252,7 @@ impl Install {
 
     pub async fn set_versioning(&mut self, versioning: Versioning) {
         self.namespace
-            .update_bucket(&self.bucket, move |bucket| {
+            .update_bucket(&self.bucket, None, move |bucket| {
                 bucket.versioning = versioning;
                 Ok(())
             })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Namespace};
+use super::{Condition, Namespace, Recheck, lock_bucket};
 use crate::meta::{buckets, objects, uploads};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
@@ -107,19 +107,28 @@ impl Namespace {
     }
 
     /// Changes what is set of a bucket, as one step: `change` gets it as it is under lock, and may run several
-    /// times. Other nodes see the change within a second.
-    pub async fn update_bucket<F>(&self, bucket: &Bucket, change: F) -> Result<(), Condition>
+    /// times. `recheck` is asked when other settings changed since the request was admitted. Other nodes see the
+    /// change within a second.
+    pub async fn update_bucket<F>(
+        &self,
+        bucket: &Bucket,
+        recheck: Option<Recheck>,
+        change: F,
+    ) -> Result<(), Condition>
     where
         F: Fn(&mut Bucket) -> Result<(), Condition> + Send + Sync + 'static,
     {
-        let (id, change) = (bucket.id, Arc::new(change));
+        let (id, rev, change) = (bucket.id, bucket.rev, Arc::new(change));
         let outcome = self
             .meta
             .transact("update bucket", move |session| {
-                let change = Arc::clone(&change);
+                let (change, recheck) = (Arc::clone(&change), recheck.clone());
                 Box::pin(async move {
                     let found = buckets::find_by_id(session, id).await?;
                     let before = found.ok_or(Condition::NoSuchBucket)?;
+                    if before.rev != rev && recheck.is_some_and(|admits| !admits(&before)) {
+                        return Err(Condition::Denied);
+                    }
                     let mut after = before.clone();
                     change(&mut after)?;
                     if after == before {
@@ -135,15 +144,19 @@ impl Namespace {
     }
 
     /// Deletes an empty bucket.
-    pub async fn delete_bucket(&self, bucket: &Bucket) -> Result<(), Condition> {
-        let id = bucket.id;
+    pub async fn delete_bucket(
+        &self,
+        bucket: &Arc<Bucket>,
+        recheck: Option<Recheck>,
+    ) -> Result<(), Condition> {
+        let admitted = Arc::clone(bucket);
         let outcome = self
             .meta
             .transact("delete bucket", move |session| {
+                let (admitted, recheck) = (Arc::clone(&admitted), recheck.clone());
                 Box::pin(async move {
-                    if buckets::lock(session, id).await?.is_none() {
-                        return Err(Condition::NoSuchBucket);
-                    }
+                    let id = admitted.id;
+                    lock_bucket(session, &admitted, recheck.as_ref()).await?;
                     if objects::any(session, id).await? || uploads::any_open(session, id).await? {
                         return Err(Condition::BucketNotEmpty);
                     }

@@ -67,14 +67,9 @@ impl Gateway {
     where
         F: Fn(&mut crate::model::bucket::Bucket) + Send + Sync + 'static,
     {
-        let recheck = caller.recheck(self);
-        let admitted = caller.bucket()?;
-        let rev = admitted.rev;
+        let recheck = Some(caller.recheck(self));
         self.namespace
-            .update_bucket(admitted, move |bucket| {
-                if bucket.rev != rev && !recheck(bucket) {
-                    return Err(Condition::Denied);
-                }
+            .update_bucket(caller.bucket()?, recheck, move |bucket| {
                 change(bucket);
                 Ok(())
             })
@@ -174,9 +169,9 @@ impl Gateway {
         &self,
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        let bucket = Caller::of(&request)?.bucket()?;
+        let caller = Caller::of(&request)?;
         self.namespace
-            .delete_bucket(bucket)
+            .delete_bucket(caller.bucket()?, Some(caller.recheck(self)))
             .await
             .map_err(error::of_condition)?;
         Ok(S3Response::new(DeleteBucketOutput::default()))

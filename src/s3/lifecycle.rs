@@ -544,13 +544,10 @@ impl Gateway {
             ));
         }
         let lifecycle = lifecycle(given, minimum_size.clone(), random_id)?;
-        self.namespace
-            .update_bucket(caller.bucket()?, move |bucket| {
-                bucket.settings.lifecycle = Some(lifecycle.clone());
-                Ok(())
-            })
-            .await
-            .map_err(error::of_condition)?;
+        self.change_bucket(&caller, move |bucket| {
+            bucket.settings.lifecycle = Some(lifecycle.clone());
+        })
+        .await?;
         Ok(S3Response::new(PutBucketLifecycleConfigurationOutput {
             transition_default_minimum_object_size: Some(
                 minimum_size
@@ -578,14 +575,10 @@ impl Gateway {
         &self,
         request: S3Request<DeleteBucketLifecycleInput>,
     ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
-        let bucket = Caller::of(&request)?.bucket()?;
-        self.namespace
-            .update_bucket(bucket, |bucket| {
-                bucket.settings.lifecycle = None;
-                Ok(())
-            })
-            .await
-            .map_err(error::of_condition)?;
+        self.change_bucket(Caller::of(&request)?, |bucket| {
+            bucket.settings.lifecycle = None;
+        })
+        .await?;
         Ok(S3Response::new(DeleteBucketLifecycleOutput::default()))
     }
 }

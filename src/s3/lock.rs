@@ -190,7 +190,7 @@ impl Gateway {
             ));
         }
         self.namespace
-            .update_bucket(bucket, move |bucket| {
+            .update_bucket(bucket, Some(caller.recheck(self)), move |bucket| {
                 if bucket.versioning != Versioning::Enabled {
                     return Err(Condition::NoObjectLock);
                 }

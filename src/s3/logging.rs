@@ -106,13 +106,10 @@ impl Gateway {
             None => None,
             Some(given) => Some(self.logging(bucket, given).await?),
         };
-        self.namespace
-            .update_bucket(bucket, move |bucket| {
-                bucket.settings.logging = logging.clone();
-                Ok(())
-            })
-            .await
-            .map_err(error::of_condition)?;
+        self.change_bucket(&caller, move |bucket| {
+            bucket.settings.logging = logging.clone();
+        })
+        .await?;
         Ok(S3Response::new(PutBucketLoggingOutput::default()))
     }
 

@@ -66,7 +66,7 @@ impl Gateway {
             }
         };
         self.namespace
-            .update_bucket(caller.bucket()?, move |bucket| {
+            .update_bucket(caller.bucket()?, Some(caller.recheck(self)), move |bucket| {
                 if bucket.object_lock && wanted == Versioning::Suspended {
                     return Err(Condition::Locked);
                 }
