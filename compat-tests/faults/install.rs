@@ -20,6 +20,7 @@ use osproxy::namespace::{
     PutRequest, Received, Wanted, Written,
 };
 use osproxy::telemetry::Metrics;
+use sqlx::Connection;
 
 /// The grace of these installs.
 pub const GRACE_MILLIS: i64 = 60_000;
@@ -48,12 +49,46 @@ pub fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
 }
 
+/// The database of the install in `dir`: SQLite in it, or a database of its own at the server that
+/// `COMPAT_META_URL` names.
+async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
+    let Ok(server) = std::env::var("COMPAT_META_URL") else {
+        return MetaStore::open(&dir.join("meta.db"), Durability::Relaxed, metrics).unwrap();
+    };
+    let name = dir.file_name().unwrap().to_str().unwrap();
+    let name = format!("osproxy{}", name.replace('.', "_").to_lowercase());
+    if server.starts_with("postgres") {
+        let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres"))
+            .await
+            .unwrap();
+        // It is there already when the install is opened again.
+        let _ = create(&mut connection, &name).await;
+    } else {
+        let mut connection = sqlx::MySqlConnection::connect(&format!("{server}/mysql"))
+            .await
+            .unwrap();
+        let _ = create(&mut connection, &name).await;
+    }
+    let url = format!("{server}/{name}");
+    MetaStore::connect(&url, 8, Durability::Relaxed, metrics)
+        .await
+        .unwrap()
+}
+
+async fn create<'c, D, E>(connection: E, name: &str) -> Result<(), sqlx::Error>
+where
+    D: sqlx::Database,
+    E: sqlx::Executor<'c, Database = D>,
+{
+    let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    connection.execute(sqlx::raw_sql(sql)).await.map(|_| ())
+}
+
 impl Install {
     /// Opens the install in `dir`; the first time it makes a tenant and a bucket.
     pub async fn open(dir: &Path, clock: &Clock) -> Self {
         let metrics = Metrics::new();
-        let meta =
-            MetaStore::open(&dir.join("meta.db"), Durability::Relaxed, metrics.clone()).unwrap();
+        let meta = database(dir, metrics.clone()).await;
         let uids = Arc::new(reserved(&meta, clock).await);
         let backend = BTreeMap::from([(
             "local".to_owned(),

@@ -99,7 +99,7 @@ impl ContentStore {
             .transact("collect", move |session| {
                 let uids = uids.clone();
                 Box::pin(async move {
-                    let locked = crate::meta::contents::lock(session, content).await?;
+                    let locked = crate::meta::contents::lock_alone(session, content).await?;
                     let found = releases::of(session, content).await?;
                     if found.iter().any(|(_, at)| *at >= before) {
                         // The youngest release decides; the older ones say nothing more.

@@ -61,7 +61,7 @@ pub async fn find(session: &mut Session, name: &BucketName) -> Result<Option<Buc
 pub async fn lock(session: &mut Session, id: BucketId) -> Result<Option<i64>, Fault> {
     session
         .query_one(
-            "SELECT rev FROM buckets WHERE id = $1",
+            "SELECT rev FROM buckets WHERE id = $1 /*FOR SHARE*/",
             params![id.0],
             |row| row.int(0),
         )
@@ -73,6 +73,17 @@ pub async fn find_by_id(session: &mut Session, id: BucketId) -> Result<Option<Bu
     session
         .query_one(
             concat!(bucket_columns!(), " WHERE id = $1"),
+            params![id.0],
+            bucket,
+        )
+        .await
+}
+
+/// A bucket by its id, locked against every other transaction that locks it.
+pub async fn lock_alone(session: &mut Session, id: BucketId) -> Result<Option<Bucket>, Fault> {
+    session
+        .query_one(
+            concat!(bucket_columns!(), " WHERE id = $1 /*FOR UPDATE*/"),
             params![id.0],
             bucket,
         )

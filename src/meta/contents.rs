@@ -209,12 +209,18 @@ pub async fn possessed_by(
 
 /// Locks a content against the collector for the rest of the transaction; `false` when it is gone.
 pub async fn lock(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
+    let sql = "SELECT id FROM contents WHERE id = $1 /*FOR SHARE*/";
     let found = session
-        .query_one(
-            "SELECT id FROM contents WHERE id = $1",
-            params![id.0],
-            |row| row.int(0),
-        )
+        .query_one(sql, params![id.0], |row| row.int(0))
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Locks a content against every [`lock`] for the rest of the transaction; `false` when it is gone.
+pub async fn lock_alone(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
+    let sql = "SELECT id FROM contents WHERE id = $1 /*FOR UPDATE*/";
+    let found = session
+        .query_one(sql, params![id.0], |row| row.int(0))
         .await?;
     Ok(found.is_some())
 }
@@ -340,13 +346,16 @@ async fn insert(
     // The id tells who won, never the number of rows affected.
     let id = session
         .query_one(
-            "SELECT id FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3",
+            "SELECT id FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3 /*FOR SHARE*/",
             params![new.space.0, sha256, digests.length as i64],
             |row| row.int(0),
         )
         .await?;
-    id.map(ContentId)
-        .ok_or_else(|| Fault::new(Kind::Busy, "insert content").context("collected in between"))
+    let Some(id) = id else {
+        session.lost_race();
+        return Err(Fault::new(Kind::Busy, "insert content").context("collected in between"));
+    };
+    Ok(ContentId(id))
 }
 
 /// Inserts a composite content whose extents lie one after the other. It has no digest: it is never found,

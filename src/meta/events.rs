@@ -228,7 +228,7 @@ fn target(row: &super::Row<'_>) -> Result<TargetRow, Fault> {
 pub async fn lock_target(session: &mut Session, name: &str) -> Result<TargetRow, Fault> {
     let found = session
         .query_one(
-            concat!(target_columns!(), " WHERE name = $1"),
+            concat!(target_columns!(), " WHERE name = $1 /*FOR UPDATE*/"),
             params![name],
             target,
         )

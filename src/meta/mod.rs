@@ -10,12 +10,16 @@
 //! connections and run where they are called, because a point query takes a few microseconds and never
 //! waits for the writer.
 //!
+//! On PostgreSQL and MySQL each transaction has a connection of a pool to itself and locks rows (see [`server`]);
+//! the statements are the same, translated once (see [`dialect`]).
+//!
 //! Lock order, for the databases that lock rows: own node, bucket, upload, keys in byte order, contents by
 //! id, blobs by id.
 
 pub mod buckets;
 mod codec;
 pub mod contents;
+mod dialect;
 pub mod events;
 pub mod identities;
 pub mod lifecycle;
@@ -23,6 +27,7 @@ pub mod listing;
 pub mod nodes;
 pub mod objects;
 pub mod releases;
+mod server;
 mod session;
 mod sqlite;
 pub mod uploads;
@@ -35,7 +40,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
 
 pub use session::{Param, Row, Session};
@@ -52,10 +57,16 @@ pub enum Durability {
 /// How long a transaction or read may wait for its turn before it is refused as busy.
 const QUEUE_WAIT: Duration = Duration::from_secs(10);
 
+#[derive(Clone)]
+enum Engine {
+    Sqlite(Arc<sqlite::Engine>),
+    Server(Arc<server::Engine>),
+}
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct MetaStore {
-    engine: Arc<sqlite::Engine>,
+    engine: Engine,
     metrics: Arc<Metrics>,
     /// How metrics name this store.
     store: Arc<str>,
@@ -66,7 +77,23 @@ impl MetaStore {
     /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
     pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
         Ok(Self {
-            engine: Arc::new(sqlite::Engine::open(path, durability)?),
+            engine: Engine::Sqlite(Arc::new(sqlite::Engine::open(path, durability)?)),
+            metrics,
+            store: Arc::from("meta"),
+        })
+    }
+
+    /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
+    /// `connections` are open at a time.
+    pub async fn connect(
+        url: &str,
+        connections: u32,
+        durability: Durability,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Fault> {
+        let engine = server::Engine::open(url, connections, durability).await?;
+        Ok(Self {
+            engine: Engine::Server(Arc::new(engine)),
             metrics,
             store: Arc::from("meta"),
         })
@@ -84,7 +111,19 @@ impl MetaStore {
         E: From<Fault> + Send + 'static,
     {
         let began = std::time::Instant::now();
-        let outcome = self.engine.transact(work).await;
+        let outcome = match &self.engine {
+            Engine::Sqlite(engine) => engine.transact(work).await,
+            Engine::Server(engine) => {
+                let engine = Arc::clone(engine);
+                // A task of its own: a caller that leaves does not cancel it.
+                let task = tokio::spawn(async move { engine.transact(work).await });
+                task.await.unwrap_or_else(|error| {
+                    Err(Fault::new(Kind::Unknown, "transaction")
+                        .source(error)
+                        .into())
+                })
+            }
+        };
         self.metrics
             .store_done(&self.store, operation, began.elapsed());
         outcome
@@ -98,7 +137,10 @@ impl MetaStore {
         E: From<Fault>,
     {
         let began = std::time::Instant::now();
-        let outcome = self.engine.read(work);
+        let outcome = match &self.engine {
+            Engine::Sqlite(engine) => engine.read(work),
+            Engine::Server(engine) => engine.read(work).await,
+        };
         self.metrics
             .store_done(&self.store, operation, began.elapsed());
         outcome
@@ -112,10 +154,15 @@ impl MetaStore {
         E: From<Fault> + Send + 'static,
     {
         let began = std::time::Instant::now();
-        let engine = Arc::clone(&self.engine);
-        let outcome = match tokio::task::spawn_blocking(move || engine.read(work)).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(sqlite::stopped().source(error).into()),
+        let outcome = match &self.engine {
+            Engine::Sqlite(engine) => {
+                let engine = Arc::clone(engine);
+                match tokio::task::spawn_blocking(move || engine.read(work)).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Err(sqlite::stopped().source(error).into()),
+                }
+            }
+            Engine::Server(engine) => engine.read(work).await,
         };
         self.metrics
             .store_done(&self.store, operation, began.elapsed());
@@ -124,8 +171,13 @@ impl MetaStore {
 
     /// Lets the transactions already accepted finish, then closes the database. Later calls fail.
     pub async fn close(&self) {
-        let engine = Arc::clone(&self.engine);
-        // The join waits for the writer's thread; a panic there has been logged by the panic hook.
-        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+        match &self.engine {
+            Engine::Sqlite(engine) => {
+                let engine = Arc::clone(engine);
+                // The join waits for the writer's thread; a panic there has been logged by the panic hook.
+                let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+            }
+            Engine::Server(engine) => engine.close().await,
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::codec;
 use super::contents::{self, Location};
-use super::session::{Param, Row, Session, params};
+use super::session::{Row, Session, params};
 use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::digest::ETag;
@@ -109,7 +109,7 @@ pub async fn lock(
 ) -> Result<Option<LockedKey>, Fault> {
     session
         .query_one(
-            select_locked!("null_ord", "objects", ""),
+            select_locked!("null_ord", "objects", "/*FOR UPDATE*/"),
             params![bucket.0, key.as_bytes()],
             |row| {
                 let current = locked(row)?;
@@ -191,7 +191,7 @@ pub async fn write(
     };
     match new.entry {
         Entry::Marker(marker) => {
-            const NULL: Param<'static> = Param::Null;
+            let (int, text) = (None::<i64>, None::<&str>);
             session
                 .execute(
                     sql,
@@ -201,20 +201,20 @@ pub async fn write(
                         "marker",
                         marker.is_null,
                         new.null_ord,
-                        NULL,
-                        NULL,
+                        int,
+                        int,
                         0,
-                        NULL,
-                        NULL,
+                        None::<&[u8]>,
+                        int,
                         marker.modified,
-                        NULL,
-                        NULL,
-                        NULL,
-                        NULL,
-                        NULL,
-                        NULL,
-                        NULL,
-                        NULL,
+                        text,
+                        text,
+                        text,
+                        text,
+                        text,
+                        text,
+                        int,
+                        int,
                         bucket.0,
                         key.as_bytes(),
                     ],

@@ -3,54 +3,76 @@
 //! SQL texts are written once, with `$1`, `$2`, ... numbered in the order of their first appearance.
 //! Everything that differs between databases stays behind [`Session`]: the row modules beside this file
 //! name no driver. On SQLite no operation waits, so a future that uses only its session is ready at once.
+//!
+//! What a server database needs beside the common text stands in it as a comment that SQLite passes over:
+//! `/*FOR UPDATE*/` and `/*FOR SHARE*/` lock the rows that are read; see [`dialect`](super::dialect).
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
+use super::server::{self, ServerRow};
 use crate::model::fault::{Fault, Kind};
 use crate::model::names::ObjectKey;
 
-/// One value bound to a statement.
+/// One value bound to a statement; `None` is NULL, which server databases want to know the type of too.
 #[derive(Debug, Clone, Copy)]
 pub enum Param<'a> {
-    /// NULL.
-    Null,
     /// A 64-bit integer.
-    Int(i64),
+    Int(Option<i64>),
     /// Text.
-    Text(&'a str),
+    Text(Option<&'a str>),
     /// Bytes.
-    Bytes(&'a [u8]),
+    Bytes(Option<&'a [u8]>),
 }
 
+impl From<Option<i64>> for Param<'_> {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<Option<bool>> for Param<'_> {
+    fn from(value: Option<bool>) -> Self {
+        Self::Int(value.map(i64::from))
+    }
+}
+impl<'a> From<Option<&'a str>> for Param<'a> {
+    fn from(value: Option<&'a str>) -> Self {
+        Self::Text(value)
+    }
+}
+impl<'a> From<Option<&'a [u8]>> for Param<'a> {
+    fn from(value: Option<&'a [u8]>) -> Self {
+        Self::Bytes(value)
+    }
+}
+impl<'a, const N: usize> From<Option<&'a [u8; N]>> for Param<'a> {
+    fn from(value: Option<&'a [u8; N]>) -> Self {
+        Self::Bytes(value.map(|value| &value[..]))
+    }
+}
 impl From<i64> for Param<'_> {
     fn from(value: i64) -> Self {
-        Self::Int(value)
+        Some(value).into()
     }
 }
 impl From<bool> for Param<'_> {
     fn from(value: bool) -> Self {
-        Self::Int(i64::from(value))
+        Some(value).into()
     }
 }
 impl<'a> From<&'a str> for Param<'a> {
     fn from(value: &'a str) -> Self {
-        Self::Text(value)
+        Some(value).into()
     }
 }
 impl<'a> From<&'a [u8]> for Param<'a> {
     fn from(value: &'a [u8]) -> Self {
-        Self::Bytes(value)
+        Some(value).into()
     }
 }
 impl<'a, const N: usize> From<&'a [u8; N]> for Param<'a> {
     fn from(value: &'a [u8; N]) -> Self {
-        Self::Bytes(value)
-    }
-}
-impl<'a, T: Into<Param<'a>>> From<Option<T>> for Param<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Param::Null, Into::into)
+        Some(value).into()
     }
 }
 
@@ -63,23 +85,26 @@ pub(crate) use params;
 impl rusqlite::ToSql for Param<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match *self {
-            Self::Null => ValueRef::Null,
-            Self::Int(value) => ValueRef::Integer(value),
-            Self::Text(value) => ValueRef::Text(value.as_bytes()),
-            Self::Bytes(value) => ValueRef::Blob(value),
+            Self::Int(Some(value)) => ValueRef::Integer(value),
+            Self::Text(Some(value)) => ValueRef::Text(value.as_bytes()),
+            Self::Bytes(Some(value)) => ValueRef::Blob(value),
+            Self::Int(None) | Self::Text(None) | Self::Bytes(None) => ValueRef::Null,
         }))
     }
 }
 
 /// One row of an answer; columns are counted from 0. A column of another type than asked for is
 /// [`Kind::Corrupt`]: the schema says what it is.
-pub struct Row<'a>(&'a rusqlite::Row<'a>);
+pub struct Row<'a>(RowOf<'a>);
 
-impl Row<'_> {
-    fn value(&self, column: usize) -> Result<ValueRef<'_>, Fault> {
-        self.0
-            .get_ref(column)
-            .map_err(|error| corrupt(column).source(error))
+enum RowOf<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Server(ServerRow<'a>),
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn of_server(row: ServerRow<'a>) -> Self {
+        Self(RowOf::Server(row))
     }
 
     /// An integer.
@@ -89,10 +114,15 @@ impl Row<'_> {
 
     /// An integer or NULL.
     pub fn opt_int(&self, column: usize) -> Result<Option<i64>, Fault> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Integer(value) => Ok(Some(value)),
-            _ => Err(corrupt(column)),
+        match &self.0 {
+            RowOf::Sqlite(row) => match value(row, column)? {
+                ValueRef::Null => Ok(None),
+                ValueRef::Integer(value) => Ok(Some(value)),
+                _ => Err(corrupt(column)),
+            },
+            RowOf::Server(row) => row
+                .int(column)
+                .map_err(|error| corrupt(column).source(error)),
         }
     }
 
@@ -103,12 +133,17 @@ impl Row<'_> {
 
     /// Text or NULL, borrowed from the row.
     pub fn opt_str(&self, column: usize) -> Result<Option<&str>, Fault> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(bytes) => std::str::from_utf8(bytes)
-                .map(Some)
+        match &self.0 {
+            RowOf::Sqlite(row) => match value(row, column)? {
+                ValueRef::Null => Ok(None),
+                ValueRef::Text(bytes) => std::str::from_utf8(bytes)
+                    .map(Some)
+                    .map_err(|error| corrupt(column).source(error)),
+                _ => Err(corrupt(column)),
+            },
+            RowOf::Server(row) => row
+                .text(column)
                 .map_err(|error| corrupt(column).source(error)),
-            _ => Err(corrupt(column)),
         }
     }
 
@@ -119,10 +154,15 @@ impl Row<'_> {
 
     /// Bytes or NULL, borrowed from the row.
     pub fn opt_bytes(&self, column: usize) -> Result<Option<&[u8]>, Fault> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Blob(bytes) => Ok(Some(bytes)),
-            _ => Err(corrupt(column)),
+        match &self.0 {
+            RowOf::Sqlite(row) => match value(row, column)? {
+                ValueRef::Null => Ok(None),
+                ValueRef::Blob(bytes) => Ok(Some(bytes)),
+                _ => Err(corrupt(column)),
+            },
+            RowOf::Server(row) => row
+                .bytes(column)
+                .map_err(|error| corrupt(column).source(error)),
         }
     }
 
@@ -148,6 +188,11 @@ impl Row<'_> {
     }
 }
 
+fn value<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<ValueRef<'r>, Fault> {
+    row.get_ref(column)
+        .map_err(|error| corrupt(column).source(error))
+}
+
 /// A column that holds an object's key.
 pub(super) fn key(row: &Row<'_>, column: usize) -> Result<ObjectKey, Fault> {
     std::str::from_utf8(row.bytes(column)?)
@@ -162,16 +207,28 @@ fn corrupt(column: usize) -> Fault {
 
 /// One connection.
 pub struct Session {
-    connection: Connection,
+    connection: Connected,
     /// A statement failed in a way that may not happen when the whole transaction is run again.
     rerun: bool,
 }
 
+enum Connected {
+    Sqlite(Connection),
+    Server(server::Connection),
+}
+
 impl Session {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn of_sqlite(connection: Connection) -> Self {
         connection.set_prepared_statement_cache_capacity(128);
         Self {
-            connection,
+            connection: Connected::Sqlite(connection),
+            rerun: false,
+        }
+    }
+
+    pub(super) fn of_server(connection: server::Connection) -> Self {
+        Self {
+            connection: Connected::Server(connection),
             rerun: false,
         }
     }
@@ -179,13 +236,21 @@ impl Session {
     /// Runs a statement whose rows, if any, are of no interest. How many rows it affected is not told:
     /// databases count differently, and nothing may be decided by it.
     pub async fn execute(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<(), Fault> {
-        let run = |connection: &Connection| -> rusqlite::Result<()> {
-            let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query(rusqlite::params_from_iter(params))?;
-            while rows.next()?.is_some() {}
-            Ok(())
-        };
-        run(&self.connection).map_err(|error| self.fault(sql, error))
+        match &mut self.connection {
+            Connected::Sqlite(connection) => {
+                let run = || -> rusqlite::Result<()> {
+                    let mut statement = connection.prepare_cached(sql)?;
+                    let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+                    while rows.next()?.is_some() {}
+                    Ok(())
+                };
+                run().map_err(|error| self.fault(sql, error))
+            }
+            Connected::Server(connection) => {
+                let outcome = connection.execute(sql, params).await;
+                outcome.map_err(|error| self.server_fault(sql, error))
+            }
+        }
     }
 
     /// Runs a query and maps every row. The caller bounds the number of rows in the statement.
@@ -195,20 +260,31 @@ impl Session {
         params: &[Param<'_>],
         mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Vec<T>, Fault> {
-        let mut found = Vec::new();
-        let outcome: rusqlite::Result<Result<(), Fault>> = (|| {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            let mut rows = statement.query(rusqlite::params_from_iter(params))?;
-            while let Some(row) = rows.next()? {
-                match map(&Row(row)) {
-                    Ok(value) => found.push(value),
-                    Err(fault) => return Ok(Err(fault)),
+        match &mut self.connection {
+            Connected::Sqlite(connection) => {
+                let mut found = Vec::new();
+                let outcome: rusqlite::Result<Result<(), Fault>> = (|| {
+                    let mut statement = connection.prepare_cached(sql)?;
+                    let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+                    while let Some(row) = rows.next()? {
+                        match map(&Row(RowOf::Sqlite(row))) {
+                            Ok(value) => found.push(value),
+                            Err(fault) => return Ok(Err(fault)),
+                        }
+                    }
+                    Ok(Ok(()))
+                })();
+                outcome.map_err(|error| self.fault(sql, error))??;
+                Ok(found)
+            }
+            Connected::Server(connection) => {
+                let outcome = connection.query(sql, params, map).await;
+                match outcome {
+                    Ok(rows) => rows,
+                    Err(error) => Err(self.server_fault(sql, error)),
                 }
             }
-            Ok(Ok(()))
-        })();
-        outcome.map_err(|error| self.fault(sql, error))??;
-        Ok(found)
+        }
     }
 
     /// Runs a query for at most one row.
@@ -221,29 +297,57 @@ impl Session {
         Ok(self.query(sql, params, map).await?.pop())
     }
 
-    /// Runs schema steps and settings: several statements, compiled each time.
+    /// Runs schema steps and settings of SQLite: several statements, compiled each time.
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), Fault> {
-        self.connection
-            .execute_batch(sql)
-            .map_err(|error| self.fault(sql, error))
+        let outcome = self
+            .sqlite()
+            .map(|connection| connection.execute_batch(sql))?;
+        outcome.map_err(|error| self.fault(sql, error))
     }
 
-    /// Runs one statement of transaction control.
+    /// Runs one statement of transaction control on SQLite.
     pub(super) fn control(&mut self, sql: &'static str) -> Result<(), Fault> {
         let run = |connection: &Connection| connection.prepare_cached(sql)?.execute([]);
-        run(&self.connection)
-            .map(|_| ())
-            .map_err(|error| self.fault(sql, error))
+        let outcome = self.sqlite().map(run)?;
+        outcome.map(|_| ()).map_err(|error| self.fault(sql, error))
     }
 
-    /// Whether a transaction is open. Some failures end one as a whole, savepoints included.
+    /// Whether a transaction is open on SQLite. Some failures end one as a whole, savepoints included.
     pub(super) fn in_transaction(&self) -> bool {
-        !self.connection.is_autocommit()
+        self.sqlite()
+            .is_ok_and(|connection| !connection.is_autocommit())
+    }
+
+    fn sqlite(&self) -> Result<&Connection, Fault> {
+        match &self.connection {
+            Connected::Sqlite(connection) => Ok(connection),
+            Connected::Server(_) => {
+                Err(Fault::new(Kind::Internal, "run statement").context("not on SQLite"))
+            }
+        }
+    }
+
+    /// The server's connection, for transaction control.
+    pub(super) fn server(&mut self) -> Option<&mut server::Connection> {
+        match &mut self.connection {
+            Connected::Sqlite(_) => None,
+            Connected::Server(connection) => Some(connection),
+        }
+    }
+
+    /// Notes that the transaction met another one's change, and would come out otherwise if it were run again.
+    pub(super) fn lost_race(&mut self) {
+        self.rerun = true;
     }
 
     /// Whether the failed transaction should be run again as a whole; forgets it.
     pub(super) fn take_rerun(&mut self) -> bool {
         std::mem::take(&mut self.rerun)
+    }
+
+    fn server_fault(&mut self, sql: &str, error: server::Failed) -> Fault {
+        self.rerun |= error.rerun;
+        error.fault("run statement").context(beginning(sql))
     }
 
     fn fault(&mut self, sql: &str, error: rusqlite::Error) -> Fault {
@@ -263,9 +367,13 @@ impl Session {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Corrupt,
             _ => Kind::Internal,
         };
-        let statement: String = sql.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
         Fault::new(kind, "run statement")
-            .context(statement)
+            .context(beginning(sql))
             .source(error)
     }
+}
+
+/// The first words of a statement, for the log.
+fn beginning(sql: &str) -> String {
+    sql.split_whitespace().take(6).collect::<Vec<_>>().join(" ")
 }

@@ -228,7 +228,7 @@ fn connect(path: &Path, read_only: bool) -> Result<Session, Fault> {
                 .context(path.display())
                 .source(error)
         })?;
-    let mut session = Session::new(connection);
+    let mut session = Session::of_sqlite(connection);
     session.batch(
         "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -1024;",

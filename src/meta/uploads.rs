@@ -195,7 +195,11 @@ pub async fn insert(session: &mut Session, upload: &UploadRow) -> Result<(), Fau
 /// An upload, locked when this runs in a transaction.
 pub async fn find(session: &mut Session, uid: Uid) -> Result<Option<UploadRow>, Fault> {
     session
-        .query_one(upload_columns!("WHERE uid = $1"), params![uid.0], upload)
+        .query_one(
+            upload_columns!("WHERE uid = $1 /*FOR UPDATE*/"),
+            params![uid.0],
+            upload,
+        )
         .await
 }
 

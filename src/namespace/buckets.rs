@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Namespace, Recheck, lock_bucket};
+use super::{Condition, Namespace, Recheck};
 use crate::meta::{buckets, objects, uploads};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
@@ -124,7 +124,7 @@ impl Namespace {
             .transact("update bucket", move |session| {
                 let (change, recheck) = (Arc::clone(&change), recheck.clone());
                 Box::pin(async move {
-                    let found = buckets::find_by_id(session, id).await?;
+                    let found = buckets::lock_alone(session, id).await?;
                     let before = found.ok_or(Condition::NoSuchBucket)?;
                     if before.rev != rev && recheck.is_some_and(|admits| !admits(&before)) {
                         return Err(Condition::Denied);
@@ -156,7 +156,11 @@ impl Namespace {
                 let (admitted, recheck) = (Arc::clone(&admitted), recheck.clone());
                 Box::pin(async move {
                     let id = admitted.id;
-                    lock_bucket(session, &admitted, recheck.as_ref()).await?;
+                    let found = buckets::lock_alone(session, id).await?;
+                    let fresh = found.ok_or(Condition::NoSuchBucket)?;
+                    if fresh.rev != admitted.rev && recheck.is_some_and(|admits| !admits(&fresh)) {
+                        return Err(Condition::Denied);
+                    }
                     if objects::any(session, id).await? || uploads::any_open(session, id).await? {
                         return Err(Condition::BucketNotEmpty);
                     }

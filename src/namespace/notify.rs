@@ -132,7 +132,7 @@ impl Namespace {
                 let (uids, payload) = (Arc::clone(&uids), payload.clone());
                 let notification = notification.clone();
                 Box::pin(async move {
-                    let found = buckets::find_by_id(session, id).await?;
+                    let found = buckets::lock_alone(session, id).await?;
                     let mut bucket = found.ok_or(Condition::NoSuchBucket)?;
                     for configuration in &notification.configurations {
                         let event = events::NewEvent {

@@ -1,0 +1,460 @@
+//! PostgreSQL and MySQL: a pool of connections, one transaction each.
+//!
+//! Transactions are READ COMMITTED with row locks, in the order of [`meta`](super). One that lost a race (a
+//! serialization failure, a deadlock, a unique or foreign key that came out otherwise) is run again as a whole,
+//! a bounded number of times and after a pause that grows. A commit whose answer is lost is
+//! [`Kind::Unknown`] and neither run again nor undone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, MySql, Postgres, Row as _, TypeInfo, ValueRef};
+
+use super::dialect::{Dialect, Translator};
+use super::session::{Param, Row, Session};
+use super::{Durability, QUEUE_WAIT};
+use crate::model::fault::{Fault, Kind};
+
+/// How often one transaction is run again after lost races.
+const RERUNS_MAX: u32 = 12;
+/// The first pause before that; each further one is twice as long, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// A statement that takes longer has failed.
+const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
+/// How long a transaction waits for a lock.
+const LOCK_TIMEOUT_SECONDS: u32 = 10;
+
+const POSTGRES_MIGRATIONS: &[&str] = &[include_str!("migrations/postgres/0001_initial.sql")];
+const MYSQL_MIGRATIONS: &[&str] = &[include_str!("migrations/mysql/0001_initial.sql")];
+
+/// A statement that failed.
+pub(super) struct Failed {
+    kind: Kind,
+    /// Whether it may come out differently when the transaction is run again as a whole.
+    pub(super) rerun: bool,
+    error: sqlx::Error,
+}
+
+impl Failed {
+    pub(super) fn fault(self, operation: &'static str) -> Fault {
+        Fault::new(self.kind, operation).source(self.error)
+    }
+
+    fn of(error: sqlx::Error) -> Self {
+        let code = match &error {
+            sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
+            _ => None,
+        };
+        let number = match &error {
+            sqlx::Error::Database(error) => error
+                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                .map(sqlx::mysql::MySqlDatabaseError::number),
+            _ => None,
+        };
+        let (kind, rerun) = match (&error, code.as_deref(), number) {
+            // Deadlock, lock wait, unique and foreign key of MySQL.
+            (_, _, Some(1213 | 1205 | 1062 | 1451 | 1452 | 1020)) => (Kind::Busy, true),
+            (_, _, Some(1021 | 1114)) => (Kind::Full, false),
+            (_, _, Some(1040 | 1053 | 1203)) => (Kind::Unavailable, false),
+            // Serialization failure, deadlock, unique and foreign key, lock not available.
+            (_, Some("40001" | "40P01" | "23505" | "23503" | "55P03"), None) => (Kind::Busy, true),
+            (_, Some("53100"), None) => (Kind::Full, false),
+            (_, Some("57014"), None) => (Kind::Busy, false),
+            (_, Some(code), None)
+                if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") =>
+            {
+                (Kind::Unavailable, false)
+            }
+            (sqlx::Error::Database(_), _, _) => (Kind::Internal, false),
+            (sqlx::Error::PoolTimedOut, _, _) => (Kind::Busy, false),
+            (
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed,
+                _,
+                _,
+            ) => (Kind::Unavailable, false),
+            _ => (Kind::Internal, false),
+        };
+        Self { kind, rerun, error }
+    }
+}
+
+/// One row of an answer.
+pub(super) enum ServerRow<'a> {
+    Postgres(&'a PgRow),
+    MySql(&'a MySqlRow),
+}
+
+impl ServerRow<'_> {
+    pub(super) fn int(&self, column: usize) -> Result<Option<i64>, sqlx::Error> {
+        match self {
+            Self::Postgres(row) => {
+                let value = row.try_get_raw(column)?;
+                let name = value.type_info().name().to_owned();
+                Ok(match name.as_str() {
+                    "BOOL" => row.try_get::<Option<bool>, _>(column)?.map(i64::from),
+                    "INT2" => row.try_get::<Option<i16>, _>(column)?.map(i64::from),
+                    "INT4" => row.try_get::<Option<i32>, _>(column)?.map(i64::from),
+                    _ => row.try_get::<Option<i64>, _>(column)?,
+                })
+            }
+            Self::MySql(row) => row.try_get::<Option<i64>, _>(column),
+        }
+    }
+
+    pub(super) fn text(&self, column: usize) -> Result<Option<&str>, sqlx::Error> {
+        match self {
+            Self::Postgres(row) => row.try_get(column),
+            Self::MySql(row) => row.try_get(column),
+        }
+    }
+
+    pub(super) fn bytes(&self, column: usize) -> Result<Option<&[u8]>, sqlx::Error> {
+        match self {
+            Self::Postgres(row) => row.try_get(column),
+            Self::MySql(row) => row.try_get(column),
+        }
+    }
+}
+
+/// One connection of the pool.
+pub(super) struct Connection {
+    pooled: Pooled,
+    translator: Arc<Translator>,
+}
+
+enum Pooled {
+    Postgres(PoolConnection<Postgres>),
+    MySql(PoolConnection<MySql>),
+}
+
+/// Binds the parameters in the order in which the text wants them.
+macro_rules! bound {
+    ($statement:expr, $params:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&$statement.text)));
+        let numbered: Vec<usize>;
+        let order = match &$statement.order {
+            Some(order) => order,
+            None => {
+                numbered = (0..$params.len()).collect();
+                &numbered
+            }
+        };
+        for index in order {
+            query = match $params.get(*index) {
+                Some(Param::Int(value)) => query.bind(*value),
+                Some(Param::Text(value)) => query.bind(*value),
+                Some(Param::Bytes(value)) => query.bind(*value),
+                None => query,
+            };
+        }
+        query
+    }};
+}
+
+impl Connection {
+    pub(super) async fn execute(
+        &mut self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<(), Failed> {
+        let statement = self.translator.statement(sql);
+        let outcome = match &mut self.pooled {
+            Pooled::Postgres(connection) => bound!(statement, params)
+                .execute(&mut **connection)
+                .await
+                .map(|_| ()),
+            Pooled::MySql(connection) => bound!(statement, params)
+                .execute(&mut **connection)
+                .await
+                .map(|_| ()),
+        };
+        outcome.map_err(Failed::of)
+    }
+
+    /// The outer error is the database's, the inner one that of `map`.
+    pub(super) async fn query<T: Send>(
+        &mut self,
+        sql: &'static str,
+        params: &[Param<'_>],
+        mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
+    ) -> Result<Result<Vec<T>, Fault>, Failed> {
+        let statement = self.translator.statement(sql);
+        match &mut self.pooled {
+            Pooled::Postgres(connection) => {
+                let rows = bound!(statement, params)
+                    .fetch_all(&mut **connection)
+                    .await
+                    .map_err(Failed::of)?;
+                Ok(rows
+                    .iter()
+                    .map(|row| map(&Row::of_server(ServerRow::Postgres(row))))
+                    .collect())
+            }
+            Pooled::MySql(connection) => {
+                let rows = bound!(statement, params)
+                    .fetch_all(&mut **connection)
+                    .await
+                    .map_err(Failed::of)?;
+                Ok(rows
+                    .iter()
+                    .map(|row| map(&Row::of_server(ServerRow::MySql(row))))
+                    .collect())
+            }
+        }
+    }
+
+    /// Runs statements that take no parameters and cannot be prepared.
+    async fn control(&mut self, sql: &str) -> Result<(), Failed> {
+        let outcome = match &mut self.pooled {
+            Pooled::Postgres(connection) => sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut **connection)
+                .await
+                .map(|_| ()),
+            Pooled::MySql(connection) => sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut **connection)
+                .await
+                .map(|_| ()),
+        };
+        outcome.map_err(Failed::of)
+    }
+}
+
+enum Pool {
+    Postgres(PgPool),
+    MySql(MySqlPool),
+}
+
+pub(super) struct Engine {
+    pool: Pool,
+    translator: Arc<Translator>,
+}
+
+/// The dialect of a URL's scheme.
+fn dialect_of(url: &str) -> Option<Dialect> {
+    match url.split_once("://")?.0 {
+        "postgres" | "postgresql" => Some(Dialect::Postgres),
+        "mysql" | "mariadb" => Some(Dialect::MySql),
+        _ => None,
+    }
+}
+
+/// The URL is not repeated in errors: it may hold a password.
+fn bad_url(error: impl std::fmt::Display) -> Fault {
+    Fault::new(Kind::Config, "open database").context(format_args!("meta.url: {error}"))
+}
+
+impl Engine {
+    /// Connects to the database that `url` names, and brings its schema up to date.
+    pub(super) async fn open(
+        url: &str,
+        connections: u32,
+        durability: Durability,
+    ) -> Result<Self, Fault> {
+        let dialect = dialect_of(url).ok_or_else(|| {
+            bad_url("expected postgres://, postgresql://, mysql:// or mariadb://")
+        })?;
+        let pool = match dialect {
+            Dialect::Postgres => {
+                let commit = match durability {
+                    Durability::Durable => "on",
+                    Durability::Relaxed => "off",
+                };
+                let timeout = STATEMENT_TIMEOUT_MILLIS.to_string();
+                let lock = format!("{LOCK_TIMEOUT_SECONDS}s");
+                let options: PgConnectOptions = url.parse().map_err(bad_url)?;
+                let options = options.disable_statement_logging().options([
+                    ("default_transaction_isolation", "read committed"),
+                    ("synchronous_commit", commit),
+                    ("statement_timeout", timeout.as_str()),
+                    ("lock_timeout", lock.as_str()),
+                ]);
+                let pool = PgPoolOptions::new()
+                    .max_connections(connections)
+                    .acquire_timeout(QUEUE_WAIT)
+                    .connect_lazy_with(options);
+                Pool::Postgres(pool)
+            }
+            Dialect::MySql => {
+                let url = url.replacen("mariadb://", "mysql://", 1);
+                let options: MySqlConnectOptions = url.parse().map_err(bad_url)?;
+                let options = options.disable_statement_logging();
+                let pool = MySqlPoolOptions::new()
+                    .max_connections(connections)
+                    .acquire_timeout(QUEUE_WAIT)
+                    .after_connect(|connection, _| {
+                        Box::pin(async move {
+                            let settings = format!(
+                                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
+                                 SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE';
+                                 SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}"
+                            );
+                            sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
+                            Ok(())
+                        })
+                    })
+                    .connect_lazy_with(options);
+                Pool::MySql(pool)
+            }
+        };
+        let engine = Self {
+            pool,
+            translator: Arc::new(Translator::new(dialect)),
+        };
+        engine.migrate().await?;
+        Ok(engine)
+    }
+
+    async fn session(&self) -> Result<Session, Fault> {
+        let pooled = match &self.pool {
+            Pool::Postgres(pool) => pool.acquire().await.map(Pooled::Postgres),
+            Pool::MySql(pool) => pool.acquire().await.map(Pooled::MySql),
+        };
+        let pooled = pooled.map_err(|error| Failed::of(error).fault("connect to database"))?;
+        Ok(Session::of_server(Connection {
+            pooled,
+            translator: Arc::clone(&self.translator),
+        }))
+    }
+
+    /// Brings the schema to the newest step. Several nodes may start at once: a lock of the database lets one
+    /// at a time do so.
+    async fn migrate(&self) -> Result<(), Fault> {
+        let failed = |failed: Failed| failed.fault("bring the schema up to date");
+        let mut session = self.session().await?;
+        let dialect = self.translator.dialect();
+        let (lock, unlock, steps) = match dialect {
+            Dialect::Postgres => (
+                "SELECT pg_advisory_lock(7236431)",
+                "SELECT pg_advisory_unlock(7236431)",
+                POSTGRES_MIGRATIONS,
+            ),
+            Dialect::MySql => (
+                "SELECT GET_LOCK('osproxy schema', 60)",
+                "SELECT RELEASE_LOCK('osproxy schema')",
+                MYSQL_MIGRATIONS,
+            ),
+        };
+        let connection = session.server().ok_or_else(not_a_server)?;
+        connection.control(lock).await.map_err(failed)?;
+        let outcome = apply(&mut session, steps).await;
+        if let Some(connection) = session.server() {
+            connection.control(unlock).await.map_err(failed)?;
+        }
+        outcome
+    }
+
+    pub(super) async fn read<T, E: From<Fault>>(
+        &self,
+        work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut session = self.session().await?;
+        work(&mut session).await
+    }
+
+    /// Runs `work` as a transaction. To be spawned, so that a caller that leaves does not cancel it.
+    pub(super) async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send,
+        T: Send,
+        E: From<Fault> + Send,
+    {
+        let mut pause = PAUSE_MIN;
+        for round in 0.. {
+            let mut session = self.session().await?;
+            let failed = |failed: Failed| failed.fault("transaction");
+            let connection = session.server().ok_or_else(not_a_server)?;
+            connection.control("BEGIN").await.map_err(failed)?;
+            let outcome = work(&mut session).await;
+            let lost = session.take_rerun();
+            let connection = session.server().ok_or_else(not_a_server)?;
+            match outcome {
+                Ok(value) => match connection.control("COMMIT").await {
+                    Ok(()) => return Ok(value),
+                    Err(error) if error.rerun && round < RERUNS_MAX => {}
+                    Err(error) if error.rerun => return Err(error.fault("commit").into()),
+                    // The answer is lost, not necessarily the commit.
+                    Err(error) => {
+                        return Err(Fault::new(Kind::Unknown, "commit")
+                            .source(error.error)
+                            .into());
+                    }
+                },
+                Err(error) => {
+                    // A connection that cannot roll back is closed by the pool, which rolls back.
+                    let _ = connection.control("ROLLBACK").await;
+                    if !lost || round >= RERUNS_MAX {
+                        return Err(error);
+                    }
+                }
+            }
+            drop(session);
+            tokio::time::sleep(jitter(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        Err(Fault::new(Kind::Internal, "transaction").into())
+    }
+
+    pub(super) async fn close(&self) {
+        match &self.pool {
+            Pool::Postgres(pool) => pool.close().await,
+            Pool::MySql(pool) => pool.close().await,
+        }
+    }
+}
+
+fn not_a_server() -> Fault {
+    Fault::new(Kind::Internal, "transaction").context("not a server's session")
+}
+
+/// Between half of `pause` and all of it.
+fn jitter(pause: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes the pause is the shortest, which is as good.
+    let _ = getrandom::fill(&mut random);
+    pause.mul_f64(0.5 + 0.5 * f64::from(u16::from_ne_bytes(random)) / 65536.0)
+}
+
+/// Applies the steps that are missing. MySQL ends a transaction at each change of the schema: a step that was
+/// cut off there must be repeatable, so its statements say `IF NOT EXISTS`.
+async fn apply(session: &mut Session, steps: &[&str]) -> Result<(), Fault> {
+    let failed = |failed: Failed| failed.fault("bring the schema up to date");
+    let connection = session.server().ok_or_else(not_a_server)?;
+    connection
+        .control("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)")
+        .await
+        .map_err(failed)?;
+    let version = session
+        .query_one(
+            "SELECT COALESCE(MAX(version), 0) FROM schema_version",
+            &[],
+            |row| row.size(0),
+        )
+        .await?
+        .unwrap_or(0) as usize;
+    if version > steps.len() {
+        return Err(
+            Fault::new(Kind::Config, "open database").context(format_args!(
+                "its schema has version {version}, this osproxy knows up to {}",
+                steps.len()
+            )),
+        );
+    }
+    for (step, statements) in steps.iter().enumerate().skip(version) {
+        let connection = session.server().ok_or_else(not_a_server)?;
+        connection.control("BEGIN").await.map_err(failed)?;
+        connection.control(statements).await.map_err(failed)?;
+        let record = format!("INSERT INTO schema_version (version) VALUES ({})", step + 1);
+        connection.control(&record).await.map_err(failed)?;
+        connection.control("COMMIT").await.map_err(failed)?;
+    }
+    Ok(())
+}
