@@ -36,6 +36,29 @@ def test_signed_headers_must_be_sent(s3, raw, bucket):
     assert (head["ContentType"], head["Metadata"]) == ("text/plain", {"a": "1"})
 
 
+@pytest.mark.op("GetObjectAcl", "GetObjectTagging")
+def test_headers_may_travel_in_the_query(raw, s3, bucket):
+    # As the JavaScript SDK presigns: what it would send as headers is in the query.
+    query = {
+        "x-amz-acl": "public-read",
+        "x-amz-server-side-encryption": "AES256",
+        "x-amz-meta-note": "a b",
+        "x-amz-tagging": "t=1",
+        "x-amz-checksum-crc32": "AAAAAA==",
+    }
+    assert raw.presigned("PUT", f"/{bucket}/k", query, body=b"x").status == 200
+    head = s3.head_object(Bucket=bucket, Key="k")
+    assert (head["ServerSideEncryption"], head["Metadata"]) == ("AES256", {"note": "a b"})
+    grants = s3.get_object_acl(Bucket=bucket, Key="k")["Grants"]
+    assert any(grant["Grantee"].get("URI", "").endswith("AllUsers") for grant in grants)
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "t", "Value": "1"}]
+    # Another value beside the signed one was added on the way.
+    answer = raw.presigned(
+        "PUT", f"/{bucket}/k", {"x-amz-acl": "private"}, body=b"x", unsigned={"x-amz-acl": "public-read-write"}
+    )
+    assert_refused(answer, "AccessDenied", 403)
+
+
 def test_amz_header_that_was_not_signed_is_refused(raw, s3, bucket):
     answer = raw.presigned("PUT", f"/{bucket}/k", body=b"x", unsigned={"x-amz-meta-a": "1"})
     assert_refused(answer, "AccessDenied", 403)

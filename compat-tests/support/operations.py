@@ -37,6 +37,8 @@ OPERATIONS = sorted(
 
 # What tests that pass do not show: the part of an operation that is not there.
 PARTIAL = {
+    "PutBucketVersioning": "no MFA delete",
+    "PutBucketLifecycleConfiguration": "transitions move nothing",
     "PutBucketRequestPayment": "only that the owner pays",
     "PutBucketAccelerateConfiguration": "only to suspend it",
     "RestoreObject": "nothing is ever in an archive",

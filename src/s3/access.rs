@@ -11,25 +11,22 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::{S3Error, S3Result, s3_error};
+use s3s::{S3Result, s3_error};
 
 pub(super) use super::caller::{Caller, Named, values_of};
 pub(super) use super::sent::Proof;
 use super::sent::{Document, Sent, origin};
+use super::signed::{check_signed_headers, proof_of};
 use super::{Gateway, error, others};
 use crate::auth::{Action, Facts, Identity, Target, TokenCheck, Verdict};
 use crate::model::acl::Owner;
 use crate::model::bucket::Bucket;
-use crate::model::digest::Sha256Digest;
 use crate::model::names::BucketName;
 use crate::model::object::Tags;
 use crate::telemetry::RequestContext;
-
-/// Longest life of a presigned URL.
-const PRESIGNED_MAX_SECONDS: i64 = 7 * 24 * 3600;
 
 /// Looks up the secret halves of access keys.
 pub(super) struct Secrets(pub(super) Arc<Gateway>);
@@ -592,176 +589,5 @@ pub(super) fn check_token(identity: &Identity, sent: &Sent) -> S3Result<()> {
             InvalidToken,
             "The provided token is malformed or otherwise invalid."
         )),
-    }
-}
-
-fn proof_of(headers: &HeaderMap) -> Proof {
-    if headers.contains_key(http::header::AUTHORIZATION) {
-        Proof::Header
-    } else {
-        Proof::Handed
-    }
-}
-
-/// The names in `SignedHeaders`, of the header or of a presigned URL's query.
-fn signed_headers(headers: &HeaderMap, query: Option<&str>, proof: Proof) -> Option<String> {
-    match proof {
-        Proof::Header => {
-            let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-            let list = value.split("SignedHeaders=").nth(1)?;
-            Some(list.split(',').next()?.trim().to_ascii_lowercase())
-        }
-        Proof::Handed => form_urlencoded::parse(query?.as_bytes())
-            .find(|(name, _)| name.eq_ignore_ascii_case("X-Amz-SignedHeaders"))
-            .map(|(_, value)| value.to_ascii_lowercase()),
-        Proof::Form | Proof::None => None,
-    }
-}
-
-/// Refuses `x-amz-*` headers that the signature does not cover: somebody may have added them on the way.
-/// A presigned URL need not cover `x-amz-content-sha256`, which clients add by themselves and which can only
-/// make the request fail.
-fn check_signed_headers(headers: &HeaderMap, query: Option<&str>, proof: Proof) -> S3Result<()> {
-    let Some(signed) = signed_headers(headers, query, proof) else {
-        return Ok(());
-    };
-    let covered = |name: &str| signed.split(';').any(|entry| entry == name);
-    for name in headers.keys() {
-        let name = name.as_str();
-        let exempt = proof == Proof::Handed && name == "x-amz-content-sha256";
-        if name.starts_with("x-amz-") && !exempt && !covered(name) {
-            return Err(s3_error!(
-                AccessDenied,
-                "There were headers present in the request which were not signed"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The SHA-256 of the body that the signature in the header covers, in either of the two headers that can
-/// carry it. `true`: `s3s` verifies it while the body streams.
-pub(super) fn signed_sha256(headers: &HeaderMap) -> Option<(Sha256Digest, bool)> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(digest) = text("x-amz-content-sha256").and_then(Sha256Digest::from_hex) {
-        return Some((digest, true));
-    }
-    let checksum = crate::model::digest::Checksum::parse(
-        crate::model::digest::ChecksumAlgorithm::Sha256,
-        text("x-amz-checksum-sha256")?,
-    )?;
-    Some((Sha256Digest(checksum.value.try_into().ok()?), false))
-}
-
-/// Refuses what `s3s` would accept and we do not: signature version 2 in the header, which signs with SHA-1
-/// and which no SDK of today sends, and presigned URLs that live longer than a week. Version 2 in a presigned
-/// URL is let through: boto3 still makes such URLs by default for an endpoint that is not AWS's.
-pub(super) fn refuse_early<B>(request: &Request<B>) -> Option<S3Error> {
-    let header = request
-        .headers()
-        .get(http::header::AUTHORIZATION)
-        .is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
-    if header {
-        return Some(s3_error!(
-            InvalidRequest,
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
-        ));
-    }
-    let query = request.uri().query()?;
-    let lifetime = form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == "X-Amz-Expires")
-        .map(|(_, value)| value.parse::<i64>());
-    match lifetime? {
-        Ok(seconds) if (0..=PRESIGNED_MAX_SECONDS).contains(&seconds) => None,
-        _ => Some(error::custom(
-            "AuthorizationQueryParametersError",
-            400,
-            "X-Amz-Expires must be a number from 0 to a week in seconds: 604800",
-        )),
-    }
-}
-
-/// Gives a presigned URL of version 2 its token as the header it was signed as: that version signs headers
-/// and has them travel in the query, which `s3s` does not look into.
-pub(super) fn unfold_token<B>(request: &mut Request<B>) {
-    const TOKEN: &str = "x-amz-security-token";
-    let query = request.uri().query().unwrap_or_default();
-    if !query.contains(TOKEN) || !query.contains("Signature=") || query.contains("X-Amz-") {
-        return;
-    }
-    let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == TOKEN);
-    let value = found.and_then(|(_, value)| http::HeaderValue::from_str(&value).ok());
-    if let Some(value) = value {
-        request.headers_mut().insert(TOKEN, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_of_version_2_is_a_header_again() {
-        let unfolded = |uri: &str| {
-            let mut request = Request::get(uri).body(()).unwrap();
-            unfold_token(&mut request);
-            request.headers().get("x-amz-security-token").cloned()
-        };
-        let old = "/b/k?AWSAccessKeyId=A&Signature=s&x-amz-security-token=a%2Fb%3D";
-        assert_eq!(unfolded(old).unwrap(), "a/b=");
-        assert_eq!(
-            unfolded("/b/k?X-Amz-Signature=s&x-amz-security-token=t"),
-            None
-        );
-        assert_eq!(unfolded("/b/k?x-amz-security-token=t"), None);
-    }
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.parse::<http::HeaderName>().unwrap(),
-                    value.parse().unwrap(),
-                )
-            })
-            .collect()
-    }
-
-    #[test]
-    fn an_unsigned_amz_header_is_refused() {
-        let authorization = "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=00";
-        let signed = headers(&[("authorization", authorization), ("x-amz-date", "d")]);
-        assert!(check_signed_headers(&signed, None, Proof::Header).is_ok());
-        let added = headers(&[("authorization", authorization), ("x-amz-acl", "private")]);
-        assert!(check_signed_headers(&added, None, Proof::Header).is_err());
-    }
-
-    #[test]
-    fn a_presigned_url_covers_its_amz_headers_but_the_payload_hash() {
-        let query = Some("X-Amz-SignedHeaders=host%3Bx-amz-meta-a&X-Amz-Signature=0");
-        let fine = headers(&[
-            ("x-amz-meta-a", "1"),
-            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
-        ]);
-        assert!(check_signed_headers(&fine, query, Proof::Handed).is_ok());
-        let added = headers(&[("x-amz-meta-b", "1")]);
-        assert!(check_signed_headers(&added, query, Proof::Handed).is_err());
-    }
-
-    #[test]
-    fn version_2_headers_and_long_lived_urls_are_refused() {
-        let refused =
-            |request: http::request::Builder| refuse_early(&request.body(()).unwrap()).is_some();
-        assert!(refused(
-            Request::get("/b/k").header("authorization", "AWS A:s")
-        ));
-        assert!(!refused(Request::get(
-            "/b/k?AWSAccessKeyId=A&Signature=s&Expires=1"
-        )));
-        assert!(!refused(Request::get("/b/k?X-Amz-Expires=604800")));
-        assert!(refused(Request::get("/b/k?X-Amz-Expires=604801")));
-        assert!(refused(Request::get("/b/k?X-Amz-Expires=-1")));
-        assert!(refused(Request::get("/b/k?X-Amz-Expires=soon")));
     }
 }

@@ -40,6 +40,7 @@ mod policy;
 mod post;
 mod read;
 mod sent;
+mod signed;
 mod sts;
 mod tagging;
 mod upload;
@@ -173,10 +174,11 @@ impl Facade {
         if let Some(site) = website::Site::of(&request, &config.website_domains) {
             return site.serve(&self.gateway, &self.admitted, request).await;
         }
-        if let Some(error) = access::refuse_early(&request).or(others::refuse_path(&request)) {
+        if let Some(error) = signed::refuse_early(&request).or(others::refuse_path(&request)) {
             return about.finish(answer::of_error(error)).await;
         }
-        access::unfold_token(&mut request);
+        signed::unfold_token(&mut request);
+        signed::unfold_headers(&mut request);
         if let Some(form) = post::Form::of(&request, &config.domains) {
             let response = form.receive(&self.gateway, request).await;
             return about.finish(response).await;

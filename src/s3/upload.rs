@@ -8,7 +8,7 @@ use s3s::{S3Request, S3Result, TrailingHeaders, s3_error};
 
 use super::access::{self, Caller};
 use super::body::Counted;
-use super::{Gateway, convert, error};
+use super::{Gateway, convert, error, signed};
 use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ObjectChecksum, Sha256Digest,
 };
@@ -55,7 +55,7 @@ impl Upload {
             checksum: convert::checksum_of(headers)?,
             trailer: convert::trailer_algorithm(headers)?,
             wanted: convert::algorithm_header(headers)?,
-            signed: access::signed_sha256(headers).filter(|_| proof == access::Proof::Header),
+            signed: signed::signed_sha256(headers).filter(|_| proof == access::Proof::Header),
             waits: headers
                 .get(header::EXPECT)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
