@@ -30,6 +30,8 @@ def is_refused(raw):
         return False
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # caught while the listener closed: the next one is refused
 
 
 def test_running_download_is_finished(loaded):
