@@ -37,6 +37,51 @@ pub enum From<'a> {
     After(&'a [u8]),
 }
 
+/// The statement of a scan over `objects` and the name it begins with: `$select` with `bucket_id = $1 AND` at its
+/// end, and `$filter` beside the bounds.
+macro_rules! scan_of {
+    ($from:expr, $end:expr, $select:expr, $filter:literal) => {
+        match ($from, $end) {
+            (From::At(start), Some(_)) => (
+                concat!(
+                    $select,
+                    "key >= $2 AND key < $3",
+                    $filter,
+                    " ORDER BY key LIMIT $4"
+                ),
+                start,
+            ),
+            (From::After(start), Some(_)) => (
+                concat!(
+                    $select,
+                    "key > $2 AND key < $3",
+                    $filter,
+                    " ORDER BY key LIMIT $4"
+                ),
+                start,
+            ),
+            (From::At(start), None) => (
+                concat!(
+                    $select,
+                    "key >= $2 AND $3 IS NULL",
+                    $filter,
+                    " ORDER BY key LIMIT $4"
+                ),
+                start,
+            ),
+            (From::After(start), None) => (
+                concat!(
+                    $select,
+                    "key > $2 AND $3 IS NULL",
+                    $filter,
+                    " ORDER BY key LIMIT $4"
+                ),
+                start,
+            ),
+        }
+    };
+}
+
 /// Keys in byte order from `from` on and below `end` (`None`: to the last), at most `limit`.
 pub async fn scan(
     session: &mut Session,
@@ -45,28 +90,12 @@ pub async fn scan(
     end: Option<&[u8]>,
     limit: usize,
 ) -> Result<Vec<ListedKey>, Fault> {
-    let (sql, start) = match (from, end) {
-        (From::At(start), Some(_)) => (
-            "SELECT key, size, etag, parts, mtime, checksum, acl FROM objects
-             WHERE bucket_id = $1 AND key >= $2 AND key < $3 AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::After(start), Some(_)) => (
-            "SELECT key, size, etag, parts, mtime, checksum, acl FROM objects
-             WHERE bucket_id = $1 AND key > $2 AND key < $3 AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::At(start), None) => (
-            "SELECT key, size, etag, parts, mtime, checksum, acl FROM objects
-             WHERE bucket_id = $1 AND key >= $2 AND $3 IS NULL AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-        (From::After(start), None) => (
-            "SELECT key, size, etag, parts, mtime, checksum, acl FROM objects
-             WHERE bucket_id = $1 AND key > $2 AND $3 IS NULL AND kind = 'object' ORDER BY key LIMIT $4",
-            start,
-        ),
-    };
+    let (sql, start) = scan_of!(
+        from,
+        end,
+        "SELECT key, size, etag, parts, mtime, checksum, acl FROM objects WHERE bucket_id = $1 AND ",
+        " AND kind = 'object'"
+    );
     session
         .query(sql, params![bucket.0, start, end, limit as i64], |row| {
             Ok(ListedKey {
@@ -149,24 +178,7 @@ pub async fn current(
     end: Option<&[u8]>,
     limit: usize,
 ) -> Result<Vec<ListedVersion>, Fault> {
-    let (sql, start) = match (from, end) {
-        (From::At(start), Some(_)) => (
-            select_listed!("objects", "key >= $2 AND key < $3 ORDER BY key LIMIT $4"),
-            start,
-        ),
-        (From::After(start), Some(_)) => (
-            select_listed!("objects", "key > $2 AND key < $3 ORDER BY key LIMIT $4"),
-            start,
-        ),
-        (From::At(start), None) => (
-            select_listed!("objects", "key >= $2 AND $3 IS NULL ORDER BY key LIMIT $4"),
-            start,
-        ),
-        (From::After(start), None) => (
-            select_listed!("objects", "key > $2 AND $3 IS NULL ORDER BY key LIMIT $4"),
-            start,
-        ),
-    };
+    let (sql, start) = scan_of!(from, end, select_listed!("objects", ""), "");
     session
         .query(sql, params![bucket.0, start, end, limit as i64], |row| {
             listed(row, true)

@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, MySql, Postgres, Row as _, TypeInfo, V
 use super::dialect::{Dialect, Translator};
 use super::session::{Param, Row, Session};
 use super::{Durability, QUEUE_WAIT};
+use crate::model::clock::random_fraction;
 use crate::model::fault::{Fault, Kind};
 
 /// How often one transaction is run again after lost races.
@@ -417,10 +418,7 @@ fn not_a_server() -> Fault {
 
 /// Between half of `pause` and all of it.
 fn jitter(pause: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without random bytes the pause is the shortest, which is as good.
-    let _ = getrandom::fill(&mut random);
-    pause.mul_f64(0.5 + 0.5 * f64::from(u16::from_ne_bytes(random)) / 65536.0)
+    pause.mul_f64(0.5 + 0.5 * random_fraction())
 }
 
 /// Applies the steps that are missing. MySQL ends a transaction at each change of the schema: a step that was

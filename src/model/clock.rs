@@ -18,6 +18,14 @@ pub fn iso8601(time: Millis) -> String {
         .unwrap_or_default()
 }
 
+/// A random number from 0 up to 1, so that pauses of those who began together differ; 0 without random bytes.
+pub fn random_fraction() -> f64 {
+    let mut random = [0; 2];
+    // The shortest pause is as good as any.
+    let _ = getrandom::fill(&mut random);
+    f64::from(u16::from_ne_bytes(random)) / 65536.0
+}
+
 /// Where the time comes from. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Namespace, Recheck};
+use super::{Condition, Namespace, Recheck, lock_bucket_alone};
 use crate::meta::{buckets, objects, uploads};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
@@ -124,11 +124,7 @@ impl Namespace {
             .transact("update bucket", move |session| {
                 let (change, recheck) = (Arc::clone(&change), recheck.clone());
                 Box::pin(async move {
-                    let found = buckets::lock_alone(session, id).await?;
-                    let before = found.ok_or(Condition::NoSuchBucket)?;
-                    if before.rev != rev && recheck.is_some_and(|admits| !admits(&before)) {
-                        return Err(Condition::Denied);
-                    }
+                    let before = lock_bucket_alone(session, id, rev, recheck.as_ref()).await?;
                     let mut after = before.clone();
                     change(&mut after)?;
                     if after == before {
@@ -146,21 +142,16 @@ impl Namespace {
     /// Deletes an empty bucket.
     pub async fn delete_bucket(
         &self,
-        bucket: &Arc<Bucket>,
+        bucket: &Bucket,
         recheck: Option<Recheck>,
     ) -> Result<(), Condition> {
-        let admitted = Arc::clone(bucket);
+        let (id, rev) = (bucket.id, bucket.rev);
         let outcome = self
             .meta
             .transact("delete bucket", move |session| {
-                let (admitted, recheck) = (Arc::clone(&admitted), recheck.clone());
+                let recheck = recheck.clone();
                 Box::pin(async move {
-                    let id = admitted.id;
-                    let found = buckets::lock_alone(session, id).await?;
-                    let fresh = found.ok_or(Condition::NoSuchBucket)?;
-                    if fresh.rev != admitted.rev && recheck.is_some_and(|admits| !admits(&fresh)) {
-                        return Err(Condition::Denied);
-                    }
+                    lock_bucket_alone(session, id, rev, recheck.as_ref()).await?;
                     if objects::any(session, id).await? || uploads::any_open(session, id).await? {
                         return Err(Condition::BucketNotEmpty);
                     }

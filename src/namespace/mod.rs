@@ -31,7 +31,7 @@ use crate::model::clock::{Clock, Millis};
 use crate::model::content::Protection;
 use crate::model::digest::{Checksum, Sha256Digest};
 use crate::model::fault::Fault;
-use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
+use crate::model::ids::{BucketId, ContentId, SenderId, SpaceId, UidGenerator};
 use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
@@ -275,9 +275,25 @@ async fn lock_bucket(
     }
     let fresh = bucket_rows::find_by_id(session, admitted.id).await?;
     let fresh = fresh.ok_or(Condition::NoSuchBucket)?;
+    still_admitted(fresh, admitted.rev, recheck).map(Arc::new)
+}
+
+/// Excludes everything else that locks the bucket for the rest of the transaction, and answers it as it is now.
+async fn lock_bucket_alone(
+    session: &mut Session,
+    id: BucketId,
+    rev: i64,
+    recheck: Option<&Recheck>,
+) -> Result<Bucket, Condition> {
+    let fresh = bucket_rows::lock_alone(session, id).await?;
+    still_admitted(fresh.ok_or(Condition::NoSuchBucket)?, rev, recheck)
+}
+
+/// A bucket as it is under lock, if a request that was admitted at `rev` would be admitted to it now.
+fn still_admitted(fresh: Bucket, rev: i64, recheck: Option<&Recheck>) -> Result<Bucket, Condition> {
     match recheck {
-        Some(still_admits) if !still_admits(&fresh) => Err(Condition::Denied),
-        _ => Ok(Arc::new(fresh)),
+        Some(admits) if fresh.rev != rev && !admits(&fresh) => Err(Condition::Denied),
+        _ => Ok(fresh),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Namespace};
+use super::{Condition, Namespace, lock_bucket_alone};
 use crate::meta::Session;
 use crate::meta::{buckets, events};
 use crate::model::bucket::Bucket;
@@ -122,7 +122,7 @@ impl Namespace {
         notification: Notification,
         request_id: &str,
     ) -> Result<(), Condition> {
-        let (id, now) = (bucket.id, self.clock.now());
+        let (id, rev, now) = (bucket.id, bucket.rev, self.clock.now());
         let test = TestEvent::new(bucket.name.as_str(), &iso8601(now), request_id);
         let payload = events::test_payload(&test)?;
         let uids = Arc::clone(&self.uids);
@@ -132,8 +132,7 @@ impl Namespace {
                 let (uids, payload) = (Arc::clone(&uids), payload.clone());
                 let notification = notification.clone();
                 Box::pin(async move {
-                    let found = buckets::lock_alone(session, id).await?;
-                    let mut bucket = found.ok_or(Condition::NoSuchBucket)?;
+                    let mut bucket = lock_bucket_alone(session, id, rev, None).await?;
                     for configuration in &notification.configurations {
                         let event = events::NewEvent {
                             id: uids.next()?,

@@ -183,12 +183,7 @@ impl Namespace {
                 Box::pin(async move { objects::find_version(session, bucket, &wanted, id).await })
             })
         };
-        let mut found = find(bucket.id).await?;
-        if found.is_none()
-            && let Some(made_anew) = self.made_anew(bucket).await?
-        {
-            found = find(made_anew).await?;
-        }
+        let found = self.found_in(bucket, find).await?;
         object_of(found, id)
     }
 
@@ -205,12 +200,7 @@ impl Namespace {
                 Box::pin(async move { objects::find(session, bucket, &wanted, id).await })
             })
         };
-        let mut found = find(bucket.id).await?;
-        if found.is_none()
-            && let Some(made_anew) = self.made_anew(bucket).await?
-        {
-            found = find(made_anew).await?;
-        }
+        let found = self.found_in(bucket, find).await?;
         let (entry, location) = found.unzip();
         let version = object_of(entry, id)?;
         let location = location.flatten().ok_or_else(|| {
@@ -219,11 +209,24 @@ impl Namespace {
         Ok(Object { version, location })
     }
 
-    /// The bucket that was made under the name of `bucket` since that was remembered: a miss is not answered
-    /// before it is known that the right bucket was asked.
-    async fn made_anew(&self, bucket: &Bucket) -> Result<Option<BucketId>, Condition> {
+    /// What `find` finds in a bucket, or in the one that was made under its name since it was remembered: a miss is
+    /// not answered before it is known that the right bucket was asked.
+    async fn found_in<T, R>(
+        &self,
+        bucket: &Bucket,
+        find: impl Fn(BucketId) -> R,
+    ) -> Result<Option<T>, Condition>
+    where
+        R: Future<Output = Result<Option<T>, Fault>>,
+    {
+        if let Some(found) = find(bucket.id).await? {
+            return Ok(Some(found));
+        }
         let fresh = self.fresh_bucket(&bucket.name).await?;
-        Ok((fresh.id != bucket.id).then_some(fresh.id))
+        if fresh.id == bucket.id {
+            return Ok(None);
+        }
+        Ok(find(fresh.id).await?)
     }
 
     /// Opens a range of an object that came from [`Namespace::get`], and that [`Namespace::check_readable`]

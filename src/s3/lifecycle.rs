@@ -17,7 +17,7 @@ use crate::model::lifecycle::{
     When,
 };
 use crate::model::names::ObjectKey as Key;
-use crate::model::object::Version;
+use crate::model::object::{Version, VersionId};
 use crate::namespace::Written;
 
 /// Most rules of a bucket.
@@ -483,31 +483,39 @@ impl Gateway {
         key: &str,
         written: &Written,
     ) -> Option<String> {
-        let lifecycle = bucket.settings.lifecycle.as_ref()?;
         let subject = Subject {
             key,
             size: written.size,
             tags: &written.tags.0,
             modified: written.modified,
         };
-        expiration_header(lifecycle.expiry(&subject, self.config.calendar)?)
+        self.expiration_of_subject(bucket, &subject)
     }
 
-    /// What `x-amz-expiration` says of a key's current version.
+    /// What `x-amz-expiration` says of a version that was read. Of one that was named it is not known whether it
+    /// is the current one.
     pub(super) fn expiration_of(
         &self,
         bucket: &Bucket,
         key: &Key,
+        named: Option<VersionId>,
         version: &Version,
     ) -> Option<String> {
-        let lifecycle = bucket.settings.lifecycle.as_ref()?;
+        if named.is_some() {
+            return None;
+        }
         let subject = Subject {
             key: key.as_str(),
             size: version.size,
             tags: &version.tags.0,
             modified: version.modified,
         };
-        expiration_header(lifecycle.expiry(&subject, self.config.calendar)?)
+        self.expiration_of_subject(bucket, &subject)
+    }
+
+    fn expiration_of_subject(&self, bucket: &Bucket, subject: &Subject<'_>) -> Option<String> {
+        let lifecycle = bucket.settings.lifecycle.as_ref()?;
+        expiration_header(lifecycle.expiry(subject, self.config.calendar)?)
     }
 
     /// When an upload is aborted, and the id of the rule that does it.

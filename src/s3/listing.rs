@@ -104,13 +104,24 @@ fn after_key(key: &str, delimiter: Option<&str>) -> String {
     }
 }
 
-/// Whether any name of the page, or of what is echoed, must be written with references.
-fn needs_references(page: &ListPage, echoed: &[Option<&str>]) -> bool {
+/// Whether any key or prefix of a page, or of what is echoed, must be written with references.
+pub(super) fn needs_references<'n>(
+    mut keys: impl Iterator<Item = &'n str>,
+    prefixes: &[String],
+    echoed: &[Option<&str>],
+) -> bool {
+    let mut rest = prefixes.iter().map(String::as_str);
+    keys.any(answer::needs_references)
+        || rest.any(answer::needs_references)
+        || echoed
+            .iter()
+            .flatten()
+            .any(|name| answer::needs_references(name))
+}
+
+fn page_needs_references(page: &ListPage, echoed: &[Option<&str>]) -> bool {
     let keys = page.keys.iter().map(|row| row.key.as_str());
-    let prefixes = page.common_prefixes.iter().map(String::as_str);
-    keys.chain(prefixes)
-        .chain(echoed.iter().copied().flatten())
-        .any(answer::needs_references)
+    needs_references(keys, &page.common_prefixes, echoed)
 }
 
 /// The page's keys as the answer has them. S3 lists times in whole seconds.
@@ -175,7 +186,7 @@ impl Gateway {
         };
         let mut page = self.page(&caller, query).await?;
         let marked = encoding == Encoding::Plain
-            && needs_references(&page, &[Some(&prefix), Some(&marker), delimiter.as_deref()]);
+            && page_needs_references(&page, &[Some(&prefix), Some(&marker), delimiter.as_deref()]);
         let owner = owner_dto(self.owner_of(caller.bucket()?).await?);
         let output = ListObjectsOutput {
             name: Some(input.bucket),
@@ -224,7 +235,7 @@ impl Gateway {
         };
         let mut page = self.page(&caller, query).await?;
         let marked = encoding == Encoding::Plain
-            && needs_references(&page, &[Some(&prefix), start_after, delimiter.as_deref()]);
+            && page_needs_references(&page, &[Some(&prefix), start_after, delimiter.as_deref()]);
         let owner = match input.fetch_owner {
             Some(true) => Some(owner_dto(self.owner_of(caller.bucket()?).await?)),
             Some(false) | None => None,

@@ -11,7 +11,7 @@ use super::convert;
 use super::{Gateway, error};
 use crate::auth::Action;
 use crate::model::bucket::{Bucket, DefaultRetention as Default, RetentionPeriod, Versioning};
-use crate::model::clock::Millis;
+use crate::model::clock::{Millis, iso8601};
 use crate::model::notification::Origin;
 use crate::model::object::{Lock, Retention, RetentionMode, Version};
 use crate::namespace::{ChangeRequest, Condition, VersionChange};
@@ -94,18 +94,11 @@ fn values_of(retention: Option<Retention>, now: Millis) -> Vec<(String, Vec<Stri
     let Some(retention) = retention else {
         return Vec::new();
     };
-    let mut date = Vec::new();
-    let until = convert::timestamp(retention.until);
-    // A time of ours has a date.
-    let _ = until.format(TimestampFormat::DateTime, &mut date);
     let days = (retention.until - now).max(0) / 86_400_000;
     let value = |name: &str, value: String| (format!("s3:object-lock-{name}"), vec![value]);
     vec![
         value("mode", mode_name(retention.mode).to_owned()),
-        value(
-            "retain-until-date",
-            String::from_utf8_lossy(&date).into_owned(),
-        ),
+        value("retain-until-date", iso8601(retention.until)),
         value("remaining-retention-days", days.to_string()),
     ]
 }
@@ -269,21 +262,12 @@ impl Gateway {
         if bypass_governance {
             actions.push(Action::BypassGovernanceRetention);
         }
-        let recheck = self.ask_document(&caller, values, &actions, named).await?;
-        self.namespace
-            .change(ChangeRequest {
-                bucket: Arc::clone(bucket),
-                origin: Origin::default(),
-                key: convert::object_key(&input.key)?,
-                version: convert::version_id(input.version_id.as_deref())?,
-                change: VersionChange::Retention {
-                    retention,
-                    bypass_governance,
-                },
-                recheck: Some(recheck),
-            })
-            .await
-            .map_err(error::of_condition)?;
+        let change = VersionChange::Retention {
+            retention,
+            bypass_governance,
+        };
+        self.change_lock(&caller, named, change, values, &actions)
+            .await?;
         Ok(S3Response::new(PutObjectRetentionOutput::default()))
     }
 
@@ -329,18 +313,9 @@ impl Gateway {
             vec![hold_name(hold).to_owned()],
         )];
         let actions = [Action::PutObjectLegalHold];
-        let recheck = self.ask_document(&caller, values, &actions, named).await?;
-        self.namespace
-            .change(ChangeRequest {
-                bucket: Arc::clone(bucket),
-                origin: Origin::default(),
-                key: convert::object_key(&input.key)?,
-                version: convert::version_id(input.version_id.as_deref())?,
-                change: VersionChange::LegalHold(hold),
-                recheck: Some(recheck),
-            })
-            .await
-            .map_err(error::of_condition)?;
+        let change = VersionChange::LegalHold(hold);
+        self.change_lock(&caller, named, change, values, &actions)
+            .await?;
         Ok(S3Response::new(PutObjectLegalHoldOutput::default()))
     }
 
@@ -359,6 +334,30 @@ impl Gateway {
                 status: Some(ObjectLockLegalHoldStatus::from_static(hold_name(hold))),
             }),
         }))
+    }
+
+    /// Changes what keeps a version, by who may do all of `actions` with what the document says.
+    async fn change_lock(
+        &self,
+        caller: &Caller,
+        named: Named<'_>,
+        change: VersionChange,
+        values: Vec<(String, Vec<String>)>,
+        actions: &[Action],
+    ) -> S3Result<()> {
+        let recheck = self.ask_document(caller, values, actions, named).await?;
+        self.namespace
+            .change(ChangeRequest {
+                bucket: Arc::clone(caller.bucket()?),
+                origin: Origin::default(),
+                key: convert::object_key(named.key)?,
+                version: convert::version_id(named.version)?,
+                change,
+                recheck: Some(recheck),
+            })
+            .await
+            .map_err(error::of_condition)?;
+        Ok(())
     }
 
     /// A version in a bucket whose versions can be locked.

@@ -26,6 +26,7 @@ mod copy;
 mod cors;
 mod encryption;
 mod error;
+mod escape;
 mod host;
 mod lenient;
 mod lifecycle;

@@ -182,10 +182,7 @@ impl Gateway {
         let body = stream(reader).await.map_err(error::of_fault)?;
         let version = &object.version;
         let mut output = read_output!(GetObjectOutput, bucket, version, selection, input);
-        output.expiration = id
-            .is_none()
-            .then(|| self.expiration_of(bucket, &key, version))
-            .flatten();
+        output.expiration = self.expiration_of(bucket, &key, id, version);
         output.body = Some(body);
         output.tag_count = tag_count(&version.tags);
         let mut response = read_response(output, version, &selection);
@@ -208,11 +205,7 @@ impl Gateway {
         let range = convert::range(&request.headers)?;
         let selection = self.select(version, range, input.part_number).await?;
         let mut output = read_output!(HeadObjectOutput, bucket, version, selection, input);
-        // Of a version that is named it is not known whether it is the current one.
-        output.expiration = id
-            .is_none()
-            .then(|| self.expiration_of(bucket, &key, version))
-            .flatten();
+        output.expiration = self.expiration_of(bucket, &key, id, version);
         let mut response = read_response(output, version, &selection);
         if let Some(count) = tag_count(&version.tags) {
             response

@@ -51,11 +51,11 @@ fn folded_headers(query: &str) -> impl Iterator<Item = (String, String)> {
         "x-amz-sdk-checksum-algorithm",
     ];
     let is_presigned = query.contains("X-Amz-Signature=");
+    let query = if is_presigned { query } else { "" };
     form_urlencoded::parse(query.as_bytes())
         .map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned()))
-        .filter(move |(name, _)| {
-            is_presigned
-                && name.starts_with("x-amz-")
+        .filter(|(name, _)| {
+            name.starts_with("x-amz-")
                 && !OWN.contains(&name.as_str())
                 && !name.starts_with("x-amz-checksum-")
         })
@@ -65,9 +65,6 @@ fn folded_headers(query: &str) -> impl Iterator<Item = (String, String)> {
 /// too is left as it came: see [`check_signed_headers`].
 pub(super) fn unfold_headers<B>(request: &mut Request<B>) {
     let query = request.uri().query().unwrap_or_default();
-    if !query.contains("X-Amz-Signature=") {
-        return;
-    }
     let folded: Vec<_> = folded_headers(query).collect();
     for (name, value) in folded {
         let name = http::HeaderName::try_from(name);

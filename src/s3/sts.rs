@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use s3s::{Body, S3Error, S3Request, S3Response, S3Result};
 
 use super::access::{Caller, Proof, check_token};
+use super::escape::push_escaped;
 use super::sent::{Sent, origin};
-use super::{Gateway, convert, error};
+use super::{Gateway, error};
 use crate::auth::{Identity, NewSession, NoSession, SESSION_POLICY_MAX_BYTES, SessionRequest};
-use crate::model::clock::Millis;
+use crate::model::clock::{Millis, iso8601};
 use crate::telemetry::RequestContext;
 
 /// Most bytes of a form; `s3s` takes no more either.
@@ -289,14 +290,7 @@ impl Document {
 
     fn element(&mut self, name: &str, text: &str) {
         self.open(name);
-        for character in text.chars() {
-            match character {
-                '<' => self.text.push_str("&lt;"),
-                '>' => self.text.push_str("&gt;"),
-                '&' => self.text.push_str("&amp;"),
-                other => self.text.push(other),
-            }
-        }
+        push_escaped(&mut self.text, text);
         self.close(name);
     }
 
@@ -322,11 +316,7 @@ impl Document {
 
 /// A time in whole seconds, as STS writes it.
 fn moment(at: Millis) -> String {
-    let mut text = Vec::new();
-    let whole = convert::timestamp(at.div_euclid(1000) * 1000);
-    // A time of ours has a date.
-    let _ = whole.format(s3s::dto::TimestampFormat::DateTime, &mut text);
-    String::from_utf8_lossy(&text).replace(".000Z", "Z")
+    iso8601(at.div_euclid(1000) * 1000).replace(".000Z", "Z")
 }
 
 #[cfg(test)]

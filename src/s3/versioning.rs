@@ -5,19 +5,10 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::Caller;
 use super::acl::owner_dto;
-use super::listing::{Encoding, PAGE_MAX, prefix_list, respond};
-use super::{Gateway, answer, convert, error};
+use super::listing::{Encoding, PAGE_MAX, needs_references, prefix_list, respond};
+use super::{Gateway, convert, error};
 use crate::model::bucket::Versioning;
-use crate::namespace::{Condition, VersionPage, VersionQuery};
-
-/// Whether any name of the page, or of what is echoed, must be written with references.
-fn needs_references(page: &VersionPage, echoed: &[Option<&str>]) -> bool {
-    let keys = page.versions.iter().map(|row| row.key.as_str());
-    let prefixes = page.common_prefixes.iter().map(String::as_str);
-    keys.chain(prefixes)
-        .chain(echoed.iter().copied().flatten())
-        .any(answer::needs_references)
-}
+use crate::namespace::{Condition, VersionQuery};
 
 impl Gateway {
     pub(super) async fn get_bucket_versioning(
@@ -124,7 +115,9 @@ impl Gateway {
             Some(query.key_marker.as_str()),
             query.delimiter.as_deref(),
         ];
-        let marked = encoding == Encoding::Plain && needs_references(&page, &echoed);
+        let keys = page.versions.iter().map(|row| row.key.as_str());
+        let marked =
+            encoding == Encoding::Plain && needs_references(keys, &page.common_prefixes, &echoed);
         let bucket_owner = owner_dto(self.owner_of(caller.bucket()?).await?);
         let next = page.next.filter(|_| page.truncated);
         let (mut versions, mut markers) = (Vec::new(), Vec::new());

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::meta::events::Bell;
+use crate::model::clock::random_fraction;
 use crate::model::fault::Fault;
 
 pub use collect::{Collect, Collector, GcReport, Sweep};
@@ -130,10 +131,7 @@ async fn run_once(handler: &impl Handler) {
 
 /// `period` a tenth longer or shorter, so that nodes that started together do not work together.
 fn jitter(period: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without random bytes the pause is the shortest, which is as good.
-    let _ = getrandom::fill(&mut random);
-    period.mul_f64(0.9 + 0.2 * f64::from(u16::from_ne_bytes(random)) / 65536.0)
+    period.mul_f64(0.9 + 0.2 * random_fraction())
 }
 
 #[cfg(test)]

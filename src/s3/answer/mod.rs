@@ -19,6 +19,7 @@ use s3s::{Body, S3Error, s3_error};
 
 use self::details::Facts;
 use self::texts::{HEADER_MALFORMED, QUERY_PARAMETERS, RENAMED, Refined, default_message};
+use super::escape::{is_unwritable, push_escaped, push_writable};
 use super::host::bucket_of_host;
 use super::{XML_MAX_BYTES, error, sts};
 use crate::http::{InBody, Refusal};
@@ -39,10 +40,6 @@ pub(super) struct BareETag;
 pub(super) fn needs_references(text: &str) -> bool {
     // No other character of three bytes begins with 0xEF but U+F000 to U+FFFF.
     text.bytes().any(|byte| byte < 0x20 || byte == 0xEF) && text.chars().any(is_unwritable)
-}
-
-fn is_unwritable(character: char) -> bool {
-    character < '\u{20}' || matches!(character, '\u{FFFE}' | '\u{FFFF}')
 }
 
 fn bare_etag(response: &mut Response<Body>) {
@@ -449,14 +446,6 @@ fn write_references(response: &mut Response<Body>) {
     response.headers_mut().remove(header::CONTENT_LENGTH);
 }
 
-fn push_writable(into: &mut String, character: char) {
-    if is_unwritable(character) {
-        let _ = write!(into, "&#x{:X};", character as u32);
-    } else {
-        into.push(character);
-    }
-}
-
 /// What an error's document as `s3s` writes it says; both texts still escaped.
 #[derive(Debug, PartialEq, Eq)]
 struct Said<'t> {
@@ -492,16 +481,9 @@ impl Document {
     }
 
     fn element(&mut self, name: &str, text: &str) {
-        let mut escaped = String::with_capacity(text.len());
-        for character in text.chars() {
-            match character {
-                '<' => escaped.push_str("&lt;"),
-                '>' => escaped.push_str("&gt;"),
-                '&' => escaped.push_str("&amp;"),
-                other => push_writable(&mut escaped, other),
-            }
-        }
-        self.escaped(name, &escaped);
+        let _ = write!(self.0, "<{name}>");
+        push_escaped(&mut self.0, text);
+        let _ = write!(self.0, "</{name}>");
     }
 
     fn escaped(&mut self, name: &str, text: &str) {

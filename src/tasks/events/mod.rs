@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::send::Sender;
 use crate::meta::events::{self, Bell, EventRow};
 use crate::meta::{MetaStore, Session};
-use crate::model::clock::{Clock, Millis};
+use crate::model::clock::{Clock, Millis, random_fraction};
 use crate::model::fault::Fault;
 use crate::telemetry::Metrics;
 
@@ -303,10 +303,7 @@ fn backoff(attempt: u32) -> Millis {
     let most = RETRY_FIRST
         .saturating_mul(1 << attempt.min(20))
         .min(RETRY_MAX);
-    let mut random = [0; 2];
-    // Without random bytes the wait is the shortest, which is as good.
-    let _ = getrandom::fill(&mut random);
-    most / 2 + (most / 2) * Millis::from(u16::from_ne_bytes(random)) / 65536
+    most / 2 + ((most / 2) as f64 * random_fraction()) as Millis
 }
 
 #[cfg(test)]
