@@ -32,6 +32,10 @@ pub struct Config {
     pub admin: Admin,
     /// Limits of every listener.
     pub http: crate::http::Config,
+    /// The database.
+    pub meta: Meta,
+    /// This process among others that share a database.
+    pub node: crate::cluster::Config,
     /// Logging.
     pub log: crate::telemetry::Config,
     /// How content is stored, kept and collected.
@@ -58,6 +62,8 @@ impl Default for Config {
             s3: S3::default(),
             admin: Admin::default(),
             http: crate::http::Config::default(),
+            meta: Meta::default(),
+            node: crate::cluster::Config::default(),
             log: crate::telemetry::Config::default(),
             storage: Storage::default(),
             limits: Limits::default(),
@@ -188,6 +194,69 @@ impl Default for Admin {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9001)),
         }
+    }
+}
+
+// ---- [meta] ----
+
+/// Section `[meta]`: the database that holds the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Meta {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `mysql://...`, which several nodes may share; empty for
+    /// SQLite in the data directory. The database must exist; its tables are made.
+    pub url: DatabaseUrl,
+    /// Most connections to that server at a time.
+    pub connections: NonZeroU32,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl::default(),
+            connections: const { NonZeroU32::new(32).expect("not zero") },
+        }
+    }
+}
+
+impl Meta {
+    /// The URL of a server database, unless the embedded one is used.
+    pub fn server(&self) -> Option<&str> {
+        Some(self.url.reveal()).filter(|url| !url.is_empty())
+    }
+}
+
+/// Where a database server is. Prints as no more than what kind it is: the rest may be secret.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// All of it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password may hold any character, and options may be secrets too: only the scheme is certain.
+        match self.0.split_once("://") {
+            Some((scheme, _)) => write!(f, "{scheme}://***"),
+            None => f.write_str(if self.0.is_empty() { "" } else { "***" }),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -956,6 +1025,19 @@ mod tests {
             text,
             "OSPROXY_HTTP__MAX_CONNECTIONS: expected a whole number, found \"many\""
         );
+    }
+
+    #[test]
+    fn the_database_url_prints_without_its_password() {
+        let url = "postgres://user:p@ss:w?rd@db.example:5432/osproxy?password=hush";
+        let config = load("", &[("OSPROXY_META__URL", url)]).expect("valid");
+        assert_eq!(config.meta.server(), Some(url));
+        let printed = format!("{config:?} {:?}", config.effective());
+        for secret in ["p@", "ss:w", "rd@", "hush"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+        assert!(printed.contains("postgres://***"), "{printed}");
+        assert_eq!(load("", &[]).expect("valid").meta.server(), None);
     }
 
     #[test]

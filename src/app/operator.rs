@@ -34,9 +34,12 @@ pub struct Operator {
 impl Operator {
     /// Opens the install of a configuration's data directory. [`Error::NoInstall`] when there is none.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        directory::require(&config.data_dir)?;
         let dir = config.data_dir.clone();
-        let meta = open_meta(&config, &dir, &Metrics::new())?;
+        // A server's database may be there without a directory on this machine.
+        if config.meta.server().is_none() {
+            directory::require(&dir)?;
+        }
+        let meta = open_meta(&config, &dir, &Metrics::new()).await?;
         let clock = Clock::System;
         Ok(Self {
             registry: Registry::new(meta.clone(), clock.clone()),
@@ -121,10 +124,18 @@ impl Operator {
 
     /// Collects and sweeps: by the server that runs on the install, or here when none does.
     pub async fn gc(&self) -> Result<GcReport, Error> {
-        match Held::open(&self.dir) {
+        match self.hold() {
             Ok(held) => self.gc_here(held).await,
             Err(Error::InUse { dir, pid }) => self.gc_there(dir, pid).await,
             Err(error) => Err(error),
+        }
+    }
+
+    /// Holds the data directory, if no server does.
+    fn hold(&self) -> Result<Held, Error> {
+        match self.config.meta.server() {
+            Some(_) => Held::create(&self.dir),
+            None => Held::open(&self.dir),
         }
     }
 
@@ -144,7 +155,7 @@ impl Operator {
     /// Works on the wrapping keys: by the server that runs on the install, so that it uses them at once, or
     /// here when none does.
     pub async fn keyring(&self, command: KeyCommand) -> Result<KeyReport, Error> {
-        match Held::open(&self.dir) {
+        match self.hold() {
             Ok(held) => {
                 let stores = Stores::open(&self.config, &held, &Metrics::new()).await?;
                 let report = stores.keyring().run(command).await;

@@ -41,17 +41,37 @@ const ADMIN_DRAIN_SECONDS: u64 = 2;
 /// and everything is closed in the reverse order of its start. A second signal ends it at once, with
 /// [`Error::Cut`]: what was answered is safe all the same.
 ///
-/// Logs `ready` with the addresses once requests are served.
+/// Logs `ready` with the addresses once requests are served. A node that the others have declared dead drains and
+/// starts again, as another one.
 pub async fn serve(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    let running = Running::start(&config).await?;
-    introduce(&running.root, running.s3.address, &config.s3.region);
-    let failed = running.until(signals.next()).await;
-    tokio::select! {
-        biased;
-        () = signals.next() => Err(Error::Cut),
-        () = running.stop() => failed.map_or(Ok(()), |name| Err(Error::ListenerEnded(name))),
+    loop {
+        let running = Running::start(&config).await?;
+        introduce(&running.root, running.s3.address, &config.s3.region);
+        let end = running.until(signals.next()).await;
+        tokio::select! {
+            biased;
+            () = signals.next() => return Err(Error::Cut),
+            () = running.stop() => {}
+        }
+        match end {
+            End::Asked => return Ok(()),
+            End::Listener(name) => return Err(Error::ListenerEnded(name)),
+            End::Expelled => {
+                tracing::warn!("the other nodes had declared this one dead; it starts again");
+            }
+        }
     }
+}
+
+/// Why a server stops.
+enum End {
+    /// A signal.
+    Asked,
+    /// This listener ended by itself.
+    Listener(&'static str),
+    /// It is no node any more.
+    Expelled,
 }
 
 /// The two signals that ask for an end.
@@ -118,7 +138,7 @@ impl Running {
         let deliverer = Deliverer::start(&tasks::events::Parts {
             meta: stores.meta.clone(),
             clock: stores.clock.clone(),
-            node: i64::from(stores.node.worker()),
+            node: stores.node.id(),
             metrics: Arc::clone(&metrics),
             bell: stores.bell.clone(),
             config: config.notification.clone(),
@@ -179,13 +199,14 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits for the signal, or for a listener to end by itself, and names that.
-    async fn until(&self, asked: impl Future<Output = ()>) -> Option<&'static str> {
+    /// Waits for the signal, or for what else ends a server.
+    async fn until(&self, asked: impl Future<Output = ()>) -> End {
         tokio::select! {
             biased;
-            () = asked => None,
-            () = self.s3.ended.cancelled() => Some(self.s3.name),
-            () = self.admin.ended.cancelled() => Some(self.admin.name),
+            () = asked => End::Asked,
+            () = self.stores.meta.expelled() => End::Expelled,
+            () = self.s3.ended.cancelled() => End::Listener(self.s3.name),
+            () = self.admin.ended.cancelled() => End::Listener(self.admin.name),
         }
     }
 

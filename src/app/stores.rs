@@ -45,9 +45,12 @@ impl Stores {
         held: &Held,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Error> {
-        let clock = Clock::System;
-        let meta = open_meta(config, held.path(), metrics)?;
-        let node = Node::claim(meta.clone(), clock.clone()).await?;
+        let meta = open_meta(config, held.path(), metrics).await?;
+        let clock = match meta.is_shared() {
+            true => Clock::adjusted(),
+            false => Clock::System,
+        };
+        let node = Node::claim(meta.clone(), clock.clone(), &config.node).await?;
         let placement = record_backends(config, &meta, &node).await?;
         let blobs = BlobStore::open(
             &backends(config, held.path()),
@@ -131,34 +134,37 @@ impl Stores {
     /// Closes everything, from the top down. What was answered is safe already; this leaves little behind for
     /// the next start.
     pub(super) async fn close(self) {
-        self.heart.stop().await;
+        let node = self.heart.stop().await;
         if tokio::time::timeout(SETTLE_DEADLINE, self.blobs.settle())
             .await
             .is_err()
         {
             tracing::warn!("unfinished blobs are left to the sweep");
         }
+        node.leave().await;
         self.meta.close().await;
     }
 }
 
-/// Opens the database of a data directory; the first to do so makes it.
-pub(super) fn open_meta(
+/// Opens the database that is configured: a server's, or that of the data directory, which the first to do so
+/// makes.
+pub(super) async fn open_meta(
     config: &Config,
     dir: &Path,
     metrics: &Arc<Metrics>,
 ) -> Result<MetaStore, Error> {
+    let durability = match config.storage.durability {
+        config::Durability::Durable => meta::Durability::Durable,
+        config::Durability::Relaxed => meta::Durability::Relaxed,
+    };
+    let metrics = Arc::clone(metrics);
+    if let Some(url) = config.meta.server() {
+        let connections = config.meta.connections.get();
+        return Ok(MetaStore::connect(url, connections, durability, metrics).await?);
+    }
     let path = directory::database(dir);
     directory::make_private(&path)?;
-    let meta = MetaStore::open(
-        &path,
-        match config.storage.durability {
-            config::Durability::Durable => meta::Durability::Durable,
-            config::Durability::Relaxed => meta::Durability::Relaxed,
-        },
-        Arc::clone(metrics),
-    )?;
-    Ok(meta)
+    Ok(MetaStore::open(&path, durability, metrics)?)
 }
 
 /// Gives every configured backend its row, and answers the placement of new buckets: one per backend, of the

@@ -1,28 +1,37 @@
 //! This process as a node: the worker id it mints with, and what it tells the others.
 //!
-//! Two things must hold, and neither rests on a timer being punctual:
+//! Three things must hold, and none rests on a timer being punctual or on clocks that agree:
 //!
 //! - No two processes mint the same id. A worker's ids lie below a time that is reserved in SQL before the
 //!   first of them is minted; who takes the worker over starts above it. So a node that was paused beyond its
 //!   reservation mints nothing until it has reserved again, whatever its clock did.
 //! - The collector spares what is open. A node says in its row when its oldest open read and unfinished write
 //!   began; a row that is not renewed only holds the collector back.
+//! - A node that is declared dead commits nothing afterwards, so that what it had open need not be spared any
+//!   more. Every transaction of a node holds on to its fence; taking the fence away is what declaring it dead
+//!   means. A process whose fence is gone ends, and may begin again as another node.
 //!
-//! A serving process on the embedded database is worker 0: the lock on the data directory makes it the only
-//! one. Commands beside it mint as worker 1, see [`mint_beside`]. Leases and epochs of several nodes are not
-//! decided here yet.
+//! A process that serves an embedded database is worker 0: the lock on the data directory makes it the only
+//! one. Nodes that share a database watch each other's beats: one whose row has not changed for as many looks as
+//! make up a lease is declared dead. Looks are counted, not time, so that who was paused itself declares nobody
+//! dead for that. Commands mint as worker 1, see [`mint_beside`].
+//!
+//! Nodes that share a database go by its clock.
 
 mod redis;
 
+use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::meta::nodes::{self, Heartbeat};
+use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat};
 use crate::meta::{MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
@@ -30,20 +39,43 @@ use crate::model::ids::{UidGenerator, minted_at};
 
 pub use redis::Stream;
 
-/// The worker of the process that serves an embedded database.
-const SERVING_WORKER: u16 = 0;
-/// The worker of commands beside it.
-const COMMAND_WORKER: u16 = 1;
+/// The worker of the process that has a database for itself, and its node.
+const ONLY_WORKER: u16 = 0;
 
 /// How far ahead of the clock ids are reserved: a stall of the database shorter than this stops no write.
 const RESERVED_AHEAD: Millis = 60_000;
 /// How far ahead of the newest id, when that is ahead of the clock itself: after a restart ids go on where the
 /// predecessor's reservation ended. 4096 ids a millisecond make this more than any five seconds can use.
 const RESERVED_SLACK: Millis = 5_000;
-/// Time between two beats.
-const BEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long after a beat the node counts as alive.
-const LEASE: Millis = 30_000;
+/// Beats in a lease.
+const BEATS: u32 = 6;
+/// A clock that differs less from the database's is left as it is: the way to the database takes its time too.
+const SKEW_MIN: Millis = 50;
+/// One that differs more is worth a warning.
+const SKEW_MAX: Millis = 5_000;
+
+/// Section `[node]`: this process among others that share its database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Seconds without a sign of life after which the other nodes declare this one dead. It then serves nothing
+    /// that was begun before, and joins again as a new node.
+    pub lease_seconds: NonZeroU64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease_seconds: const { NonZeroU64::new(30).expect("not zero") },
+        }
+    }
+}
+
+impl Config {
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.get().min(3600))
+    }
+}
 
 /// When the oldest things open on this node began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +93,12 @@ pub type OldestOpen = Box<dyn Fn() -> Oldest + Send + Sync>;
 pub struct Node {
     meta: MetaStore,
     clock: Clock,
+    id: i64,
     worker: u16,
     uids: Arc<UidGenerator>,
+    lease: Duration,
+    /// What the row says: it changes with every beat, whatever the clock does.
+    lease_until: AtomicI64,
     reserved_until: AtomicI64,
     oldest: OnceLock<OldestOpen>,
     /// One probe of the database at a time, so that one that does not answer collects no crowd.
@@ -71,37 +107,67 @@ pub struct Node {
 
 /// The background work of a started node.
 pub struct Heart {
+    node: Arc<Node>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Node {
-    /// Claims the worker of the serving process and reserves time for its ids, durably. The caller holds the
-    /// lock on the data directory.
-    pub async fn claim(meta: MetaStore, clock: Clock) -> Result<Arc<Self>, Fault> {
-        let worker = SERVING_WORKER;
-        let now = clock.now();
-        let (floor, until) = meta
+    /// Becomes a node: claims a worker and reserves time for its ids, durably. The caller of an embedded database
+    /// holds the lock on the data directory.
+    pub async fn claim(meta: MetaStore, clock: Clock, config: &Config) -> Result<Arc<Self>, Fault> {
+        let shared = meta.is_shared();
+        // Never given twice, so that a fence says which run of a process it is.
+        let id = match shared {
+            true => draw_id()?,
+            false => i64::from(ONLY_WORKER),
+        };
+        if shared {
+            set_clock(&meta, &clock).await?;
+        }
+        let (now, lease) = (clock.now(), config.lease());
+        let beat = Heartbeat {
+            lease_until: now + millis(lease),
+            oldest_read: now,
+            oldest_write: now,
+        };
+        let (worker, floor, until) = meta
             .transact("claim worker", move |session| {
                 Box::pin(async move {
+                    let worker = match shared {
+                        true => {
+                            nodes::enter(session, id, &beat).await?;
+                            nodes::free_worker(session, now).await?
+                        }
+                        false => ONLY_WORKER,
+                    };
                     let floor = nodes::reserved_until(session, worker).await?.max(now);
                     let until = (now + RESERVED_AHEAD).max(floor + RESERVED_SLACK);
-                    nodes::reserve(session, worker, i64::from(worker), until).await?;
-                    Ok::<_, Fault>((floor, until))
+                    nodes::reserve(session, worker, id, until).await?;
+                    Ok::<_, Fault>((worker, floor, until))
                 })
             })
             .await?;
+        meta.join(id);
         let uids = Arc::new(UidGenerator::new(clock.clone(), worker, floor));
         uids.extend(until);
         Ok(Arc::new(Self {
             meta,
             clock,
+            id,
             worker,
             uids,
+            lease,
+            lease_until: AtomicI64::new(beat.lease_until),
             reserved_until: AtomicI64::new(until),
             oldest: OnceLock::new(),
             probe: Arc::new(Semaphore::new(1)),
         }))
+    }
+
+    /// This run of this process: no other has or had the same number.
+    pub fn id(&self) -> i64 {
+        self.id
     }
 
     /// What mints this node's ids.
@@ -121,7 +187,11 @@ impl Node {
         self.beat_now().await?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(beat_until(Arc::clone(self), stop.clone()));
-        Ok(Heart { stop, task })
+        Ok(Heart {
+            node: Arc::clone(self),
+            stop,
+            task,
+        })
     }
 
     /// Records what is open and reserves time for ids, in one transaction: the collector sees this node as it
@@ -136,8 +206,17 @@ impl Node {
             },
             |oldest| oldest(),
         );
+        let ahead = now + millis(self.lease);
+        let lease_until =
+            match self
+                .lease_until
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+                    Some(ahead.max(last + 1))
+                }) {
+                Ok(last) | Err(last) => ahead.max(last + 1),
+            };
         let beat = Heartbeat {
-            lease_until: now + LEASE,
+            lease_until,
             oldest_read: oldest.read,
             oldest_write: oldest.write,
         };
@@ -146,7 +225,7 @@ impl Node {
         let until = (now + RESERVED_AHEAD)
             .max(newest + RESERVED_SLACK)
             .max(reserved);
-        let (worker, node) = (self.worker, i64::from(self.worker));
+        let (worker, node) = (self.worker, self.id);
         self.meta
             .transact("beat", move |session| {
                 Box::pin(async move {
@@ -191,24 +270,172 @@ impl Node {
 }
 
 async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
+    let mut watch = Watch::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(BEAT_INTERVAL) => {}
+            () = tokio::time::sleep(node.lease / BEATS) => {}
         }
-        if let Err(fault) = node.beat_now().await {
+        let round = async {
+            if node.meta.is_shared() {
+                set_clock(&node.meta, &node.clock).await?;
+            }
+            node.beat_now().await?;
+            if node.meta.is_shared() {
+                watch.look(&node).await?;
+            }
+            Ok::<_, Fault>(())
+        };
+        if let Err(fault) = round.await {
             tracing::warn!(%fault, "beat");
         }
     }
 }
 
+/// What this node has seen of the others' beats.
+#[derive(Default)]
+struct Watch {
+    /// By node: what its row said last, and how many looks in a row found it so.
+    seen: HashMap<i64, (Millis, u32)>,
+}
+
+impl Watch {
+    /// Looks at every node once, and declares dead those that did not beat for a lease.
+    async fn look(&mut self, node: &Node) -> Result<(), Fault> {
+        let found = node
+            .meta
+            .read("watch nodes", |session| Box::pin(nodes::leases(session)))
+            .await
+            .map_err(|fault: Fault| fault)?;
+        for (other, lease_until) in self.silent(&found, node.id) {
+            match expel(&node.meta, other, lease_until).await {
+                Ok(true) => tracing::warn!(node = other, "declared dead: it did not beat"),
+                Ok(false) => {}
+                Err(fault) => tracing::warn!(%fault, node = other, "not declared dead"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes other than `own` that have been silent for too many looks, with what their rows said.
+    fn silent(&mut self, found: &[(i64, Millis)], own: i64) -> Vec<(i64, Millis)> {
+        self.seen
+            .retain(|id, _| found.iter().any(|(found, _)| found == id));
+        let mut silent = Vec::new();
+        for (id, lease_until) in found.iter().filter(|(id, _)| *id != own) {
+            let (last, looks) = self.seen.entry(*id).or_insert((*lease_until, 0));
+            if last == lease_until {
+                *looks += 1;
+            } else {
+                (*last, *looks) = (*lease_until, 1);
+            }
+            // The first look shows only that it was there.
+            if *looks > BEATS {
+                silent.push((*id, *lease_until));
+            }
+        }
+        silent
+    }
+}
+
+/// Declares a node dead unless it has beaten since its row said `lease_until`.
+async fn expel(meta: &MetaStore, node: i64, lease_until: Millis) -> Result<bool, Fault> {
+    let outcome = meta
+        .transact("declare dead", move |session| {
+            Box::pin(async move {
+                let before = nodes::expel(session, node).await?;
+                match before {
+                    Some(found) if found != lease_until => Err(Expel::Alive),
+                    _ => Ok(()),
+                }
+            })
+        })
+        .await;
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(Expel::Alive) => Ok(false),
+        Err(Expel::Fault(fault)) => Err(fault),
+    }
+}
+
+/// Why a node is not declared dead.
+enum Expel {
+    /// It has beaten after all.
+    Alive,
+    Fault(Fault),
+}
+
+impl From<Fault> for Expel {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Puts the clock right by the database's, as far as the way there allows.
+async fn set_clock(meta: &MetaStore, clock: &Clock) -> Result<(), Fault> {
+    let began = Instant::now();
+    let found = meta
+        .read("read the time", |session| Box::pin(session.time()))
+        .await
+        .map_err(|fault: Fault| fault)?;
+    let way = began.elapsed();
+    let Some(time) = found else {
+        return Ok(());
+    };
+    let time = time + millis(way / 2);
+    let error = (time - clock.now()).abs();
+    if error > SKEW_MIN.max(millis(way)) {
+        let error = clock.adjust(time);
+        if error.abs() > SKEW_MAX {
+            tracing::warn!(
+                milliseconds = error,
+                "this machine's clock differs from the database's, which is used"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// A random positive number.
+fn draw_id() -> Result<i64, Fault> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Fault::new(Kind::Unavailable, "draw random bytes").source(error.to_string())
+    })?;
+    Ok((i64::from_ne_bytes(bytes) & i64::MAX).max(1))
+}
+
 impl Heart {
     /// Ends the beats, after the one under way. The node's row stays: what it says is true until the next
-    /// start, and holds the collector back no further than that.
-    pub async fn stop(self) {
+    /// start or until the others declare the node dead, and holds the collector back no further than that.
+    pub async fn stop(self) -> Arc<Node> {
         self.stop.cancel();
         // It ends by itself; a panic in it has been reported by the panic hook.
         let _ = self.task.await;
+        self.node
+    }
+}
+
+impl Node {
+    /// Leaves the nodes that share the database, so that nobody waits for this one. It commits nothing more.
+    pub async fn leave(&self) {
+        if !self.meta.is_shared() {
+            return;
+        }
+        let id = self.id;
+        let left = self
+            .meta
+            .transact("leave", move |session| {
+                Box::pin(async move { nodes::expel(session, id).await.map(|_| ()) })
+            })
+            .await;
+        if let Err(fault) = left.map_err(|fault: Fault| fault) {
+            tracing::warn!(%fault, "the other nodes will declare this one dead");
+        }
     }
 }
 
@@ -247,6 +474,10 @@ mod tests {
         MetaStore::open(&path, Durability::Relaxed, Metrics::new()).unwrap()
     }
 
+    async fn claim(meta: &MetaStore, clock: Clock) -> Result<Arc<Node>, Fault> {
+        Node::claim(meta.clone(), clock, &Config::default()).await
+    }
+
     async fn oldest_open(meta: &MetaStore) -> Option<(Millis, Millis)> {
         meta.read("find open", |session| Box::pin(nodes::oldest_open(session)))
             .await
@@ -260,7 +491,7 @@ mod tests {
         let meta = open(&dir);
         let mut last = 0;
         for now in [NOW, NOW + 10, NOW - 500_000] {
-            let node = Node::claim(meta.clone(), Clock::manual(now)).await.unwrap();
+            let node = claim(&meta, Clock::manual(now)).await.unwrap();
             for _ in 0..10_000 {
                 let id = node.uids().next().unwrap();
                 assert!(id > last);
@@ -274,7 +505,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
         for restart in 1..=20 {
-            let node = Node::claim(meta.clone(), Clock::manual(NOW)).await.unwrap();
+            let node = claim(&meta, Clock::manual(NOW)).await.unwrap();
             let ahead = minted_at(node.uids().next().unwrap()) - NOW;
             assert!(
                 ahead <= RESERVED_AHEAD + restart * RESERVED_SLACK,
@@ -287,7 +518,7 @@ mod tests {
     async fn a_paused_node_mints_nothing_until_it_has_reserved_again() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW);
-        let node = Node::claim(open(&dir), clock.clone()).await.unwrap();
+        let node = claim(&open(&dir), clock.clone()).await.unwrap();
         let second = Duration::from_secs(1);
         node.check(second).await.unwrap();
         clock.advance(RESERVED_AHEAD);
@@ -303,7 +534,7 @@ mod tests {
     async fn a_beat_that_is_not_recorded_is_a_fault() {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
-        let node = Node::claim(meta.clone(), Clock::manual(NOW)).await.unwrap();
+        let node = claim(&meta, Clock::manual(NOW)).await.unwrap();
         meta.close().await;
         assert!(node.beat_now().await.is_err());
     }
@@ -312,7 +543,7 @@ mod tests {
     async fn a_beat_says_what_is_open() {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
-        let node = Node::claim(meta.clone(), Clock::manual(NOW)).await.unwrap();
+        let node = claim(&meta, Clock::manual(NOW)).await.unwrap();
         assert_eq!(oldest_open(&meta).await, None);
         let oldest = Arc::new(AtomicI64::new(NOW - 7));
         let asked = Arc::clone(&oldest);
@@ -335,7 +566,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
         let clock = Clock::manual(NOW);
-        let node = Node::claim(meta.clone(), clock.clone()).await.unwrap();
+        let node = claim(&meta, clock.clone()).await.unwrap();
         let mut seen = HashSet::new();
         for _ in 0..3 {
             let uids = mint_beside(&meta, &clock).await.unwrap();
@@ -344,5 +575,24 @@ mod tests {
             }
             assert!(seen.insert(node.uids().next().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_node_is_silent_after_a_lease_of_looks_and_only_then() {
+        let mut watch = Watch::default();
+        for _ in 0..BEATS {
+            assert!(watch.silent(&[(1, 10), (2, 20)], 1).is_empty());
+        }
+        assert_eq!(watch.silent(&[(1, 10), (2, 20)], 1), [(2, 20)]);
+        // One beat, and the count begins anew.
+        for _ in 0..BEATS {
+            assert!(watch.silent(&[(2, 21)], 1).is_empty());
+        }
+        assert_eq!(watch.silent(&[(2, 21)], 1), [(2, 21)]);
+        assert!(watch.silent(&[], 1).is_empty());
+        assert!(
+            watch.silent(&[(2, 21)], 1).is_empty(),
+            "it was away meanwhile"
+        );
     }
 }

@@ -18,12 +18,15 @@ use super::files::{self, FileError};
 use super::seal::{self, KEY_BYTES, fill};
 use crate::meta::MetaStore;
 use crate::meta::identities::{self, KeyRow};
+use crate::meta::install;
 use crate::meta::wrap_keys::{self, VersionRow};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{KeyVersionId, SenderId, TenantId, WrapKeyId};
 
 /// Versions of wrapping keys that a master key is tried on.
 const TRIED: usize = 16;
+/// What a master key seals to be known by.
+const CHECK: &[u8] = b"osproxy master key";
 /// The master key's file in the data directory.
 const FILE: &str = "master.key";
 /// Where the master key comes from instead of the file.
@@ -74,7 +77,7 @@ pub enum MasterKeyError {
     Text(String),
     /// Something is sealed and the key is gone.
     #[error(
-        "{} is missing, and the secrets in the database cannot be opened without it; restore the file or set OSPROXY_MASTER_KEY",
+        "{} is missing, and the secrets in the database cannot be opened without it; restore the file, copy it from another node, or set OSPROXY_MASTER_KEY",
         .0.display()
     )]
     Missing(PathBuf),
@@ -113,49 +116,88 @@ impl fmt::Debug for MasterKey {
 }
 
 impl MasterKey {
-    /// The key `given` by the environment, else the one in the data directory `dir`; checked against the
-    /// secrets in `meta`. While there are none, a missing key is made: it is on stable storage, readable by
-    /// its owner alone, when this returns.
+    /// The key `given` by the environment, else the one in the data directory `dir`; checked against what the
+    /// install's key has sealed. While there is nothing, a missing key is made: it is on stable storage, readable
+    /// by its owner alone, when this returns. Of several processes that begin one install, each with a key of its
+    /// own, one wins; the others are refused.
     pub async fn load(
         dir: &Path,
         given: Option<&Secret>,
         meta: &MetaStore,
     ) -> Result<Self, MasterKeyError> {
-        let (keys, versions) = meta
+        let (keys, versions, check) = meta
             .scan("list keys", |session| {
                 Box::pin(async move {
                     let keys = identities::keys(session).await?;
                     let versions = wrap_keys::some_versions(session, TRIED).await?;
-                    Ok::<_, Fault>((keys, versions))
+                    let check = install::master_check(session).await?;
+                    Ok::<_, Fault>((keys, versions, check))
                 })
             })
             .await?;
-        let is_used = !keys.is_empty() || !versions.is_empty();
+        let is_used = check.is_some() || !keys.is_empty() || !versions.is_empty();
         let missing = match is_used {
             true => Missing::Refuse,
             false => Missing::Create,
         };
-        let master_key = Self::find(dir, given, missing)?;
+        let (master_key, made) = Self::find(dir, given, missing)?;
         let opens = |key: &KeyRow| master_key.open(key.id, &key.secret_sealed).is_ok();
         let opens_version = |row: &VersionRow| {
             let opened = master_key.open_version(&VersionName::of(row), &row.sealed);
             opened.is_ok()
         };
-        if !is_used || keys.iter().any(opens) || versions.iter().any(opens_version) {
-            Ok(master_key)
-        } else {
-            Err(MasterKeyError::Wrong)
+        // Installs from before the check are known by what else is sealed.
+        let is_known = check.is_some()
+            || !is_used
+            || keys.iter().any(opens)
+            || versions.iter().any(opens_version);
+        if !is_known || !master_key.is_recorded(meta).await? {
+            if let Some(path) = made {
+                // Another process was first, and this key sealed nothing.
+                let _ = std::fs::remove_file(&path);
+                return Err(MasterKeyError::Missing(path));
+            }
+            return Err(MasterKeyError::Wrong);
         }
+        Ok(master_key)
     }
 
-    fn find(dir: &Path, given: Option<&Secret>, missing: Missing) -> Result<Self, MasterKeyError> {
+    /// Whether this is the install's key; where none is recorded, it becomes that.
+    async fn is_recorded(&self, meta: &MetaStore) -> Result<bool, MasterKeyError> {
+        let own = seal::seal(&self.cipher, CHECK, CHECK)?;
+        let recorded = meta
+            .transact("record master key", move |session| {
+                let own = own.clone();
+                Box::pin(async move {
+                    if let Some(check) = install::master_check(session).await? {
+                        return Ok(check);
+                    }
+                    install::record_master_check(session, &own).await?;
+                    Ok::<_, Fault>(own)
+                })
+            })
+            .await?;
+        Ok(seal::open(&self.cipher, CHECK, &recorded).is_some())
+    }
+
+    /// The key, and its file where that was made just now.
+    fn find(
+        dir: &Path,
+        given: Option<&Secret>,
+        missing: Missing,
+    ) -> Result<(Self, Option<PathBuf>), MasterKeyError> {
         if let Some(text) = given {
-            return parse(text.reveal()).ok_or_else(|| MasterKeyError::Text(VARIABLE.to_owned()));
+            let key = parse(text.reveal());
+            return key
+                .map(|key| (key, None))
+                .ok_or_else(|| MasterKeyError::Text(VARIABLE.to_owned()));
         }
         let path = dir.join(FILE);
         match files::read(&path)? {
             Some(text) => {
-                parse(text.trim()).ok_or_else(|| MasterKeyError::Text(path.display().to_string()))
+                let key = parse(text.trim());
+                key.map(|key| (key, None))
+                    .ok_or_else(|| MasterKeyError::Text(path.display().to_string()))
             }
             None if missing == Missing::Refuse => Err(MasterKeyError::Missing(path)),
             None => {
@@ -163,7 +205,7 @@ impl MasterKey {
                 fill(key.as_mut())?;
                 let text = Zeroizing::new(hex::encode(*key) + "\n");
                 files::create(&path, &text)?;
-                Ok(Self::new(&key))
+                Ok((Self::new(&key), Some(path)))
             }
         }
     }
@@ -308,14 +350,14 @@ mod tests {
     #[test]
     fn the_file_is_made_once_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let made = MasterKey::find(dir.path(), None, Missing::Create).unwrap();
+        let (made, _) = MasterKey::find(dir.path(), None, Missing::Create).unwrap();
         let sealed = made.seal(SenderId(1), &secret("hush")).unwrap();
         let mode = std::fs::metadata(dir.path().join(FILE))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap();
+        let (again, _) = MasterKey::find(dir.path(), None, Missing::Refuse).unwrap();
         assert_eq!(again.open(SenderId(1), &sealed).unwrap().reveal(), "hush");
     }
 
@@ -346,7 +388,9 @@ mod tests {
     fn hexadecimal_and_base64_name_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let load = |text: String| {
-            MasterKey::find(dir.path(), Some(&Secret::new(text)), Missing::Refuse).unwrap()
+            MasterKey::find(dir.path(), Some(&Secret::new(text)), Missing::Refuse)
+                .unwrap()
+                .0
         };
         let sealed = load("ab".repeat(32))
             .seal(SenderId(1), &secret("hush"))

@@ -22,6 +22,7 @@ pub mod contents;
 mod dialect;
 pub mod events;
 pub mod identities;
+pub mod install;
 pub mod lifecycle;
 pub mod listing;
 pub mod nodes;
@@ -97,6 +98,28 @@ impl MetaStore {
             metrics,
             store: Arc::from("meta"),
         })
+    }
+
+    /// Whether other processes may use the same database at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Server(_))
+    }
+
+    /// Makes every transaction from now on one of this node, which [`nodes::enter`] has recorded: when others have
+    /// declared it dead, they fail with [`Kind::Unavailable`] and change nothing. Without effect on SQLite, which
+    /// one process holds alone.
+    pub fn join(&self, node: i64) {
+        if let Engine::Server(engine) = &self.engine {
+            engine.join(node);
+        }
+    }
+
+    /// Completes once a transaction has failed for that reason.
+    pub async fn expelled(&self) {
+        match &self.engine {
+            Engine::Sqlite(_) => std::future::pending().await,
+            Engine::Server(engine) => engine.expelled().cancelled().await,
+        }
     }
 
     /// Runs `work` as one transaction. When this returns `Ok`, everything it wrote is durable; when it

@@ -1,14 +1,23 @@
-//! Rows of nodes: what each has open, and which time each may mint ids in.
+//! Rows of nodes: what each has open, which time each may mint ids in, and the fence without which it commits
+//! nothing.
 
 use super::session::{Session, params};
 use crate::model::clock::Millis;
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
+
+/// The first worker of nodes that share a database. Those before it: the process that has a database for itself,
+/// and commands.
+const WORKER_FIRST: i64 = 2;
+/// The last one there is room for in an id.
+const WORKER_LAST: i64 = 1023;
+/// The worker of commands, whose row is also what claims of workers take turns by.
+pub const COMMAND_WORKER: u16 = 1;
 
 /// The time up to which `worker`'s ids are reserved; 0 when it was never used.
 pub async fn reserved_until(session: &mut Session, worker: u16) -> Result<Millis, Fault> {
     let found = session
         .query_one(
-            "SELECT reserved_until FROM workers WHERE id = $1",
+            "SELECT reserved_until FROM workers WHERE id = $1 /*FOR UPDATE*/",
             params![i64::from(worker)],
             |row| row.int(0),
         )
@@ -29,6 +38,82 @@ pub async fn reserve(
              ON CONFLICT (id) DO UPDATE
              SET node_id = excluded.node_id, reserved_until = excluded.reserved_until",
             params![i64::from(worker), node, until],
+        )
+        .await
+}
+
+/// A worker that no node holds, for the rest of the transaction, which must reserve it: one whose ids are past,
+/// else one that was never used. [`Kind::Busy`] when there is none.
+pub async fn free_worker(session: &mut Session, now: Millis) -> Result<u16, Fault> {
+    // Two who look at the same time would find the same one: they take turns by the row of the commands.
+    session
+        .execute(
+            "INSERT INTO workers (id, node_id, reserved_until) VALUES ($1, 0, 0) ON CONFLICT (id) DO NOTHING",
+            params![i64::from(COMMAND_WORKER)],
+        )
+        .await?;
+    reserved_until(session, COMMAND_WORKER).await?;
+    let found = session
+        .query(
+            "SELECT w.id, w.reserved_until FROM workers w
+             WHERE w.id >= $1 AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = w.node_id)
+             ORDER BY w.reserved_until, w.id LIMIT 1",
+            params![WORKER_FIRST],
+            |row| Ok((row.int(0)?, row.int(1)?)),
+        )
+        .await?;
+    let left = found.first().copied();
+    let last = session
+        .query_one("SELECT MAX(id) FROM workers", &[], |row| row.opt_int(0))
+        .await?;
+    let unused = (last.flatten().unwrap_or(0) + 1).max(WORKER_FIRST);
+    let worker = match left {
+        Some((id, until)) if until <= now || unused > WORKER_LAST => Some(id),
+        _ => (unused <= WORKER_LAST).then_some(unused),
+    };
+    worker.and_then(|id| u16::try_from(id).ok()).ok_or_else(|| {
+        Fault::new(Kind::Busy, "claim worker").context("more than a thousand nodes are alive")
+    })
+}
+
+/// Records a node that has not been there before, with its fence.
+pub async fn enter(session: &mut Session, node: i64, beat: &Heartbeat) -> Result<(), Fault> {
+    session
+        .execute(
+            "INSERT INTO fences (node_id, epoch) VALUES ($1, 1)",
+            params![node],
+        )
+        .await?;
+    self::beat(session, node, beat).await
+}
+
+/// Takes a node's fence and its row away, after the commits it has under way: afterwards it commits nothing, and
+/// what it has open holds nobody back. Its worker is free. Answers until when it said it was alive; `None` when it
+/// was gone already.
+pub async fn expel(session: &mut Session, node: i64) -> Result<Option<Millis>, Fault> {
+    session
+        .execute("DELETE FROM fences WHERE node_id = $1", params![node])
+        .await?;
+    let lease_until = session
+        .query_one(
+            "SELECT lease_until FROM nodes WHERE id = $1 /*FOR UPDATE*/",
+            params![node],
+            |row| row.int(0),
+        )
+        .await?;
+    session
+        .execute("DELETE FROM nodes WHERE id = $1", params![node])
+        .await?;
+    Ok(lease_until)
+}
+
+/// Every node and until when it counts as alive.
+pub async fn leases(session: &mut Session) -> Result<Vec<(i64, Millis)>, Fault> {
+    session
+        .query(
+            "SELECT id, lease_until FROM nodes ORDER BY id LIMIT 2000",
+            &[],
+            |row| Ok((row.int(0)?, row.int(1)?)),
         )
         .await
 }

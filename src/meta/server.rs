@@ -4,15 +4,22 @@
 //! serialization failure, a deadlock, a unique or foreign key that came out otherwise) is run again as a whole,
 //! a bounded number of times and after a pause that grows. A commit whose answer is lost is
 //! [`Kind::Unknown`] and neither run again nor undone.
+//!
+//! A transaction of a node begins with a shared lock on the node's fence. Who declares the node dead takes the
+//! fence away, which waits for the commits under way; from then on the node commits nothing, however long it was
+//! paused and whatever it believes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, MySql, Postgres, Row as _, TypeInfo, ValueRef};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection as _, MySql, Postgres, Row as _, TypeInfo, ValueRef,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::dialect::{Dialect, Translator};
 use super::session::{Param, Row, Session};
@@ -29,6 +36,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
 /// How long a transaction waits for a lock.
 const LOCK_TIMEOUT_SECONDS: u32 = 10;
+/// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
+/// that was paused in the middle of a transaction.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Connections that nobody uses are closed well before that.
+const IDLE_MAX: Duration = Duration::from_secs(15);
+/// A connection that rested for longer is tried before it is used.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 const POSTGRES_MIGRATIONS: &[&str] = &[include_str!("migrations/postgres/0001_initial.sql")];
 const MYSQL_MIGRATIONS: &[&str] = &[include_str!("migrations/mysql/0001_initial.sql")];
@@ -213,6 +227,42 @@ impl Connection {
         }
     }
 
+    /// Begins a transaction; as `node`, only if that has its fence still, which is locked for the rest of the
+    /// transaction. One trip.
+    async fn begin(&mut self, node: Option<i64>) -> Result<bool, Failed> {
+        let Some(node) = node else {
+            return self.control("BEGIN").await.map(|()| true);
+        };
+        let lock = match self.translator.dialect() {
+            Dialect::Postgres => "FOR SHARE",
+            Dialect::MySql => "LOCK IN SHARE MODE",
+        };
+        let sql = format!("BEGIN; SELECT node_id FROM fences WHERE node_id = {node} {lock}");
+        let sql = AssertSqlSafe(sql);
+        let found = match &mut self.pooled {
+            Pooled::Postgres(connection) => sqlx::raw_sql(sql)
+                .fetch_optional(&mut **connection)
+                .await
+                .map(|row| row.is_some()),
+            Pooled::MySql(connection) => sqlx::raw_sql(sql)
+                .fetch_optional(&mut **connection)
+                .await
+                .map(|row| row.is_some()),
+        };
+        found.map_err(Failed::of)
+    }
+
+    /// The time by the database's clock.
+    pub(super) async fn time(&mut self) -> Result<Result<Vec<i64>, Fault>, Failed> {
+        let sql = match self.translator.dialect() {
+            Dialect::Postgres => {
+                "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+            }
+            Dialect::MySql => "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
+        };
+        self.query(sql, &[], |row| row.int(0)).await
+    }
+
     /// Runs statements that take no parameters and cannot be prepared.
     async fn control(&mut self, sql: &str) -> Result<(), Failed> {
         let outcome = match &mut self.pooled {
@@ -237,6 +287,10 @@ enum Pool {
 pub(super) struct Engine {
     pool: Pool,
     translator: Arc<Translator>,
+    /// The node whose fence every transaction holds on to.
+    node: OnceLock<i64>,
+    /// Cancelled when that fence is gone.
+    expelled: CancellationToken,
 }
 
 /// The dialect of a URL's scheme.
@@ -272,15 +326,27 @@ impl Engine {
                 let timeout = STATEMENT_TIMEOUT_MILLIS.to_string();
                 let lock = format!("{LOCK_TIMEOUT_SECONDS}s");
                 let options: PgConnectOptions = url.parse().map_err(bad_url)?;
+                let silence = format!("{}s", SILENCE_MAX.as_secs());
                 let options = options.disable_statement_logging().options([
                     ("default_transaction_isolation", "read committed"),
                     ("synchronous_commit", commit),
                     ("statement_timeout", timeout.as_str()),
                     ("lock_timeout", lock.as_str()),
+                    ("idle_in_transaction_session_timeout", silence.as_str()),
                 ]);
                 let pool = PgPoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(QUEUE_WAIT)
+                    .idle_timeout(IDLE_MAX)
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, rested| {
+                        Box::pin(async move {
+                            if rested.idle_for > TRUSTED_FOR {
+                                connection.ping().await?;
+                            }
+                            Ok(true)
+                        })
+                    })
                     .connect_lazy_with(options);
                 Pool::Postgres(pool)
             }
@@ -291,12 +357,24 @@ impl Engine {
                 let pool = MySqlPoolOptions::new()
                     .max_connections(connections)
                     .acquire_timeout(QUEUE_WAIT)
+                    .idle_timeout(IDLE_MAX)
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, rested| {
+                        Box::pin(async move {
+                            if rested.idle_for > TRUSTED_FOR {
+                                connection.ping().await?;
+                            }
+                            Ok(true)
+                        })
+                    })
                     .after_connect(|connection, _| {
                         Box::pin(async move {
                             let settings = format!(
                                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
                                  SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE';
-                                 SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}"
+                                 SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS};
+                                 SET SESSION wait_timeout = {}",
+                                SILENCE_MAX.as_secs()
                             );
                             sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
                             Ok(())
@@ -309,9 +387,56 @@ impl Engine {
         let engine = Self {
             pool,
             translator: Arc::new(Translator::new(dialect)),
+            node: OnceLock::new(),
+            expelled: CancellationToken::new(),
         };
+        if durability == Durability::Durable {
+            engine.require_durability().await?;
+        }
         engine.migrate().await?;
         Ok(engine)
+    }
+
+    /// Refuses a server that answers commits before they are on stable storage.
+    async fn require_durability(&self) -> Result<(), Fault> {
+        let mut session = self.session().await?;
+        let dialect = self.translator.dialect();
+        let (sql, wanted) = match dialect {
+            Dialect::Postgres => (
+                "SELECT current_setting('fsync') || ' ' || current_setting('full_page_writes')",
+                "on on",
+            ),
+            Dialect::MySql => (
+                "SELECT CONCAT(@@GLOBAL.innodb_flush_log_at_trx_commit, ' ',
+                               CASE WHEN @@GLOBAL.log_bin = 1 THEN @@GLOBAL.sync_binlog ELSE 1 END)",
+                "1 1",
+            ),
+        };
+        let names = match dialect {
+            Dialect::Postgres => "fsync and full_page_writes",
+            Dialect::MySql => "innodb_flush_log_at_trx_commit and sync_binlog",
+        };
+        let found = session
+            .query_one(sql, &[], |row| Ok(row.str(0)?.to_owned()))
+            .await?
+            .unwrap_or_default();
+        if found != wanted {
+            return Err(Fault::new(Kind::Config, "open database").context(format_args!(
+                "meta.url: the server has {names} at {found:?} and would lose what was answered; \
+                 set them to {wanted:?}, or storage.durability to \"relaxed\""
+            )));
+        }
+        Ok(())
+    }
+
+    /// From now on every transaction is one of this node. Once.
+    pub(super) fn join(&self, node: i64) {
+        // A process is one node for as long as it has the database open.
+        let _ = self.node.set(node);
+    }
+
+    pub(super) fn expelled(&self) -> &CancellationToken {
+        &self.expelled
     }
 
     async fn session(&self) -> Result<Session, Fault> {
@@ -373,7 +498,15 @@ impl Engine {
             let mut session = self.session().await?;
             let failed = |failed: Failed| failed.fault("transaction");
             let connection = session.server().ok_or_else(not_a_server)?;
-            connection.control("BEGIN").await.map_err(failed)?;
+            let is_member = connection
+                .begin(self.node.get().copied())
+                .await
+                .map_err(failed)?;
+            if !is_member {
+                let _ = connection.control("ROLLBACK").await;
+                self.expelled.cancel();
+                return Err(expelled().into());
+            }
             let outcome = work(&mut session).await;
             let lost = session.take_rerun();
             let connection = session.server().ok_or_else(not_a_server)?;
@@ -410,6 +543,11 @@ impl Engine {
             Pool::MySql(pool) => pool.close().await,
         }
     }
+}
+
+fn expelled() -> Fault {
+    Fault::new(Kind::Unavailable, "transaction")
+        .context("the other nodes have declared this one dead")
 }
 
 fn not_a_server() -> Fault {

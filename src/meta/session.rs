@@ -11,6 +11,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
 use super::server::{self, ServerRow};
+use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::names::ObjectKey;
 
@@ -295,6 +296,17 @@ impl Session {
         map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Option<T>, Fault> {
         Ok(self.query(sql, params, map).await?.pop())
+    }
+
+    /// The time by the database's clock; `None` where that is this machine's own.
+    pub async fn time(&mut self) -> Result<Option<Millis>, Fault> {
+        match &mut self.connection {
+            Connected::Sqlite(_) => Ok(None),
+            Connected::Server(connection) => match connection.time().await {
+                Ok(rows) => Ok(rows?.pop()),
+                Err(error) => Err(self.server_fault("read the time", error)),
+            },
+        }
     }
 
     /// Runs schema steps and settings of SQLite: several statements, compiled each time.

@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0002_encryption.sql"),
     include_str!("migrations/sqlite/0004_events.sql"),
     include_str!("migrations/sqlite/0005_upload_locks.sql"),
+    include_str!("migrations/sqlite/0006_install.sql"),
     include_str!("migrations/sqlite/0003_temporary_keys.sql"),
 ];
 

@@ -32,6 +32,8 @@ pub enum Clock {
     /// The system's clock.
     #[default]
     System,
+    /// The system's clock, put right by so many milliseconds: for nodes that share one time.
+    Adjusted(Arc<AtomicI64>),
     /// A clock that stands still until it is moved.
     Manual(Arc<AtomicI64>),
 }
@@ -42,12 +44,26 @@ impl Clock {
         Self::Manual(Arc::new(AtomicI64::new(now)))
     }
 
+    /// The system's clock, until it is put right with [`Clock::adjust`].
+    pub fn adjusted() -> Self {
+        Self::Adjusted(Arc::default())
+    }
+
+    /// Puts an adjusted clock right, so that it shows `now`; any other is left alone. Answers by how much it was
+    /// wrong.
+    pub fn adjust(&self, now: Millis) -> Millis {
+        let error = now - self.now();
+        if let Self::Adjusted(offset) = self {
+            offset.fetch_add(error, Ordering::SeqCst);
+        }
+        error
+    }
+
     /// The time now. It may step backwards; nothing may rely on it for order.
     pub fn now(&self) -> Millis {
         match self {
-            Self::System => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |elapsed| elapsed.as_millis() as Millis),
+            Self::System => system(),
+            Self::Adjusted(offset) => system() + offset.load(Ordering::SeqCst),
             Self::Manual(now) => now.load(Ordering::SeqCst),
         }
     }
@@ -58,4 +74,10 @@ impl Clock {
             now.fetch_add(by, Ordering::SeqCst);
         }
     }
+}
+
+fn system() -> Millis {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as Millis)
 }

@@ -343,3 +343,9 @@ CREATE TABLE IF NOT EXISTS wrap_key_versions (
     UNIQUE (key_id, version),
     FOREIGN KEY (key_id) REFERENCES wrap_keys(id)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- The one row of an install as a whole: what only its master key opens, so that a process with another is refused.
+CREATE TABLE IF NOT EXISTS install (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    master_check VARBINARY(255) NOT NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;

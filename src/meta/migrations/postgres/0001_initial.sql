@@ -334,3 +334,9 @@ CREATE TABLE event_targets (
     last_error TEXT
 );
 CREATE INDEX access_keys_expires ON access_keys(expires_at) WHERE expires_at IS NOT NULL;
+
+-- The one row of an install as a whole: what only its master key opens, so that a process with another is refused.
+CREATE TABLE install (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    master_check BYTEA NOT NULL
+);

@@ -1,0 +1,25 @@
+//! The row of an install as a whole.
+
+use super::session::{Session, params};
+use crate::model::fault::Fault;
+
+/// What the install's master key has sealed to be known by; `None` before the first start.
+pub async fn master_check(session: &mut Session) -> Result<Option<Vec<u8>>, Fault> {
+    session
+        .query_one(
+            "SELECT master_check FROM install WHERE id = 1",
+            &[],
+            |row| Ok(row.bytes(0)?.to_vec()),
+        )
+        .await
+}
+
+/// Records that, once: of two who begin an install at the same time, one loses a race and looks again.
+pub async fn record_master_check(session: &mut Session, check: &[u8]) -> Result<(), Fault> {
+    session
+        .execute(
+            "INSERT INTO install (id, master_check) VALUES (1, $1)",
+            params![check],
+        )
+        .await
+}
