@@ -24,6 +24,7 @@ os.environ |= {
 
 import pytest
 
+from support import database
 from support.endpoint import Endpoint, Identity
 from support.raw import Raw
 from support.server import Server
@@ -120,6 +121,36 @@ def own_server(tmp_path):
     for server in started:
         if server.process and server.process.poll() is None:
             server.kill()
+
+
+# --- databases and Redis ---
+
+
+def started(kind, tmp_path_factory):
+    try:
+        server = kind(tmp_path_factory.mktemp(kind.program))
+    except database.Missing as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server of this session: postgres.create() is the URL of a new database."""
+    yield from started(database.Postgres, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory):
+    """A MariaDB server of this session: mariadb.create() is the URL of a new database."""
+    yield from started(database.MariaDb, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """A Redis server of this session, at redis.url."""
+    yield from started(database.Redis, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
