@@ -37,6 +37,9 @@ def pytest_addoption(parser):
     group = parser.getgroup("S3 endpoint")
     group.addoption("--endpoint", help="URL of an S3 endpoint to test instead of a freshly started server")
     group.addoption("--domain", help="with --endpoint: the domain of its virtual hosts")
+    group.addoption(
+        "--database", choices=["postgres", "mariadb"], help="a server database for every install, in place of SQLite"
+    )
     group.addoption("--seed", default=secrets.token_hex(4), help="seed of all random data")
 
 
@@ -48,11 +51,20 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "server" in Path(item.fspath).relative_to(Path(__file__).parent).parts[:1]:
             item.add_marker("osproxy_only")
+        if config.getoption("database") and item.get_closest_marker("sqlite_only"):
+            item.add_marker(pytest.mark.skip(reason="about the embedded database"))
         if config.getoption("endpoint") and item.get_closest_marker("osproxy_only"):
             item.add_marker(pytest.mark.skip(reason="osproxy only"))
 
 
 # --- the endpoint ---
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_database(request):
+    """With --database: every install of this session gets a database of its own at one server."""
+    if name := request.config.getoption("database"):
+        Server.new_database = request.getfixturevalue(name).create
 
 
 @pytest.fixture(scope="session")

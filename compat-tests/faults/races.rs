@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::ids::EPOCH;
 use osproxy::model::object::{ETagList, WriteConditions};
@@ -84,6 +85,34 @@ async fn of_many_compare_and_swaps_on_one_etag_exactly_one_wins() {
 }
 
 /// Writers, deleters and the collector over few keys and few bodies: whatever a key says it holds can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn versions_deleted_at_the_same_time_are_all_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut install = Install::open(dir.path(), &Clock::manual(EPOCH + 1_000_000)).await;
+    install.set_versioning(Versioning::Enabled).await;
+    let install = Arc::new(install);
+    for round in 0..10 {
+        let name = format!("key{round}");
+        let mut ids = Vec::new();
+        for seed in 0..12 {
+            let version = install.put(&name, bytes(seed, 100)).await.version_id;
+            ids.push(version.expect("of a versioned bucket"));
+        }
+        let deletions = ids.iter().map(|id| {
+            let (install, name, id) = (install.clone(), name.clone(), *id);
+            tokio::spawn(async move { install.delete_version(&name, Some(id)).await })
+        });
+        for deletion in deletions.collect::<Vec<_>>() {
+            deletion.await.unwrap().unwrap();
+        }
+        for id in ids {
+            assert_eq!(install.get_version(&name, Some(id)).await, None);
+        }
+        assert_eq!(install.get(&name).await, None);
+    }
+    assert_eq!(install.usage().await, (0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_reference_dangles_while_the_collector_runs() {
     let dir = tempfile::tempdir().unwrap();

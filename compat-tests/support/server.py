@@ -30,9 +30,14 @@ def free_port():
 class Server:
     """One `osproxy serve` on a data directory. `start` after `kill` runs it again on the same data."""
 
+    # Makes a database at a server and answers its URL; None: SQLite in the data directory.
+    new_database = None
+
     def __init__(self, data_dir, env=None, identity=ROOT, arguments=()):
         self.data_dir = Path(data_dir)
         self.identity = identity
+        if Server.new_database and "OSPROXY_META__URL" not in (env or {}):
+            env = {"OSPROXY_META__URL": Server.new_database()} | (env or {})
         self.env = {"OSPROXY_S3__DOMAINS": DOMAIN, "OSPROXY_S3__WEBSITE_DOMAINS": WEBSITE_DOMAIN} | (env or {})
         self.arguments = list(arguments)
         self.process = None

@@ -289,19 +289,13 @@ pub async fn push_down(
 }
 
 /// Puts the newest noncurrent version of a key in the place of its current one, which is gone; without any, the
-/// key's row goes too.
+/// key's row goes too. Otherwise the row stays the same one: whoever waits for its lock must find it.
 pub async fn pull_up(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
     null_ord: Option<i64>,
 ) -> Result<(), Fault> {
-    session
-        .execute(
-            "DELETE FROM objects WHERE bucket_id = $1 AND key = $2",
-            params![bucket.0, key.as_bytes()],
-        )
-        .await?;
     let newest = session
         .query_one(
             "SELECT ord FROM versions WHERE bucket_id = $1 AND key = $2 ORDER BY ord DESC LIMIT 1",
@@ -309,7 +303,14 @@ pub async fn pull_up(
             |row| row.int(0),
         )
         .await?;
-    let Some(ord) = newest else { return Ok(()) };
+    let Some(ord) = newest else {
+        return session
+            .execute(
+                "DELETE FROM objects WHERE bucket_id = $1 AND key = $2",
+                params![bucket.0, key.as_bytes()],
+            )
+            .await;
+    };
     session
         .execute(
             concat!(
@@ -317,7 +318,14 @@ pub async fn pull_up(
                 kept_columns!(),
                 ") SELECT $1, ",
                 kept_columns!(),
-                " FROM versions WHERE bucket_id = $2 AND key = $3 AND ord = $4"
+                " FROM versions WHERE bucket_id = $2 AND key = $3 AND ord = $4
+                 ON CONFLICT (bucket_id, key) DO UPDATE
+                 SET null_ord = excluded.null_ord, uid = excluded.uid, ord = excluded.ord, kind = excluded.kind,
+                     is_null = excluded.is_null, content_id = excluded.content_id, sender = excluded.sender,
+                     size = excluded.size, etag = excluded.etag, parts = excluded.parts, mtime = excluded.mtime,
+                     headers = excluded.headers, tags = excluded.tags, acl = excluded.acl,
+                     checksum = excluded.checksum, sse = excluded.sse, lock_mode = excluded.lock_mode,
+                     retain_until = excluded.retain_until, legal_hold = excluded.legal_hold"
             ),
             params![null_ord, bucket.0, key.as_bytes(), ord],
         )
