@@ -46,6 +46,7 @@ KINDS = {
 }
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_disk_holds_no_plain_bytes(install, kind):
     server, s3 = install
@@ -229,6 +230,7 @@ def test_customers_keys_can_be_kept_to_https(own_server):
     assert read(s3, "k", **CUSTOMER) == b"x"
 
 
+@pytest.mark.sqlite_only
 def test_the_database_tells_a_customers_content_by_nothing(install):
     server, s3 = install
     s3.put_object(Bucket="safe", Key="k", Body=marked(100_000), **CUSTOMER)
