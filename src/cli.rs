@@ -5,6 +5,7 @@
 //! configuration is wrong. A secret is printed only by the command that generated it.
 
 mod encryption;
+mod jobs;
 mod process;
 mod text;
 
@@ -20,6 +21,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
+use jobs::JobsCommand;
 use process::{block_on, log_panics, raise_file_limit};
 use text::{date, size};
 
@@ -90,6 +92,9 @@ enum Command {
     /// KMS keys of tenants, which clients name for SSE-KMS
     #[command(subcommand)]
     Kms(KmsCommand),
+    /// Jobs: work outside of requests, what waits and runs and what became of it
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// List all buckets with what they hold
     Buckets,
     /// Show logical and stored bytes and their ratio
@@ -252,6 +257,9 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         }),
         Command::Kms(command) => operate(config, async |operator| {
             encryption::kms(operator, &printer, command).await
+        }),
+        Command::Jobs(command) => operate(config, async |operator| {
+            jobs::jobs(operator, &printer, command).await
         }),
         Command::Buckets => operate(config, async |operator| buckets(operator, &printer).await),
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),

@@ -42,6 +42,8 @@ pub struct Config {
     pub storage: Storage,
     /// Memory.
     pub limits: Limits,
+    /// Work outside of requests.
+    pub jobs: tasks::engine::Config,
     /// When lifecycle rules are looked at.
     pub lifecycle: tasks::lifecycle::Config,
     /// Access logs of buckets.
@@ -67,6 +69,7 @@ impl Default for Config {
             log: crate::telemetry::Config::default(),
             storage: Storage::default(),
             limits: Limits::default(),
+            jobs: tasks::engine::Config::default(),
             lifecycle: tasks::lifecycle::Config::default(),
             logging: tasks::logs::Config::default(),
             notification: tasks::events::Config::default(),

@@ -339,6 +339,9 @@ pub struct Metrics {
     events_waiting: Family<TargetLabels, Gauge>,
     log_lines_dropped: Counter,
     expired: Family<ExpiredLabels, Counter>,
+    jobs: Family<JobOutcomeLabels, Counter>,
+    jobs_running: Family<JobLabels, Gauge>,
+    jobs_waiting: Family<JobLabels, Gauge>,
 }
 
 /// Upper bounds of the histograms in seconds, from a cached read to a large upload.
@@ -369,6 +372,9 @@ impl Metrics {
             events_waiting: Family::default(),
             log_lines_dropped: Counter::default(),
             expired: Family::default(),
+            jobs: Family::default(),
+            jobs_running: Family::default(),
+            jobs_waiting: Family::default(),
         };
         // Counters get `_total` from the exposition.
         let registry = &mut metrics.registry;
@@ -437,6 +443,21 @@ impl Metrics {
             "What lifecycle rules did, by action",
             metrics.expired.clone(),
         );
+        registry.register(
+            "jobs",
+            "Runs of jobs here, by type and what became of them: done, more (to do), released (at a stop), retried, failed, cancelled, lost (its lease)",
+            metrics.jobs.clone(),
+        );
+        registry.register(
+            "jobs_running",
+            "Jobs that this process runs, by type",
+            metrics.jobs_running.clone(),
+        );
+        registry.register(
+            "jobs_waiting",
+            "Jobs whose time has come and that no node runs, by type; counted now and then, up to 10000",
+            metrics.jobs_waiting.clone(),
+        );
         Arc::new(metrics)
     }
 
@@ -469,6 +490,33 @@ impl Metrics {
         self.expired
             .get_or_create(&ExpiredLabels { action })
             .inc_by(count);
+    }
+
+    /// Counts one run of a job; `kind` is the fixed name of its type, `outcome` a fixed word.
+    pub fn job_done(&self, kind: &'static str, outcome: &'static str) {
+        self.jobs
+            .get_or_create(&JobOutcomeLabels {
+                r#type: kind,
+                outcome,
+            })
+            .inc();
+    }
+
+    /// Counts a job as running for as long as the returned value lives.
+    pub fn running_job(&self, kind: &'static str) -> RunningJob {
+        let gauge = self
+            .jobs_running
+            .get_or_create(&JobLabels { r#type: kind })
+            .clone();
+        gauge.inc();
+        RunningJob(gauge)
+    }
+
+    /// Records how many jobs of a type wait although their time has come.
+    pub fn jobs_waiting(&self, kind: &'static str, count: u64) {
+        self.jobs_waiting
+            .get_or_create(&JobLabels { r#type: kind })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts one answered request and the time it took.
@@ -540,6 +588,27 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open_connections.dec();
     }
+}
+
+/// One job that runs; dropping it counts it as ended.
+#[derive(Debug)]
+pub struct RunningJob(Gauge);
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobOutcomeLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    r#type: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -635,6 +704,9 @@ mod tests {
         metrics.instant_upload();
         metrics.store_done(&Arc::from("local"), "read", Duration::from_micros(90));
         metrics.rejected("overloaded");
+        metrics.job_done("collect", "done");
+        metrics.jobs_waiting("collect", 3);
+        let running = metrics.running_job("collect");
         let open = metrics.connection();
         let text = metrics.expose();
         for line in [
@@ -647,11 +719,16 @@ mod tests {
             "osproxy_open_connections 1",
             "osproxy_store_duration_seconds_count{store=\"local\",operation=\"read\"} 1",
             "osproxy_rejected_total{reason=\"overloaded\"} 1",
+            "osproxy_jobs_total{type=\"collect\",outcome=\"done\"} 1",
+            "osproxy_jobs_running{type=\"collect\"} 1",
+            "osproxy_jobs_waiting{type=\"collect\"} 3",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
-        drop(open);
-        assert!(metrics.expose().contains("osproxy_open_connections 0"));
+        drop((open, running));
+        let text = metrics.expose();
+        assert!(text.contains("osproxy_open_connections 0"));
+        assert!(text.contains("osproxy_jobs_running{type=\"collect\"} 0"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn key(name: &str) -> ObjectKey {
 
 /// The database of the install in `dir`: SQLite in it, or a database of its own at the server that
 /// `COMPAT_META_URL` names.
-async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
+pub async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
     let Ok(server) = std::env::var("COMPAT_META_URL") else {
         return MetaStore::open(&dir.join("meta.db"), Durability::Relaxed, metrics).unwrap();
     };

@@ -7,5 +7,6 @@
 
 mod crash;
 mod install;
+mod jobs;
 mod races;
 mod versions;

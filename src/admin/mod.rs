@@ -9,6 +9,12 @@
 //!   GET  /v1/notifications          how delivery of events goes, by target  }
 //!   GET  /v1/events?queue=NAME&max=N  the oldest events of a queue             }
 //!   POST /v1/events/acknowledge     {"queue": NAME, "ids": [...]}: deletes   }
+//!   GET  /v1/jobs?type=T&state=S&before=ID&max=N  jobs, the newest first        }
+//!   GET  /v1/jobs/ID                one job                                   }
+//!   POST /v1/jobs/ID/retry          runs a job now, or again                  }
+//!   POST /v1/jobs/ID/cancel         ends a job                                }
+//!   POST /v1/jobs/pause             {"type": T}: no such job runs ...         }
+//!   POST /v1/jobs/resume            {"type": T}: ... until this               }
 //!   POST /v1/keys    wrapping keys: a `KeyCommand`, answered with a `KeyReport`   }
 //! ```
 //!
@@ -18,6 +24,7 @@
 
 mod client;
 mod events;
+mod jobs;
 mod run_file;
 
 use std::net::IpAddr;
@@ -37,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Node;
 use crate::keys::KeyError;
 use crate::model::fault::{Fault, Kind};
-use crate::tasks::{Collector, KeyCommand, Keyring, Outbox, Survey};
+use crate::tasks::{Backlog, Collector, KeyCommand, Keyring, Outbox, Survey};
 use crate::telemetry::Metrics;
 
 pub use client::{Client, ClientError};
@@ -58,6 +65,8 @@ pub struct Parts {
     pub keyring: Keyring,
     /// What adds up.
     pub survey: Survey,
+    /// The jobs.
+    pub backlog: Backlog,
     /// The events that wait.
     pub outbox: Arc<Outbox>,
     /// Cancelled when the process begins to drain.
@@ -75,6 +84,12 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/notifications", get(events::notifications))
         .route("/v1/events", get(events::read))
         .route("/v1/events/acknowledge", post(events::acknowledge))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/pause", post(jobs::pause))
+        .route("/v1/jobs/resume", post(jobs::resume))
         .route("/v1/keys", post(keys))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&parts), guard));
     Router::new()

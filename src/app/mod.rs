@@ -22,7 +22,10 @@ use crate::model::fault::Fault;
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
-pub use crate::tasks::{BucketUsage, GcReport, KeyCommand, KeyReport, KmsName, Stats};
+pub use crate::tasks::{
+    BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
+    KmsName, Stats, Wish,
+};
 pub use operator::Operator;
 pub use serve::serve;
 
@@ -88,6 +91,9 @@ pub enum Error {
     /// Refused by the rules of wrapping keys.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Refused by the rules of jobs.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// A store failed, or cannot work as it is configured.
     #[error(transparent)]
     Fault(#[from] Fault),

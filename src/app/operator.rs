@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::directory::{self, Held};
 use super::stores::{Stores, open_meta};
 use super::{
-    BucketUsage, Error, GcReport, KeyCommand, KeyReport, KeyState, KeySummary, NewKey, Pair, Stats,
-    TenantSummary,
+    BucketUsage, Error, GcReport, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
+    KeyState, KeySummary, NewKey, Pair, Stats, TenantSummary, Wish,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -16,12 +16,14 @@ use crate::config::Config;
 use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
-use crate::tasks::Survey;
+use crate::model::ids::JobId;
+use crate::namespace::Bell;
+use crate::tasks::{Backlog, Survey};
 use crate::telemetry::Metrics;
 
 /// An install as the command line sees it, whether a server runs on it or not.
 ///
-/// Keys, tenants and figures are read and written in the database beside the server: it sees changes within a
+/// Keys, tenants, jobs and figures are read and written in the database beside the server: it sees changes within a
 /// second. Work on the bytes is the server's, and done here only when none runs.
 pub struct Operator {
     config: Config,
@@ -120,6 +122,36 @@ impl Operator {
     /// What the install holds.
     pub async fn stats(&self) -> Result<Stats, Error> {
         Ok(Survey::new(self.meta.clone()).stats().await?)
+    }
+
+    /// Jobs, the newest first, and the types that are paused.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<JobsReport, Error> {
+        Ok(self.backlog().list(filter).await?)
+    }
+
+    /// One job.
+    pub async fn job(&self, id: JobId) -> Result<JobSummary, Error> {
+        Ok(self.backlog().show(id).await?)
+    }
+
+    /// Runs a job now or again, or ends it. A server sees that when it looks next, or when it renews the lease.
+    pub async fn wish_of_job(&self, id: JobId, wish: Wish) -> Result<JobSummary, Error> {
+        Ok(self.backlog().wish(id, wish).await?)
+    }
+
+    /// Keeps the jobs of a type from running.
+    pub async fn pause_jobs(&self, kind: &str) -> Result<(), Error> {
+        Ok(self.backlog().pause(kind).await?)
+    }
+
+    /// Lets them run again.
+    pub async fn resume_jobs(&self, kind: &str) -> Result<(), Error> {
+        Ok(self.backlog().resume(kind).await?)
+    }
+
+    fn backlog(&self) -> Backlog {
+        // There is no engine in this process to be woken.
+        Backlog::new(self.meta.clone(), self.clock.clone(), Bell::default())
     }
 
     /// Collects and sweeps: by the server that runs on the install, or here when none does.

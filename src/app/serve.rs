@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,8 @@ use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
-    self, AbortStale, Collect, DeliverLogs, Deliverer, Expire, Outbox, PurgeKeys, Rewrap, Runner,
-    Survey, Sweep, TendOutbox,
+    self, AbortStale, Backlog, Collect, DeliverLogs, Deliverer, Engine, Expire, MeasureOutbox,
+    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -34,6 +35,8 @@ const OUTBOX_INTERVAL: Duration = Duration::from_secs(15);
 const REWRAP_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two looks for expired temporary keys.
 const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Time between two looks for jobs that ended long ago.
+const ENDED_JOBS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -102,6 +105,7 @@ pub(super) struct Running {
     held: Held,
     stores: Stores,
     runner: Runner,
+    jobs: engine::Running,
     deliverer: Deliverer,
     logs: DeliverLogs,
     root: RootKey,
@@ -134,7 +138,8 @@ impl Running {
             Arc::clone(&metrics),
             config.notification.clone(),
         ));
-        let runner = start_tasks(config, &stores, &metrics, &outbox, &authority);
+        let runner = start_loops(config, &stores, &metrics, &outbox);
+        let jobs = start_jobs(config, &stores, &metrics, &outbox, &authority).await?;
         let deliverer = Deliverer::start(&tasks::events::Parts {
             meta: stores.meta.clone(),
             clock: stores.clock.clone(),
@@ -173,6 +178,11 @@ impl Running {
                 collector: Arc::clone(&stores.collector),
                 keyring: stores.keyring(),
                 survey: Survey::new(stores.meta.clone()),
+                backlog: Backlog::new(
+                    stores.meta.clone(),
+                    stores.clock.clone(),
+                    stores.jobs_bell.clone(),
+                ),
                 outbox,
                 draining: draining.clone(),
                 token,
@@ -184,6 +194,7 @@ impl Running {
             held,
             stores,
             runner,
+            jobs,
             deliverer,
             logs,
             root,
@@ -216,6 +227,7 @@ impl Running {
         self.s3.stop().await;
         self.admin.stop().await;
         self.runner.stop().await;
+        self.jobs.stop().await;
         // All requests are in their logs by now, and the objects that are made may tell of themselves.
         self.logs.deliver().await;
         self.deliverer.stop().await;
@@ -305,36 +317,14 @@ fn trusted_proxies(config: &Config) -> Result<Vec<Network>, Fault> {
     config.s3.trusted_proxies.iter().map(parse).collect()
 }
 
-fn start_tasks(
+/// Begins the work of this process alone.
+fn start_loops(
     config: &Config,
     stores: &Stores,
     metrics: &Arc<Metrics>,
     outbox: &Arc<Outbox>,
-    authority: &Arc<Authority>,
 ) -> Runner {
     let mut runner = Runner::new();
-    let seconds = |seconds: std::num::NonZeroU64| Duration::from_secs(seconds.get());
-    runner.every(
-        seconds(config.storage.collect_interval_seconds),
-        Collect(Arc::clone(&stores.collector)),
-    );
-    runner.every(
-        seconds(config.storage.sweep_interval_seconds),
-        Sweep(Arc::clone(&stores.collector)),
-    );
-    runner.every(
-        STALE_UPLOADS_INTERVAL,
-        AbortStale(Arc::clone(&stores.namespace)),
-    );
-    runner.every(
-        seconds(config.lifecycle.interval_seconds),
-        Expire {
-            namespace: Arc::clone(&stores.namespace),
-            calendar: config.lifecycle.calendar(),
-            metrics: Arc::clone(metrics),
-        },
-    );
-    runner.every(OUTBOX_INTERVAL, TendOutbox(Arc::clone(outbox)));
     runner.every_and_when(
         seconds(config.logging.interval_seconds),
         &stores.namespace.full_logs(),
@@ -343,9 +333,63 @@ fn start_tasks(
             metrics: Arc::clone(metrics),
         },
     );
-    runner.every(REWRAP_INTERVAL, Rewrap(Arc::clone(&stores.content)));
-    runner.every(EXPIRED_KEYS_INTERVAL, PurgeKeys(Arc::clone(authority)));
+    runner.every(OUTBOX_INTERVAL, MeasureOutbox(Arc::clone(outbox)));
     runner
+}
+
+/// Begins to run jobs: what any node may do, and one at a time does.
+async fn start_jobs(
+    config: &Config,
+    stores: &Stores,
+    metrics: &Arc<Metrics>,
+    outbox: &Arc<Outbox>,
+    authority: &Arc<Authority>,
+) -> Result<engine::Running, Fault> {
+    let mut engine = Engine::new(engine::Parts {
+        meta: stores.meta.clone(),
+        clock: stores.clock.clone(),
+        node: i64::from(stores.node.worker()),
+        uids: Arc::clone(stores.node.uids()),
+        metrics: Arc::clone(metrics),
+        bell: stores.jobs_bell.clone(),
+        config: config.jobs.clone(),
+    });
+    engine.schedule(
+        seconds(config.storage.collect_interval_seconds),
+        Collect(Arc::clone(&stores.collector)),
+    );
+    engine.schedule(
+        seconds(config.storage.sweep_interval_seconds),
+        Sweep(Arc::clone(&stores.collector)),
+    );
+    engine.schedule(
+        STALE_UPLOADS_INTERVAL,
+        AbortStale(Arc::clone(&stores.namespace)),
+    );
+    engine.schedule(
+        seconds(config.lifecycle.interval_seconds),
+        Expire {
+            namespace: Arc::clone(&stores.namespace),
+            calendar: config.lifecycle.calendar(),
+            metrics: Arc::clone(metrics),
+        },
+    );
+    engine.schedule(OUTBOX_INTERVAL, TendOutbox(Arc::clone(outbox)));
+    engine.schedule(REWRAP_INTERVAL, Rewrap(Arc::clone(&stores.content)));
+    engine.schedule(EXPIRED_KEYS_INTERVAL, PurgeKeys(Arc::clone(authority)));
+    engine.schedule(
+        ENDED_JOBS_INTERVAL,
+        PurgeJobs {
+            meta: stores.meta.clone(),
+            clock: stores.clock.clone(),
+            keep: Duration::from_secs(config.jobs.keep_seconds),
+        },
+    );
+    engine.start().await
+}
+
+fn seconds(seconds: NonZeroU64) -> Duration {
+    Duration::from_secs(seconds.get())
 }
 
 /// Writes down for commands where this server is and what opens its `/v1`.

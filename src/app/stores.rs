@@ -34,6 +34,8 @@ pub(super) struct Stores {
     pub(super) namespace: Arc<Namespace>,
     pub(super) collector: Arc<Collector>,
     pub(super) bell: Bell,
+    /// Rung when jobs were inserted.
+    pub(super) jobs_bell: Bell,
     blobs: BlobStore,
     heart: Heart,
 }
@@ -121,6 +123,7 @@ impl Stores {
             namespace,
             collector,
             bell,
+            jobs_bell: Bell::default(),
             blobs,
             heart,
         })

@@ -13,7 +13,7 @@
 //! On PostgreSQL and MySQL each transaction has a connection of a pool to itself and locks rows (see [`server`]);
 //! the statements are the same, translated once (see [`dialect`]).
 //!
-//! Lock order, for the databases that lock rows: own node, bucket, upload, keys in byte order, contents by
+//! Lock order, for the databases that lock rows: own node, job, bucket, upload, keys in byte order, contents by
 //! id, blobs by id.
 
 pub mod buckets;
@@ -23,6 +23,7 @@ mod dialect;
 pub mod events;
 pub mod identities;
 pub mod install;
+pub mod jobs;
 pub mod lifecycle;
 pub mod listing;
 pub mod nodes;

@@ -38,6 +38,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0005_upload_locks.sql"),
     include_str!("migrations/sqlite/0006_install.sql"),
     include_str!("migrations/sqlite/0003_temporary_keys.sql"),
+    include_str!("migrations/sqlite/0007_jobs.sql"),
 ];
 
 pub(super) struct Engine {

@@ -61,6 +61,11 @@ id!(
 );
 
 id!(
+    /// A job.
+    JobId
+);
+
+id!(
     /// A key that wraps data keys: a tenant's own, or one of its KMS.
     WrapKeyId
 );

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use serde::Serialize;
 
 use super::listing::prefix_end;
 use super::{Condition, DeleteRequest, Namespace, Reason, Recheck, UploadId};
@@ -28,7 +29,7 @@ const PARALLEL: usize = 32;
 const BUCKETS_PAGE: usize = 100;
 
 /// What a pass did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ExpireReport {
     /// Current versions that expired.
     pub current: u64,

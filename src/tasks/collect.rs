@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Handler;
+use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::cluster::Node;
 use crate::content::{CollectReport, ContentStore, SweepReport};
 use crate::model::fault::{Fault, Kind};
@@ -69,18 +69,18 @@ impl Collector {
 /// Collects contents and the bytes of condemned blobs.
 pub struct Collect(pub Arc<Collector>);
 
-impl Handler for Collect {
-    fn name(&self) -> &'static str {
+impl JobHandler for Collect {
+    fn kind(&self) -> &'static str {
         "collect"
     }
 
-    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
             let report = self.0.collect().await?;
             if report != CollectReport::default() {
                 tracing::debug!(?report, "collected");
             }
-            Ok(())
+            Ok(Outcome::report(&report)?)
         })
     }
 }
@@ -88,18 +88,18 @@ impl Handler for Collect {
 /// Sweeps blobs that no row names.
 pub struct Sweep(pub Arc<Collector>);
 
-impl Handler for Sweep {
-    fn name(&self) -> &'static str {
+impl JobHandler for Sweep {
+    fn kind(&self) -> &'static str {
         "sweep"
     }
 
-    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
             let report = self.0.sweep().await?;
             if report.orphans > 0 {
                 tracing::info!(?report, "swept");
             }
-            Ok(())
+            Ok(Outcome::report(&report)?)
         })
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::Handler;
+use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::content::{ContentStore, RewrapReport};
 use crate::keys::{KeyError, KeyStatus, Keys, NewKmsKey};
-use crate::model::fault::Fault;
 
 /// What an operator wants of the wrapping keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,18 +103,19 @@ impl Keyring {
 /// Goes on with what a rotation left: data keys that an older version wraps still.
 pub struct Rewrap(pub Arc<ContentStore>);
 
-impl Handler for Rewrap {
-    fn name(&self) -> &'static str {
-        "rewrap data keys"
+impl JobHandler for Rewrap {
+    fn kind(&self) -> &'static str {
+        "rewrap"
     }
 
-    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let RewrapReport { rewrapped, failed } = self.0.rewrap().await?;
+            let report = self.0.rewrap().await?;
+            let RewrapReport { rewrapped, failed } = report;
             if rewrapped + failed > 0 {
                 tracing::info!(rewrapped, failed, "data keys wrapped anew");
             }
-            Ok(())
+            Ok(Outcome::report(&report)?)
         })
     }
 }

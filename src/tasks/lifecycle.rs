@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::Handler;
+use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::lifecycle::Calendar;
@@ -94,24 +94,22 @@ impl Expire {
     }
 }
 
-impl Handler for Expire {
-    fn name(&self) -> &'static str {
-        "carry out lifecycle rules"
+impl JobHandler for Expire {
+    fn kind(&self) -> &'static str {
+        "lifecycle"
     }
 
-    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            match self.pass().await {
-                Ok(report) => {
-                    if report != ExpireReport::default() {
-                        tracing::info!(?report, "lifecycle rules carried out");
-                    }
-                    Ok(())
-                }
-                Err(Condition::Fault(fault)) => Err(fault),
-                Err(condition) => Err(Fault::new(Kind::Internal, "carry out lifecycle rules")
-                    .context(format_args!("{condition:?}"))),
+            let report = self.pass().await.map_err(|condition| match condition {
+                Condition::Fault(fault) => fault,
+                condition => Fault::new(Kind::Internal, "carry out lifecycle rules")
+                    .context(format_args!("{condition:?}")),
+            })?;
+            if report != ExpireReport::default() {
+                tracing::info!(?report, "lifecycle rules carried out");
             }
+            Ok(Outcome::report(&report)?)
         })
     }
 }

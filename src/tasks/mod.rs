@@ -1,15 +1,19 @@
-//! Work outside of requests: what a timer or an operator asks for.
+//! Work outside of requests: what a timer, a change or an operator asks for.
 //!
-//! [`Runner`] repeats [`Handler`]s in this process: there is no queue, nothing is remembered across a restart,
-//! and every node does its own. That is enough for work that finds what is due by looking, as all of it here
-//! does. [`Collector`] and [`Survey`] do such work at an operator's word too.
+//! Durable work is a job, run by the [`engine`] on whichever node claims it; work that is done again and again is a
+//! schedule there, on one node at a time. [`Backlog`] shows jobs to operators. What is about this process alone is
+//! repeated by the [`Runner`], and nothing is remembered of it. [`Collector`] and [`Survey`] work at an operator's
+//! word too.
 
+mod backlog;
 mod collect;
 mod encryption;
+pub mod engine;
 pub mod events;
 mod keys;
 pub mod lifecycle;
 pub mod logs;
+mod purge;
 mod survey;
 mod uploads;
 
@@ -23,19 +27,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::meta::events::Bell;
-use crate::model::clock::random_fraction;
+use crate::model::clock::{Millis, random_fraction};
 use crate::model::fault::Fault;
 
+pub use backlog::{Backlog, JobError, JobFilter, JobSummary, JobsReport, Wish};
 pub use collect::{Collect, Collector, GcReport, Sweep};
 pub use encryption::{KeyCommand, KeyReport, Keyring, KmsName, Rewrap};
-pub use events::{Deliverer, Outbox, TendOutbox};
+pub use engine::{Engine, Failure, JobHandler, Outcome, Run};
+pub use events::{Deliverer, MeasureOutbox, Outbox, TendOutbox};
 pub use keys::PurgeKeys;
 pub use lifecycle::Expire;
 pub use logs::DeliverLogs;
+pub use purge::PurgeJobs;
 pub use survey::{BucketUsage, Stats, Survey};
 pub use uploads::AbortStale;
 
-/// Work that is done again and again.
+/// Work of this process alone that is done again and again.
 ///
 /// The contract:
 /// - *Idempotent*: a run that finds nothing due changes nothing, and two runs do no more than one.
@@ -134,6 +141,13 @@ fn jitter(period: Duration) -> Duration {
     period.mul_f64(0.9 + 0.2 * random_fraction())
 }
 
+/// How long to wait after a failure that came after `attempt` others: a half of twice the time before, and at
+/// random up to all of it; `first` at the begin and `most` in the end.
+fn backoff(first: Millis, most: Millis, attempt: u32) -> Millis {
+    let most = first.saturating_mul(1 << attempt.min(20)).min(most);
+    most / 2 + ((most / 2) as f64 * random_fraction()) as Millis
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +228,16 @@ mod tests {
         for _ in 0..1000 {
             let pause = jitter(Duration::from_secs(100)).as_secs_f64();
             assert!((89.9..110.1).contains(&pause), "{pause}");
+        }
+    }
+
+    #[test]
+    fn waits_grow_up_to_a_limit() {
+        for (attempt, most) in [(0, 500), (1, 1000), (5, 16_000), (40, 300_000)] {
+            for _ in 0..100 {
+                let wait = backoff(500, 300_000, attempt);
+                assert!((most / 2..=most).contains(&wait), "{attempt} {wait}");
+            }
         }
     }
 }

@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use self::send::Sender;
 use crate::meta::events::{self, Bell, EventRow};
 use crate::meta::{MetaStore, Session};
-use crate::model::clock::{Clock, Millis, random_fraction};
+use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
+use crate::tasks::backoff;
 use crate::telemetry::Metrics;
 
 pub use config::{Address, Config, Kind, Target, Token};
-pub use outbox::{Outbox, QueuedEvent, TargetReport, TendOutbox};
+pub use outbox::{MeasureOutbox, Outbox, QueuedEvent, TargetReport, TendOutbox};
 
 /// Events read and settled together.
 const BATCH_MAX: usize = 64;
@@ -245,7 +246,7 @@ impl Route {
                         row.attempt = 0;
                     }
                     let rest = error.map(|error| {
-                        let rest = backoff(row.attempt);
+                        let rest = backoff(RETRY_FIRST, RETRY_MAX, row.attempt);
                         row.attempt = row.attempt.saturating_add(1);
                         row.failed += 1;
                         row.next_run = now + rest;
@@ -295,15 +296,6 @@ async fn claim(
     row.lease_until = now + lease;
     events::write_target(session, &row).await?;
     Ok(None)
-}
-
-/// How long to wait after a failure that came after `attempt` others: a half of twice the time before, and at
-/// random up to all of it.
-fn backoff(attempt: u32) -> Millis {
-    let most = RETRY_FIRST
-        .saturating_mul(1 << attempt.min(20))
-        .min(RETRY_MAX);
-    most / 2 + ((most / 2) as f64 * random_fraction()) as Millis
 }
 
 #[cfg(test)]
@@ -368,15 +360,5 @@ mod tests {
             })
             .await;
         assert_eq!(ids.unwrap(), (vec![1, 3], 1, vec![(2, "u".to_owned())]));
-    }
-
-    #[test]
-    fn waits_grow_up_to_a_limit() {
-        for (attempt, most) in [(0, 500), (1, 1000), (5, 16_000), (40, RETRY_MAX)] {
-            for _ in 0..100 {
-                let wait = backoff(attempt);
-                assert!((most / 2..=most).contains(&wait), "{attempt} {wait}");
-            }
-        }
     }
 }

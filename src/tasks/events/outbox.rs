@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::meta::{MetaStore, events};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::tasks::Handler;
+use crate::tasks::engine::{Failure, JobHandler, Outcome, Run};
 use crate::telemetry::Metrics;
 
 /// Most events of one answer, and of one transaction that gives some up.
@@ -201,15 +203,15 @@ impl Outbox {
     }
 }
 
-/// Gives up events that are too old, and measures what waits.
+/// Gives up events that are too old.
 pub struct TendOutbox(pub Arc<Outbox>);
 
-impl Handler for TendOutbox {
-    fn name(&self) -> &'static str {
-        "tend outbox"
+impl JobHandler for TendOutbox {
+    fn kind(&self) -> &'static str {
+        "tend-outbox"
     }
 
-    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
             let outbox = &self.0;
             let age = outbox.config.give_up_seconds.get().saturating_mul(1000);
@@ -219,9 +221,25 @@ impl Handler for TendOutbox {
                 .saturating_sub(Millis::try_from(age).unwrap_or(Millis::MAX));
             for _ in 0..ROUNDS_MAX {
                 if !outbox.give_up(before).await? {
-                    break;
+                    return Ok(Outcome::done());
                 }
             }
+            Ok(Outcome::More(Duration::ZERO))
+        })
+    }
+}
+
+/// Measures what waits, for the metrics of this process.
+pub struct MeasureOutbox(pub Arc<Outbox>);
+
+impl Handler for MeasureOutbox {
+    fn name(&self) -> &'static str {
+        "measure outbox"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let outbox = &self.0;
             for report in outbox.report().await? {
                 if let Some(label) = outbox.names.get(&report.name) {
                     outbox.metrics.events_waiting(label, report.waiting);

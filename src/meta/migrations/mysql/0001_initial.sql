@@ -276,19 +276,38 @@ CREATE TABLE IF NOT EXISTS `usage` (
     PRIMARY KEY (bucket_id, worker_id)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- Work that is done later, and what became of it.
 CREATE TABLE IF NOT EXISTS jobs (
     id BIGINT PRIMARY KEY,
     type VARCHAR(64) NOT NULL,
-    payload MEDIUMTEXT NOT NULL,
-    state VARCHAR(16) NOT NULL,
-    attempt BIGINT NOT NULL,
-    next_run BIGINT NOT NULL,
-    lease_until BIGINT,
+    work_key VARCHAR(255),                      -- what it is about, when such work waits or runs only once
+    live_key VARCHAR(255),                      -- the same until the job ends
+    payload MEDIUMTEXT NOT NULL,                -- JSON
+    period BIGINT,                              -- of a schedule, which runs again and again
+    state VARCHAR(16) NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    due BIGINT,                                 -- waiting: its turn; running: the end of the lease; else NULL
+    run BIGINT NOT NULL,                        -- claims so far; the number of a claim is its lease
     node_id BIGINT,
-    epoch BIGINT,
-    reason TEXT,
+    attempt BIGINT NOT NULL,
+    again BIGINT NOT NULL,                      -- asked for while it ran
+    cancelling BIGINT NOT NULL,
+    checkpoint MEDIUMTEXT,                      -- JSON: where the next run goes on
+    done BIGINT NOT NULL,
+    total BIGINT,
+    report MEDIUMTEXT,                          -- JSON: what came of it
+    reason TEXT,                                -- why the last attempt failed
     created BIGINT NOT NULL,
-    KEY jobs_due (state, next_run)
+    started BIGINT,
+    ended BIGINT,
+    UNIQUE KEY jobs_live (type, live_key),
+    KEY jobs_due (type, due),
+    KEY jobs_ended (ended)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Types of jobs that do not run until they are resumed.
+CREATE TABLE IF NOT EXISTS job_pauses (
+    type VARCHAR(64) PRIMARY KEY,
+    since BIGINT NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS events (

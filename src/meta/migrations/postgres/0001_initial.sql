@@ -261,20 +261,39 @@ CREATE TABLE usage (
     PRIMARY KEY (bucket_id, worker_id)
 );
 
+-- Work that is done later, and what became of it.
 CREATE TABLE jobs (
     id BIGINT PRIMARY KEY,
     type TEXT NOT NULL,
-    payload TEXT NOT NULL,
+    work_key TEXT,                              -- what it is about, when such work waits or runs only once
+    live_key TEXT,                              -- the same until the job ends
+    payload TEXT NOT NULL,                      -- JSON
+    period BIGINT,                              -- of a schedule, which runs again and again
     state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
-    attempt BIGINT NOT NULL,
-    next_run BIGINT NOT NULL,
-    lease_until BIGINT,
+    due BIGINT,                                 -- waiting: its turn; running: the end of the lease; else NULL
+    run BIGINT NOT NULL,                        -- claims so far; the number of a claim is its lease
     node_id BIGINT,
-    epoch BIGINT,
-    reason TEXT,
-    created BIGINT NOT NULL
+    attempt BIGINT NOT NULL,
+    again BIGINT NOT NULL,                      -- asked for while it ran
+    cancelling BIGINT NOT NULL,
+    checkpoint TEXT,                            -- JSON: where the next run goes on
+    done BIGINT NOT NULL,
+    total BIGINT,
+    report TEXT,                                -- JSON: what came of it
+    reason TEXT,                                -- why the last attempt failed
+    created BIGINT NOT NULL,
+    started BIGINT,
+    ended BIGINT
 );
-CREATE INDEX jobs_due ON jobs(state, next_run);
+CREATE UNIQUE INDEX jobs_live ON jobs(type, live_key);
+CREATE INDEX jobs_due ON jobs(type, due);
+CREATE INDEX jobs_ended ON jobs(ended);
+
+-- Types of jobs that do not run until they are resumed.
+CREATE TABLE job_pauses (
+    type TEXT PRIMARY KEY,
+    since BIGINT NOT NULL
+);
 
 CREATE TABLE changes (
     id BIGINT PRIMARY KEY,

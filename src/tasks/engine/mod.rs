@@ -1,0 +1,604 @@
+//! Jobs at work: durable rows are claimed under a lease, run by the handler of their type, and settled.
+//!
+//! A job is inserted in the transaction of the change that makes it necessary
+//! ([`meta::jobs::insert`](crate::meta::jobs::insert)), and some node runs it: at least once, and while leases
+//! last on one node at a time. An attempt that fails is made again after a pause that grows, until the job has
+//! failed for good and waits for an operator. A node that is killed leaves its jobs to the others once its leases
+//! have run out; one that stops hands them over at once.
+//!
+//! # A handler
+//!
+//! One file, one type of job. Its contract:
+//!
+//! - *Idempotent*: a run may come after one that was cut anywhere, also right before its end was recorded.
+//! - *Under its lease*: a transaction that changes what the job is about begins with
+//!   [`Lease::hold`]. Then it fails, and ends the run, if the job was taken over meanwhile.
+//! - *Resumable*: its future may be dropped at any point. Long work records where it is with [`Run::checkpoint`], or
+//!   with [`Lease::checkpoint`] in the transaction of what it did, and begins there. Attempts count from the last
+//!   checkpoint on, so one is recorded for work that was done and for nothing else.
+//! - *Bounded*: memory does not grow with the work, and nothing is locked between two steps.
+//!
+//! What is outside of the database cannot be held under a lease: it must do no harm when it is done twice, or by two
+//! at a time.
+//!
+//! ```
+//! use futures::future::BoxFuture;
+//! use osproxy::meta::{MetaStore, Session, jobs};
+//! use osproxy::model::fault::Fault;
+//! use osproxy::model::job::Progress;
+//! use osproxy::tasks::{Failure, JobHandler, Outcome, Run};
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// What one job is about.
+//! #[derive(Serialize, Deserialize)]
+//! struct Recount {
+//!     bucket: i64,
+//! }
+//!
+//! /// In the transaction that makes it necessary; after the commit the bell is rung.
+//! async fn order(session: &mut Session, id: i64, bucket: i64, now: i64) -> Result<(), Fault> {
+//!     let job = jobs::NewJob {
+//!         id,
+//!         kind: "recount",
+//!         key: Some(&bucket.to_string()),
+//!         payload: &jobs::encode(&Recount { bucket })?,
+//!         due: now,
+//!         now,
+//!     };
+//!     jobs::insert(session, &job).await.map(|_| ())
+//! }
+//!
+//! struct RecountBuckets(MetaStore);
+//!
+//! impl JobHandler for RecountBuckets {
+//!     fn kind(&self) -> &'static str {
+//!         "recount"
+//!     }
+//!
+//!     fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
+//!         Box::pin(async move {
+//!             let Recount { bucket } = run.payload()?;
+//!             let mut done: u64 = run.state()?.unwrap_or(0);
+//!             while done < 3 {
+//!                 let (lease, next) = (run.lease(), done + 1);
+//!                 let progress = Progress { done: next, total: Some(3) };
+//!                 self.0
+//!                     .transact("recount", move |session| {
+//!                         Box::pin(async move {
+//!                             // Holds the lease; what follows commits with it or not at all.
+//!                             lease.checkpoint(session, &next, progress).await?;
+//!                             let _ = bucket;
+//!                             Ok::<_, Fault>(())
+//!                         })
+//!                     })
+//!                     .await?;
+//!                 done = next;
+//!             }
+//!             Ok(Outcome::done())
+//!         })
+//!     }
+//! }
+//! ```
+
+mod turn;
+
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use self::turn::Turn;
+use super::jitter;
+use crate::meta::MetaStore;
+use crate::meta::events::Bell;
+use crate::meta::jobs::{self, Lease, NewJob};
+use crate::model::clock::{Clock, Millis, random_fraction};
+use crate::model::fault::Fault;
+use crate::model::ids::{JobId, UidGenerator};
+use crate::model::job::{Claimed, Claimer, Job, Progress};
+use crate::telemetry::Metrics;
+
+/// Attempts of a job that does not come forward: with the pauses between them about two hours.
+const ATTEMPTS_MAX: u32 = 20;
+/// Jobs of one type looked at together. More than one node can run, so that nodes do not all try the same ones.
+const LOOK_MAX: usize = 16;
+/// A look that claimed nothing of what was due is followed by no other for about so long.
+const MISSED_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two counts of what waits.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(15);
+/// Jobs of one type that are counted at most.
+const COUNT_MAX: usize = 10_000;
+
+/// Section `[jobs]`: work outside of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Jobs that this node runs at a time.
+    pub concurrency: NonZeroU32,
+    /// Seconds after which another node takes over a job whose node does not renew its lease any more.
+    pub lease_seconds: NonZeroU64,
+    /// Seconds after which jobs that another process inserted are seen at the latest.
+    pub poll_seconds: NonZeroU64,
+    /// Seconds that jobs are kept after their end, for operators to look at.
+    pub keep_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrency: const { NonZeroU32::new(8).expect("not zero") },
+            lease_seconds: const { NonZeroU64::new(30).expect("not zero") },
+            poll_seconds: const { NonZeroU64::new(5).expect("not zero") },
+            keep_seconds: 604_800,
+        }
+    }
+}
+
+/// Runs the jobs of one type. The [module](self) has the contract, and an example.
+pub trait JobHandler: Send + Sync + 'static {
+    /// The type: a short fixed name of lower-case letters and hyphens, in rows, logs, metrics and for operators.
+    fn kind(&self) -> &'static str;
+
+    /// Does the work of one job, or goes on with it.
+    fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>>;
+
+    /// Jobs of this type that one node runs at a time.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// Attempts without a checkpoint between them before a job has failed.
+    fn attempts_max(&self) -> u32 {
+        ATTEMPTS_MAX
+    }
+
+    /// How long a run that is told to stop may go on before it is dropped. A run that outlasts its lease is
+    /// dropped at once.
+    fn stop_grace(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// How a run ended that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is done; what came of it, as a JSON document.
+    Done(Option<String>),
+    /// There is more to do, or something to wait for: it goes on after the pause.
+    More(Duration),
+}
+
+impl Outcome {
+    /// All of it is done, and there is nothing to say.
+    pub fn done() -> Self {
+        Self::Done(None)
+    }
+
+    /// All of it is done, and so many things are what it was about.
+    pub fn count(what: &'static str, count: u64) -> Result<Self, Fault> {
+        Self::report(&HashMap::from([(what, count)]))
+    }
+
+    /// All of it is done, and this came of it.
+    pub fn report(report: &impl Serialize) -> Result<Self, Fault> {
+        jobs::encode(report).map(|text| Self::Done(Some(text)))
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The next attempt may not.
+    Passing(Fault),
+    /// No attempt can do it, for this reason.
+    Final(String),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Passing(fault)
+    }
+}
+
+/// One run of a job, as its handler sees it.
+pub struct Run {
+    job: Job,
+    lease: Lease,
+    meta: MetaStore,
+    told: CancellationToken,
+}
+
+impl Run {
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.job.id
+    }
+
+    /// What the job is about.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        // What cannot be read now cannot be read later.
+        jobs::decode(&self.job.payload).map_err(|fault| Failure::Final(fault.to_string()))
+    }
+
+    /// Where to go on, as the last checkpoint before this run said.
+    pub fn state<T: DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
+        let state = self.job.checkpoint.as_deref().map(jobs::decode);
+        state
+            .transpose()
+            .map_err(|fault| Failure::Final(fault.to_string()))
+    }
+
+    /// How far the job was when this run began.
+    pub fn progress(&self) -> Progress {
+        self.job.progress
+    }
+
+    /// The right to run it, which every effect holds.
+    pub fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    /// Cancelled when the run is to end: the node stops, or an operator cancelled the job or paused its type. A handler
+    /// that has a [grace](JobHandler::stop_grace) then comes to a good place and returns [`Outcome::More`].
+    pub fn told_to_stop(&self) -> &CancellationToken {
+        &self.told
+    }
+
+    /// Records where the next run goes on, durably.
+    pub async fn checkpoint(
+        &self,
+        state: &(impl Serialize + Sync),
+        progress: Progress,
+    ) -> Result<(), Fault> {
+        let (lease, state) = (self.lease, Arc::<str>::from(jobs::encode(state)?));
+        self.meta
+            .transact("checkpoint of job", move |session| {
+                let state = Arc::clone(&state);
+                Box::pin(async move { lease.advance(session, state.to_string(), progress).await })
+            })
+            .await
+    }
+}
+
+/// What the engine needs.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where the jobs are.
+    pub meta: MetaStore,
+    /// The time.
+    pub clock: Clock,
+    /// This node, as rows name it.
+    pub node: i64,
+    /// Numbers of schedules.
+    pub uids: Arc<UidGenerator>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Rung when jobs were committed.
+    pub bell: Bell,
+    /// Limits and times.
+    pub config: Config,
+}
+
+/// The handlers of this node, before they run.
+pub struct Engine {
+    parts: Parts,
+    handlers: HashMap<&'static str, Arc<dyn JobHandler>>,
+    schedules: Vec<(&'static str, Duration)>,
+}
+
+impl Engine {
+    /// An engine that runs nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            handlers: HashMap::new(),
+            schedules: Vec::new(),
+        }
+    }
+
+    /// Runs the jobs of a type by `handler`.
+    pub fn register(&mut self, handler: impl JobHandler) {
+        let kind = handler.kind();
+        let before = self.handlers.insert(kind, Arc::new(handler));
+        debug_assert!(before.is_none(), "two handlers of {kind}");
+    }
+
+    /// Runs `handler` again and again, on one node at a time: with pauses of about `period` from the end of one run
+    /// to the begin of the next, and the first time after about a tenth of it. After a failure it is tried sooner.
+    pub fn schedule(&mut self, period: Duration, handler: impl JobHandler) {
+        self.schedules.push((handler.kind(), period));
+        self.register(handler);
+    }
+
+    /// Makes the schedules that are not there yet, and begins to claim.
+    pub async fn start(self) -> Result<Running, Fault> {
+        for (kind, period) in &self.schedules {
+            self.ensure(kind, *period).await?;
+        }
+        let stop = CancellationToken::new();
+        let bell = self.parts.bell.listen();
+        let dispatcher = Dispatcher {
+            parts: Arc::new(self.parts),
+            handlers: self.handlers,
+            stop: stop.clone(),
+            runs: JoinSet::new(),
+            busy: HashMap::new(),
+        };
+        let task = tokio::spawn(dispatcher.run(bell));
+        Ok(Running { stop, task })
+    }
+
+    async fn ensure(&self, kind: &'static str, period: Duration) -> Result<(), Fault> {
+        let id = self.parts.uids.next()?;
+        let now = self.parts.clock.now();
+        let first = now.saturating_add(millis(jitter(period / 10)));
+        self.parts
+            .meta
+            .transact("make schedule", move |session| {
+                Box::pin(async move {
+                    let job = NewJob {
+                        id,
+                        kind,
+                        key: None,
+                        payload: "{}",
+                        due: first,
+                        now,
+                    };
+                    jobs::ensure_schedule(session, &job, millis(period)).await
+                })
+            })
+            .await
+    }
+}
+
+/// The engine at work.
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Claims nothing more, tells the runs to stop, and gives their leases back, so that another node continues
+    /// at once.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // A panic in it has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+/// Looks for jobs and starts their runs.
+struct Dispatcher {
+    parts: Arc<Parts>,
+    handlers: HashMap<&'static str, Arc<dyn JobHandler>>,
+    stop: CancellationToken,
+    runs: JoinSet<&'static str>,
+    /// Runs by type.
+    busy: HashMap<&'static str, usize>,
+}
+
+/// Jobs that this node has room for.
+struct Look {
+    due: Vec<(Millis, JobId, &'static str)>,
+    /// When the first of the others will be.
+    next: Option<Millis>,
+}
+
+impl Dispatcher {
+    async fn run(mut self, mut bell: watch::Receiver<()>) {
+        let stop = self.stop.clone();
+        let poll = Duration::from_secs(self.parts.config.poll_seconds.get());
+        let mut measured: Option<tokio::time::Instant> = None;
+        while !stop.is_cancelled() {
+            // Rings from here on are heard after the look.
+            bell.borrow_and_update();
+            let pause = match self.fill().await {
+                Ok(pause) => pause.min(jitter(poll)),
+                Err(fault) => {
+                    tracing::warn!(%fault, "look for jobs");
+                    jitter(poll)
+                }
+            };
+            if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
+                self.measure().await;
+                measured = Some(tokio::time::Instant::now());
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Ok(()) = bell.changed() => {}
+                Some(ended) = self.runs.join_next() => self.ended(ended),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        // Each was told by the same token.
+        while self.runs.join_next().await.is_some() {}
+    }
+
+    fn ended(&mut self, run: Result<&'static str, tokio::task::JoinError>) {
+        // Panics of handlers are caught in the run.
+        if let Ok(kind) = run
+            && let Some(busy) = self.busy.get_mut(kind)
+        {
+            *busy = busy.saturating_sub(1);
+        }
+    }
+
+    /// Types that this node has room for, and for how many runs of each.
+    fn room(&self) -> Vec<(&'static str, usize)> {
+        self.handlers
+            .iter()
+            .filter_map(|(kind, handler)| {
+                let busy = self.busy.get(kind).copied().unwrap_or(0);
+                let room = handler.at_once().saturating_sub(busy);
+                (room > 0).then_some((*kind, room))
+            })
+            .collect()
+    }
+
+    fn is_full(&self) -> bool {
+        self.runs.len() >= self.parts.config.concurrency.get() as usize
+    }
+
+    /// Claims what is due, as far as there is room; answers when to look again.
+    async fn fill(&mut self) -> Result<Duration, Fault> {
+        while let Some(ended) = self.runs.try_join_next() {
+            self.ended(ended);
+        }
+        if self.is_full() {
+            return Ok(Duration::MAX);
+        }
+        let room = self.room();
+        let look = self.look(room.clone()).await?;
+        let mut room: HashMap<_, _> = room.into_iter().collect();
+        let mut left = false;
+        for (_, id, kind) in look.due {
+            if self.stop.is_cancelled() || self.is_full() {
+                return Ok(Duration::MAX);
+            }
+            let Some(room) = room.get_mut(kind).filter(|room| **room > 0) else {
+                continue;
+            };
+            match self.claim(id, kind).await? {
+                Claimed::Yes => *room -= 1,
+                Claimed::No | Claimed::Ended => left = true,
+            }
+        }
+        let now = self.parts.clock.now();
+        let until = look.next.map_or(Duration::MAX, |next| {
+            Duration::from_millis(next.saturating_sub(now).max(1) as u64)
+        });
+        // Nodes that know of the same time do not come at the same moment.
+        let until = until.saturating_add(Duration::from_millis(20).mul_f64(random_fraction()));
+        Ok(if left {
+            until.min(jitter(MISSED_PAUSE))
+        } else {
+            until
+        })
+    }
+
+    async fn look(&self, room: Vec<(&'static str, usize)>) -> Result<Look, Fault> {
+        let now = self.parts.clock.now();
+        self.parts
+            .meta
+            .scan("look for jobs", move |session| {
+                Box::pin(async move {
+                    let paused = jobs::pauses(session).await?;
+                    let mut look = Look {
+                        due: Vec::new(),
+                        next: None,
+                    };
+                    for (kind, room) in room {
+                        if paused.iter().any(|paused| paused == kind) {
+                            continue;
+                        }
+                        // One more, to know when to look again.
+                        for (due, id) in
+                            jobs::next(session, kind, room.min(LOOK_MAX) * 2 + 1).await?
+                        {
+                            if due <= now {
+                                look.due.push((due, id, kind));
+                            } else {
+                                look.next = Some(look.next.map_or(due, |next| next.min(due)));
+                            }
+                        }
+                    }
+                    look.due.sort_unstable_by_key(|(due, ..)| *due);
+                    Ok::<_, Fault>(look)
+                })
+            })
+            .await
+    }
+
+    /// Claims one job and starts its run.
+    async fn claim(&mut self, id: JobId, kind: &'static str) -> Result<Claimed, Fault> {
+        let Some(handler) = self.handlers.get(kind) else {
+            return Ok(Claimed::No);
+        };
+        let parts = &self.parts;
+        let claimer = Claimer {
+            node: parts.node,
+            now: parts.clock.now(),
+            lease: millis(lease_time(&parts.config)),
+            attempts_max: handler.attempts_max(),
+        };
+        let began = tokio::time::Instant::now();
+        let (claimed, job) = parts
+            .meta
+            .transact("claim job", move |session| {
+                Box::pin(async move {
+                    let Some(mut job) = jobs::lock(session, id).await? else {
+                        return Ok::<_, Fault>((Claimed::No, None));
+                    };
+                    if jobs::is_paused(session, kind).await? {
+                        return Ok((Claimed::No, None));
+                    }
+                    let claimed = job.claim(&claimer);
+                    if claimed != Claimed::No {
+                        jobs::save(session, &job).await?;
+                    }
+                    Ok((claimed, Some(job)))
+                })
+            })
+            .await?;
+        match (claimed, job) {
+            (Claimed::Yes, Some(job)) => {
+                let turn = Turn {
+                    parts: Arc::clone(parts),
+                    handler: Arc::clone(handler),
+                    began,
+                    stop: self.stop.clone(),
+                };
+                self.runs.spawn(turn.run(job));
+                *self.busy.entry(kind).or_default() += 1;
+            }
+            (Claimed::Ended, Some(job)) => {
+                parts.metrics.job_done(kind, job.state.as_str());
+                turn::tell(job.state.as_str(), &job);
+            }
+            _ => {}
+        }
+        Ok(claimed)
+    }
+
+    async fn measure(&self) {
+        let kinds: Vec<_> = self.handlers.keys().copied().collect();
+        let now = self.parts.clock.now();
+        let counted: Result<Vec<_>, Fault> = self
+            .parts
+            .meta
+            .scan("count jobs", move |session| {
+                Box::pin(async move {
+                    let mut counted = Vec::new();
+                    for kind in kinds {
+                        let waiting = jobs::waiting(session, kind, now, COUNT_MAX).await?;
+                        counted.push((kind, waiting));
+                    }
+                    Ok(counted)
+                })
+            })
+            .await;
+        match counted {
+            Ok(counted) => {
+                for (kind, waiting) in counted {
+                    self.parts.metrics.jobs_waiting(kind, waiting);
+                }
+            }
+            Err(fault) => tracing::debug!(%fault, "count jobs"),
+        }
+    }
+}
+
+fn lease_time(config: &Config) -> Duration {
+    Duration::from_secs(config.lease_seconds.get())
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
