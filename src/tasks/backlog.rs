@@ -152,16 +152,20 @@ impl Backlog {
         Ok(summary(job, &paused))
     }
 
-    /// Does what an operator wants of one job, and answers what it is like then.
+    /// Does what an operator wants of one job, and answers what that made of it.
     pub async fn wish(&self, id: JobId, wish: Wish) -> Result<JobSummary, JobError> {
         let now = self.clock.now();
-        self.meta
+        let (job, paused) = self
+            .meta
             .transact("change job", move |session| {
-                Box::pin(async move { change(session, id, wish, now).await })
+                Box::pin(async move {
+                    let job = change(session, id, wish, now).await?;
+                    Ok::<_, JobError>((job, jobs::pauses(session).await?))
+                })
             })
             .await?;
         self.bell.ring();
-        self.show(id).await
+        Ok(summary(job, &paused))
     }
 
     /// Keeps the jobs of a type from running; those that run are told to end, and go on when the type is resumed.
@@ -195,7 +199,12 @@ impl Backlog {
     }
 }
 
-async fn change(session: &mut Session, id: JobId, wish: Wish, now: Millis) -> Result<(), JobError> {
+async fn change(
+    session: &mut Session,
+    id: JobId,
+    wish: Wish,
+    now: Millis,
+) -> Result<Job, JobError> {
     let mut job = jobs::lock(session, id).await?.ok_or(JobError::NoJob(id))?;
     let changed = match wish {
         Wish::Retry => job.retry(now),
@@ -209,7 +218,8 @@ async fn change(session: &mut Session, id: JobId, wish: Wish, now: Millis) -> Re
     {
         return Err(JobError::Twice(id, other));
     }
-    Ok(jobs::save(session, &job).await?)
+    jobs::save(session, &job).await?;
+    Ok(job)
 }
 
 fn summary(job: Job, paused: &[String]) -> JobSummary {
