@@ -348,7 +348,7 @@ async fn start_jobs(
     let mut engine = Engine::new(engine::Parts {
         meta: stores.meta.clone(),
         clock: stores.clock.clone(),
-        node: i64::from(stores.node.worker()),
+        node: stores.node.id(),
         uids: Arc::clone(stores.node.uids()),
         metrics: Arc::clone(metrics),
         bell: stores.jobs_bell.clone(),

@@ -172,7 +172,11 @@ impl Turn {
                 }
                 Err(fault) => tracing::warn!(job = %lease.job(), kind, %fault, "settle job"),
             }
-            tokio::time::sleep(jitter(SETTLE_PAUSE)).await;
+            tokio::select! {
+                // A node that is none any more records nothing.
+                () = self.parts.meta.expelled() => break,
+                () = tokio::time::sleep(jitter(SETTLE_PAUSE)) => {}
+            }
         }
         self.parts.metrics.job_done(kind, "lost");
     }
