@@ -110,7 +110,8 @@ async fn list(operator: &Operator, printer: &Printer, wanted: Wanted) -> Result<
         return printer.done(&encode(&report)?, "");
     }
     let row = |job: &JobSummary| {
-        let state = if job.paused { "paused" } else { &job.state };
+        let is_kept = job.paused && job.next_run.is_some();
+        let state = if is_kept { "paused" } else { &job.state };
         let due = job.next_run.or(job.lease_until);
         vec![
             ("id", json!(job.id)),

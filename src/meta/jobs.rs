@@ -235,6 +235,17 @@ pub async fn save(session: &mut Session, job: &Job) -> Result<(), Fault> {
         .await
 }
 
+/// Ends the leases of a node that is no other's and that nothing runs on yet: they are a predecessor's, and need
+/// not be waited for.
+pub async fn forsake(session: &mut Session, node: i64, now: Millis) -> Result<(), Fault> {
+    session
+        .execute(
+            "UPDATE jobs SET due = $1 WHERE state = 'running' AND node_id = $2",
+            params![now, node],
+        )
+        .await
+}
+
 /// The jobs of a type that may be claimed first, at most `limit`, with the times from which on they may.
 pub async fn next(
     session: &mut Session,

@@ -274,7 +274,7 @@ pub struct Parts {
     pub meta: MetaStore,
     /// The time.
     pub clock: Clock,
-    /// This node, as rows name it.
+    /// This node, as rows name it; no other process goes by it at the same time.
     pub node: i64,
     /// Numbers of schedules.
     pub uids: Arc<UidGenerator>,
@@ -317,8 +317,17 @@ impl Engine {
         self.register(handler);
     }
 
-    /// Makes the schedules that are not there yet, and begins to claim.
+    /// Makes the schedules that are not there yet, and begins to claim. No other engine may run as the same node;
+    /// what a predecessor of that name had claimed goes on at once.
     pub async fn start(self) -> Result<Running, Fault> {
+        let (node, now) = (self.parts.node, self.parts.clock.now());
+        self.parts
+            .meta
+            .transact("forsake leases", move |session| {
+                Box::pin(async move { jobs::forsake(session, node, now).await })
+            })
+            .await
+            .map_err(|fault: Fault| fault)?;
         for (kind, period) in &self.schedules {
             self.ensure(kind, *period).await?;
         }

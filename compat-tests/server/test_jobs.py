@@ -1,0 +1,161 @@
+"""Jobs as operators see them: periodic work, pauses, and what goes on after a crash."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from support.wait import wait_until
+
+OFTEN = {
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
+    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_JOBS__LEASE_SECONDS": "2",
+    "OSPROXY_JOBS__POLL_SECONDS": "1",
+}
+PERIODIC = {
+    "collect",
+    "sweep",
+    "abort-stale-uploads",
+    "lifecycle",
+    "tend-outbox",
+    "rewrap",
+    "purge-keys",
+    "purge-jobs",
+}
+
+
+def ask(server, method, path, body=None):
+    """Status and document of an admin request with the server's token."""
+    run = json.loads((server.data_dir / "run.json").read_text())
+    request = urllib.request.Request(f"http://127.0.0.1:{server.admin_port}{path}", method=method)
+    request.add_header("Authorization", f"Bearer {run['token']}")
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def listed(server, *words):
+    return json.loads(server.command("jobs", "list", "--json", *words).stdout)
+
+
+def one(server, kind="collect"):
+    (job,) = listed(server, "--type", kind)["jobs"]
+    return job
+
+
+def orphan(s3, key):
+    """Leaves bytes behind that nothing refers to."""
+    s3.put_object(Bucket="bucket", Key=key, Body=key.encode() * 50_000)
+    s3.delete_object(Bucket="bucket", Key=key)
+
+
+def blobs(server):
+    return [path for path in (server.data_dir / "blobs").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def often(own_server):
+    server = own_server(env=OFTEN)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    return server, s3
+
+
+def test_periodic_work_is_there_and_says_how_it_went(often):
+    server, _ = often
+    wait_until(lambda: one(server)["runs"] >= 2, what="two runs of the collector")
+    jobs = {job["type"]: job for job in listed(server)["jobs"]}
+    assert set(jobs) == PERIODIC
+    collect = server.command("jobs", "show", jobs["collect"]["id"], "--json")
+    collect = json.loads(collect.stdout)
+    assert collect["period"] == 1000 and collect["report"]["failed"] == 0 and collect["reason"] is None
+    assert collect["state"] in ("waiting", "running") and collect["ended"] > collect["created"]
+    assert server.metric("osproxy_jobs_total", type="collect", outcome="done") >= 2
+    text = server.command("jobs", "list").stdout
+    assert "collect" in text and "TYPE" in text
+    assert "period" in server.command("jobs", "show", collect["id"]).stdout
+
+
+def test_a_paused_collector_deletes_nothing_until_it_is_resumed_also_after_a_crash(often):
+    server, s3 = often
+    wait_until(lambda: one(server)["runs"] >= 1, what="a run of the collector")
+    server.command("jobs", "pause", "collect")
+    wait_until(lambda: one(server)["state"] == "waiting", what="the end of the run")
+    runs = one(server)["runs"]
+    orphan(s3, "paused")
+    server.kill()
+    # Beside no server too.
+    report = listed(server)
+    assert report["paused"] == ["collect"]
+    assert {job["type"] for job in report["jobs"] if job["paused"]} == {"collect"}
+    server.start()
+    wait_until(lambda: one(server, "tend-outbox")["ended"] is not None, what="another job")
+    time.sleep(3)  # three times the pause between two runs
+    assert one(server)["runs"] == runs and blobs(server)
+    server.command("jobs", "resume", "collect")
+    wait_until(lambda: not blobs(server), what="the collection")
+    assert one(server)["runs"] > runs
+    assert listed(server)["paused"] == []
+
+
+def test_what_a_killed_server_was_at_continues(own_server):
+    server = own_server(env=OFTEN | {"OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "3600"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    orphan(s3, "k")
+    job = one(server)
+    for _ in range(3):
+        server.command("jobs", "retry", job["id"])
+        server.kill()  # before, in or after the run
+        server.start()
+    time.sleep(1.5)  # the grace
+    wait_until(lambda: one(server)["state"] == "waiting", what="the end of the run")
+    server.command("jobs", "retry", job["id"])
+    wait_until(lambda: not blobs(server), what="the collection")
+    assert one(server)["id"] == job["id"]
+
+
+def test_the_admin_routes(often):
+    server, _ = often
+    status, report = ask(server, "GET", "/v1/jobs?type=sweep&state=waiting&max=5")
+    assert status == 200 and [job["type"] for job in report["jobs"]] == ["sweep"]
+    sweep = report["jobs"][0]
+    assert ask(server, "GET", f"/v1/jobs/{sweep['id']}")[1]["type"] == "sweep"
+    assert ask(server, "POST", f"/v1/jobs/{sweep['id']}/retry")[0] == 200
+    wait_until(lambda: one(server, "sweep")["runs"] > sweep["runs"], what="the sweep")
+    assert ask(server, "POST", "/v1/jobs/pause", {"type": "sweep"}) == (200, {"type": "sweep", "paused": True})
+    assert ask(server, "GET", "/v1/jobs?max=1")[1]["paused"] == ["sweep"]
+    assert ask(server, "POST", "/v1/jobs/resume", {"type": "sweep"}) == (200, {"type": "sweep", "paused": False})
+
+
+def test_what_is_refused(often):
+    server, _ = often
+    job = one(server)
+    status, answer = ask(server, "POST", f"/v1/jobs/{job['id']}/cancel")
+    assert status == 409 and "paused" in answer["error"]
+    assert ask(server, "POST", "/v1/jobs/1/retry")[0] == 404
+    assert ask(server, "GET", "/v1/jobs/1")[0] == 404
+    assert ask(server, "GET", "/v1/jobs/x")[0] == 400
+    assert ask(server, "GET", "/v1/jobs?state=broken")[0] == 400
+    assert ask(server, "GET", "/v1/jobs?colour=red")[0] == 400
+    status, answer = ask(server, "POST", "/v1/jobs/pause", {"type": "colect"})
+    assert status == 404 and "collect" in answer["error"]
+    assert server.admin("/v1/jobs")[0] == 401
+    for words, code in [
+        (("cancel", job["id"]), 1),
+        (("show", "1"), 1),
+        (("pause", "colect"), 1),
+        (("retry", "x"), 2),
+        (("list", "--state", "broken"), 2),
+    ]:
+        done = server.command("jobs", *words, check=False)
+        assert done.returncode == code and done.stderr, words
