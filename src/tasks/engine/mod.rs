@@ -80,6 +80,7 @@
 //! }
 //! ```
 
+mod dispatch;
 mod turn;
 
 use std::collections::HashMap;
@@ -90,31 +91,22 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::turn::Turn;
+use self::dispatch::Dispatcher;
 use super::jitter;
 use crate::meta::MetaStore;
 use crate::meta::events::Bell;
 use crate::meta::jobs::{self, Lease, NewJob};
-use crate::model::clock::{Clock, Millis, random_fraction};
+use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::model::ids::{JobId, UidGenerator};
-use crate::model::job::{Claimed, Claimer, Job, Progress};
+use crate::model::job::{Job, Progress};
 use crate::telemetry::Metrics;
 
 /// Attempts of a job that does not come forward: with the pauses between them about two hours.
 const ATTEMPTS_MAX: u32 = 20;
-/// Jobs of one type looked at together. More than one node can run, so that nodes do not all try the same ones.
-const LOOK_MAX: usize = 16;
-/// A look that claimed nothing of what was due is followed by no other for about so long.
-const MISSED_PAUSE: Duration = Duration::from_millis(100);
-/// Time between two counts of what waits.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(15);
-/// Jobs of one type that are counted at most.
-const COUNT_MAX: usize = 10_000;
 
 /// Section `[jobs]`: work outside of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,10 +278,13 @@ pub struct Parts {
     pub config: Config,
 }
 
+/// Handlers by the type of their jobs.
+type Handlers = HashMap<&'static str, Arc<dyn JobHandler>>;
+
 /// The handlers of this node, before they run.
 pub struct Engine {
     parts: Parts,
-    handlers: HashMap<&'static str, Arc<dyn JobHandler>>,
+    handlers: Handlers,
     schedules: Vec<(&'static str, Duration)>,
 }
 
@@ -333,13 +328,7 @@ impl Engine {
         }
         let stop = CancellationToken::new();
         let bell = self.parts.bell.listen();
-        let dispatcher = Dispatcher {
-            parts: Arc::new(self.parts),
-            handlers: self.handlers,
-            stop: stop.clone(),
-            runs: JoinSet::new(),
-            busy: HashMap::new(),
-        };
+        let dispatcher = Dispatcher::new(self.parts, self.handlers, stop.clone());
         let task = tokio::spawn(dispatcher.run(bell));
         Ok(Running { stop, task })
     }
@@ -380,227 +369,6 @@ impl Running {
         self.stop.cancel();
         // A panic in it has been reported by the panic hook.
         let _ = self.task.await;
-    }
-}
-
-/// Looks for jobs and starts their runs.
-struct Dispatcher {
-    parts: Arc<Parts>,
-    handlers: HashMap<&'static str, Arc<dyn JobHandler>>,
-    stop: CancellationToken,
-    runs: JoinSet<&'static str>,
-    /// Runs by type.
-    busy: HashMap<&'static str, usize>,
-}
-
-/// Jobs that this node has room for.
-struct Look {
-    due: Vec<(Millis, JobId, &'static str)>,
-    /// When the first of the others will be.
-    next: Option<Millis>,
-}
-
-impl Dispatcher {
-    async fn run(mut self, mut bell: watch::Receiver<()>) {
-        let stop = self.stop.clone();
-        let poll = Duration::from_secs(self.parts.config.poll_seconds.get());
-        let mut measured: Option<tokio::time::Instant> = None;
-        while !stop.is_cancelled() {
-            // Rings from here on are heard after the look.
-            bell.borrow_and_update();
-            let pause = match self.fill().await {
-                Ok(pause) => pause.min(jitter(poll)),
-                Err(fault) => {
-                    tracing::warn!(%fault, "look for jobs");
-                    jitter(poll)
-                }
-            };
-            if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
-                self.measure().await;
-                measured = Some(tokio::time::Instant::now());
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                Ok(()) = bell.changed() => {}
-                Some(ended) = self.runs.join_next() => self.ended(ended),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-        // Each was told by the same token.
-        while self.runs.join_next().await.is_some() {}
-    }
-
-    fn ended(&mut self, run: Result<&'static str, tokio::task::JoinError>) {
-        // Panics of handlers are caught in the run.
-        if let Ok(kind) = run
-            && let Some(busy) = self.busy.get_mut(kind)
-        {
-            *busy = busy.saturating_sub(1);
-        }
-    }
-
-    /// Types that this node has room for, and for how many runs of each.
-    fn room(&self) -> Vec<(&'static str, usize)> {
-        self.handlers
-            .iter()
-            .filter_map(|(kind, handler)| {
-                let busy = self.busy.get(kind).copied().unwrap_or(0);
-                let room = handler.at_once().saturating_sub(busy);
-                (room > 0).then_some((*kind, room))
-            })
-            .collect()
-    }
-
-    fn is_full(&self) -> bool {
-        self.runs.len() >= self.parts.config.concurrency.get() as usize
-    }
-
-    /// Claims what is due, as far as there is room; answers when to look again.
-    async fn fill(&mut self) -> Result<Duration, Fault> {
-        while let Some(ended) = self.runs.try_join_next() {
-            self.ended(ended);
-        }
-        if self.is_full() {
-            return Ok(Duration::MAX);
-        }
-        let room = self.room();
-        let look = self.look(room.clone()).await?;
-        let mut room: HashMap<_, _> = room.into_iter().collect();
-        let mut left = false;
-        for (_, id, kind) in look.due {
-            if self.stop.is_cancelled() || self.is_full() {
-                return Ok(Duration::MAX);
-            }
-            let Some(room) = room.get_mut(kind).filter(|room| **room > 0) else {
-                continue;
-            };
-            match self.claim(id, kind).await? {
-                Claimed::Yes => *room -= 1,
-                Claimed::No | Claimed::Ended => left = true,
-            }
-        }
-        let now = self.parts.clock.now();
-        let until = look.next.map_or(Duration::MAX, |next| {
-            Duration::from_millis(next.saturating_sub(now).max(1) as u64)
-        });
-        // Nodes that know of the same time do not come at the same moment.
-        let until = until.saturating_add(Duration::from_millis(20).mul_f64(random_fraction()));
-        Ok(if left {
-            until.min(jitter(MISSED_PAUSE))
-        } else {
-            until
-        })
-    }
-
-    async fn look(&self, room: Vec<(&'static str, usize)>) -> Result<Look, Fault> {
-        let now = self.parts.clock.now();
-        self.parts
-            .meta
-            .scan("look for jobs", move |session| {
-                Box::pin(async move {
-                    let paused = jobs::pauses(session).await?;
-                    let mut look = Look {
-                        due: Vec::new(),
-                        next: None,
-                    };
-                    for (kind, room) in room {
-                        if paused.iter().any(|paused| paused == kind) {
-                            continue;
-                        }
-                        // One more, to know when to look again.
-                        for (due, id) in
-                            jobs::next(session, kind, room.min(LOOK_MAX) * 2 + 1).await?
-                        {
-                            if due <= now {
-                                look.due.push((due, id, kind));
-                            } else {
-                                look.next = Some(look.next.map_or(due, |next| next.min(due)));
-                            }
-                        }
-                    }
-                    look.due.sort_unstable_by_key(|(due, ..)| *due);
-                    Ok::<_, Fault>(look)
-                })
-            })
-            .await
-    }
-
-    /// Claims one job and starts its run.
-    async fn claim(&mut self, id: JobId, kind: &'static str) -> Result<Claimed, Fault> {
-        let Some(handler) = self.handlers.get(kind) else {
-            return Ok(Claimed::No);
-        };
-        let parts = &self.parts;
-        let claimer = Claimer {
-            node: parts.node,
-            now: parts.clock.now(),
-            lease: millis(lease_time(&parts.config)),
-            attempts_max: handler.attempts_max(),
-        };
-        let began = tokio::time::Instant::now();
-        let (claimed, job) = parts
-            .meta
-            .transact("claim job", move |session| {
-                Box::pin(async move {
-                    let Some(mut job) = jobs::lock(session, id).await? else {
-                        return Ok::<_, Fault>((Claimed::No, None));
-                    };
-                    if jobs::is_paused(session, kind).await? {
-                        return Ok((Claimed::No, None));
-                    }
-                    let claimed = job.claim(&claimer);
-                    if claimed != Claimed::No {
-                        jobs::save(session, &job).await?;
-                    }
-                    Ok((claimed, Some(job)))
-                })
-            })
-            .await?;
-        match (claimed, job) {
-            (Claimed::Yes, Some(job)) => {
-                let turn = Turn {
-                    parts: Arc::clone(parts),
-                    handler: Arc::clone(handler),
-                    began,
-                    stop: self.stop.clone(),
-                };
-                self.runs.spawn(turn.run(job));
-                *self.busy.entry(kind).or_default() += 1;
-            }
-            (Claimed::Ended, Some(job)) => {
-                parts.metrics.job_done(kind, job.state.as_str());
-                turn::tell(job.state.as_str(), &job);
-            }
-            _ => {}
-        }
-        Ok(claimed)
-    }
-
-    async fn measure(&self) {
-        let kinds: Vec<_> = self.handlers.keys().copied().collect();
-        let now = self.parts.clock.now();
-        let counted: Result<Vec<_>, Fault> = self
-            .parts
-            .meta
-            .scan("count jobs", move |session| {
-                Box::pin(async move {
-                    let mut counted = Vec::new();
-                    for kind in kinds {
-                        let waiting = jobs::waiting(session, kind, now, COUNT_MAX).await?;
-                        counted.push((kind, waiting));
-                    }
-                    Ok(counted)
-                })
-            })
-            .await;
-        match counted {
-            Ok(counted) => {
-                for (kind, waiting) in counted {
-                    self.parts.metrics.jobs_waiting(kind, waiting);
-                }
-            }
-            Err(fault) => tracing::debug!(%fault, "count jobs"),
-        }
     }
 }
 
