@@ -124,6 +124,25 @@ def test_what_a_killed_server_was_at_continues(own_server):
     assert one(server)["id"] == job["id"]
 
 
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_two_nodes_share_the_work_and_one_goes_on_when_the_other_is_killed(own_server, request, kind):
+    url = request.getfixturevalue(kind).create()
+    env = OFTEN | {"OSPROXY_META__URL": url, "OSPROXY_MASTER_KEY": "17" * 32}
+    nodes = [own_server(name, env=env) for name in ("one", "two")]
+    wait_until(lambda: one(nodes[0])["runs"] >= 4, what="runs of the collector")
+    for node in nodes:
+        node.command("jobs", "pause", "collect")
+    wait_until(lambda: one(nodes[0])["state"] == "waiting", what="the end of the run")
+    # Each run was one node's.
+    ends = [node.metric("osproxy_jobs_total", type="collect") for node in nodes]
+    assert sum(ends) == one(nodes[0])["runs"]
+    nodes[1].command("jobs", "resume", "collect")
+    nodes[0].kill()
+    runs = one(nodes[1])["runs"]
+    wait_until(lambda: one(nodes[1])["runs"] >= runs + 3, what="runs of the other node")
+    assert nodes[1].metric("osproxy_jobs_total", type="collect", outcome="done") >= ends[1] + 2
+
+
 def test_the_admin_routes(often):
     server, _ = often
     status, report = ask(server, "GET", "/v1/jobs?type=sweep&state=waiting&max=5")

@@ -7,7 +7,6 @@ use futures::future::BoxFuture;
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::meta::{MetaStore, jobs};
 use crate::model::clock::{Clock, Millis};
-use crate::model::fault::Fault;
 
 /// Jobs deleted in one transaction.
 const ROUND: usize = 500;
@@ -38,7 +37,7 @@ impl JobHandler for PurgeJobs {
                     .transact("purge jobs", move |session| {
                         Box::pin(async move {
                             lease.hold(session).await?;
-                            Ok::<_, Fault>(jobs::purge(session, before, ROUND).await?)
+                            jobs::purge(session, before, ROUND).await
                         })
                     })
                     .await?;
