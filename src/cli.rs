@@ -7,6 +7,7 @@
 mod encryption;
 mod jobs;
 mod process;
+mod recover;
 mod text;
 
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use encryption::{EncryptionCommand, KmsCommand};
 use jobs::JobsCommand;
 use process::{block_on, log_panics, raise_file_limit};
+use recover::RecoverCommand;
 use text::{date, size};
 
 use crate::app::{self, KeyState, Operator, Pair, Secret};
@@ -101,6 +103,8 @@ enum Command {
     Stats,
     /// Delete the bytes that nothing refers to and whose grace has passed
     Gc,
+    /// Rebuild a lost database from the manifests at the backends
+    Recover(RecoverCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,6 +268,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Buckets => operate(config, async |operator| buckets(operator, &printer).await),
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
+        Command::Recover(command) => recover::recover(&config, &printer, &command),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Config {
     pub logging: tasks::logs::Config,
     /// Events of buckets and where they can be sent.
     pub notification: tasks::events::Config,
+    /// The namespace kept at a backend, for the day the database is lost.
+    pub manifests: crate::manifest::Config,
     /// Where blobs are kept, by name.
     pub backend: BTreeMap<String, Backend>,
     /// What is only taken from the environment.
@@ -73,6 +75,7 @@ impl Default for Config {
             lifecycle: tasks::lifecycle::Config::default(),
             logging: tasks::logs::Config::default(),
             notification: tasks::events::Config::default(),
+            manifests: crate::manifest::Config::default(),
             backend: BTreeMap::from([(Backend::LOCAL.to_owned(), Backend::local())]),
             secrets: Secrets::default(),
         }
@@ -559,6 +562,14 @@ impl Config {
         settings
     }
 
+    /// The backend that manifests go to.
+    pub fn manifests_backend(&self) -> &str {
+        match self.manifests.backend.as_str() {
+            "" => &self.storage.backend,
+            name => name,
+        }
+    }
+
     /// Checks what the types do not, across sections too.
     fn check(&self) -> Result<(), ConfigError> {
         self.s3.check()?;
@@ -595,6 +606,13 @@ impl Config {
                 "storage.backend",
                 format_args!("one of the backends {}", names.join(", ")),
                 &self.storage.backend,
+            ));
+        }
+        if !self.backend.contains_key(self.manifests_backend()) {
+            return Err(expected(
+                "manifests.backend",
+                "the name of a backend, or nothing for that of new buckets",
+                &self.manifests.backend,
             ));
         }
         Ok(())
@@ -685,6 +703,11 @@ impl Layer {
                     .filter(|item| !item.is_empty())
                     .collect::<Vec<_>>()
                     .into(),
+                Some(Value::Bool(..)) => match text.trim() {
+                    "true" => Value::from(true),
+                    "false" => Value::from(false),
+                    _ => return Err(expected(variable, "true or false", text)),
+                },
                 Some(Value::String(..)) => Value::from(text.as_str()),
                 Some(_) => {
                     let problem = format!("{variable}: names a section, expected one of its keys");

@@ -18,9 +18,10 @@
 //!        v                            v
 //!      content              auth  <---+        cluster            UID -> content -> extents -> blobs; who may
 //!        |  |   |             |                |                  do what; this node among the others
-//!        |  |   +--> keys <---+                |                  what secrets and data keys are wrapped by
-//!        v  v         |       |                |
-//!   1  meta blob    (meta)  (meta)           (meta)               rows in SQL; bytes at backends
+//!        |  |   +--> keys <---+    manifest    |                  what secrets and data keys are wrapped by;
+//!        v  v         |       |    |   |   |   |                  the namespace, kept at a backend
+//!   1  meta blob    (meta)  (meta) | (keys)| (meta)               rows in SQL; bytes at backends
+//!                                (meta)  (blob)
 //!
 //!   0  model   telemetry                                          nouns and pure rules; logs and metrics
 //! ```
@@ -52,6 +53,7 @@ pub mod auth;
 pub mod cluster;
 pub mod content;
 pub mod keys;
+pub mod manifest;
 pub mod namespace;
 
 // 1, stores

@@ -4,10 +4,12 @@
 //!   serve     data directory, lock --> stores --> domain --> tasks --> facades --> listeners
 //!             a signal, and then the same way back
 //!   Operator  the same install from the command line, beside a running server or without one
+//!   recover   a new database from the manifests at the backends
 //! ```
 
 mod directory;
 mod operator;
+mod recover;
 mod serve;
 mod stores;
 #[cfg(test)]
@@ -18,15 +20,20 @@ use std::path::PathBuf;
 
 use crate::admin::ClientError;
 use crate::keys::MasterKeyError;
+use crate::manifest::RecoverError;
 use crate::model::fault::Fault;
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
+pub use crate::manifest::{
+    LostObject, Options as RecoverOptions, Progress, Report as RecoverReport,
+};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
     KmsName, Stats, Wish,
 };
 pub use operator::Operator;
+pub use recover::recover;
 pub use serve::serve;
 
 /// Why a command or a start came to nothing. The texts are for an operator and say what to do.
@@ -94,6 +101,17 @@ pub enum Error {
     /// Refused by the rules of jobs.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// A recovery came to nothing.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// A recovery was interrupted, and what there is of the database is not the whole.
+    #[error("`osproxy recover` was interrupted here; run it again, it goes on")]
+    Unrecovered,
+    /// The database is new, and manifests of another one lie at a backend.
+    #[error(
+        "the database is new, and backend {0} holds the manifests of an install: to rebuild it, run `osproxy recover`; to begin anew, give the backend another place"
+    )]
+    ForeignManifests(String),
     /// A store failed, or cannot work as it is configured.
     #[error(transparent)]
     Fault(#[from] Fault),

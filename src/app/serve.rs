@@ -23,7 +23,8 @@ use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, DeliverLogs, Deliverer, Engine, Expire, MeasureOutbox,
-    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox, engine,
+    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox,
+    WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -37,6 +38,8 @@ const REWRAP_INTERVAL: Duration = Duration::from_secs(60);
 const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between two looks for jobs that ended long ago.
 const ENDED_JOBS_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long the last manifest may take at the end.
+const LAST_MANIFEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -130,6 +133,8 @@ impl Running {
             .map_err(in_vain("admin.listen"))?;
 
         let stores = Stores::open(config, &held, &metrics).await?;
+        // Commands beside the server follow what the database says.
+        stores.meta.set_recording(config.manifests.enabled).await?;
         let (authority, root) = open_authority(config, &held, &stores).await?;
         let authority = Arc::new(authority);
         let outbox = Arc::new(Outbox::new(
@@ -231,6 +236,7 @@ impl Running {
         // All requests are in their logs by now, and the objects that are made may tell of themselves.
         self.logs.deliver().await;
         self.deliverer.stop().await;
+        write_last_manifest(&self.stores).await;
         self.stores.close().await;
         if let Err(error) = RunFile::remove(self.held.path()) {
             tracing::warn!(%error, "remove run.json");
@@ -307,6 +313,18 @@ async fn open_authority(
     ))
 }
 
+/// Writes down what changed since the newest manifest, as far as there is time: the next start goes on with it.
+async fn write_last_manifest(stores: &Stores) {
+    let Some(manifests) = &stores.manifests else {
+        return;
+    };
+    match tokio::time::timeout(LAST_MANIFEST_DEADLINE, manifests.write()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(fault)) => tracing::warn!(%fault, "write last manifest"),
+        Err(_) => tracing::warn!("the last manifest is left to the next start"),
+    }
+}
+
 fn trusted_proxies(config: &Config) -> Result<Vec<Network>, Fault> {
     let parse = |text: &String| {
         Network::parse(text).ok_or_else(|| {
@@ -334,6 +352,12 @@ fn start_loops(
         },
     );
     runner.every(OUTBOX_INTERVAL, MeasureOutbox(Arc::clone(outbox)));
+    if let Some(manifests) = &stores.manifests {
+        runner.every(
+            seconds(config.manifests.interval_seconds.0),
+            WriteManifests(Arc::clone(manifests)),
+        );
+    }
     runner
 }
 

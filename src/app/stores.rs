@@ -11,7 +11,8 @@ use crate::cluster::{Heart, Node, Oldest};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
-use crate::meta::{self, MetaStore, buckets};
+use crate::manifest::{self, Manifests};
+use crate::meta::{self, MetaStore, buckets, manifests};
 use crate::model::clock::Clock;
 use crate::model::fault::Fault;
 use crate::namespace::{self, Bell, Namespace};
@@ -33,6 +34,8 @@ pub(super) struct Stores {
     pub(super) content: Arc<ContentStore>,
     pub(super) namespace: Arc<Namespace>,
     pub(super) collector: Arc<Collector>,
+    /// Where manifests are written.
+    pub(super) manifests: Option<Arc<Manifests>>,
     pub(super) bell: Bell,
     /// Rung when jobs were inserted.
     pub(super) jobs_bell: Bell,
@@ -52,21 +55,10 @@ impl Stores {
             true => Clock::adjusted(),
             false => Clock::System,
         };
+        let blobs = open_blobs(config, held.path(), metrics).await?;
+        check_lineage(&meta, &blobs).await?;
         let node = Node::claim(meta.clone(), clock.clone(), &config.node).await?;
         let placement = record_backends(config, &meta, &node).await?;
-        let blobs = BlobStore::open(
-            &backends(config, held.path()),
-            match config.storage.durability {
-                config::Durability::Durable => blob::Durability::Durable,
-                config::Durability::Relaxed => blob::Durability::Relaxed,
-            },
-            &blob::Limits {
-                read_buffer_bytes: as_usize(config.limits.read_buffer_bytes.get()),
-                part_buffer_bytes: as_usize(config.limits.part_buffer_bytes.get()),
-            },
-            observer(config, metrics),
-        )
-        .await?;
         let given = config.secrets.master_key.as_ref();
         let master_key = MasterKey::load(held.path(), given, &meta).await?;
         let keys = Arc::new(Keys::new(
@@ -112,6 +104,16 @@ impl Stores {
                 stale_upload_days: config.storage.stale_upload_days.get().into(),
             },
         }));
+        let manifests = match config.manifests.enabled {
+            false => None,
+            true => Some(Arc::new(Manifests::new(manifest::Parts {
+                meta: meta.clone(),
+                blobs: blobs.clone(),
+                master_key: master_key.clone(),
+                clock: clock.clone(),
+                backend: config.manifests_backend().to_owned(),
+            })?)),
+        };
         let collector = Arc::new(Collector::new(Arc::clone(&content), Arc::clone(&node)));
         Ok(Self {
             meta,
@@ -122,6 +124,7 @@ impl Stores {
             content,
             namespace,
             collector,
+            manifests,
             bell,
             jobs_bell: Bell::default(),
             blobs,
@@ -147,6 +150,56 @@ impl Stores {
         node.leave().await;
         self.meta.close().await;
     }
+}
+
+/// Opens every backend of a configuration.
+pub(super) async fn open_blobs(
+    config: &Config,
+    dir: &Path,
+    metrics: &Arc<Metrics>,
+) -> Result<BlobStore, Fault> {
+    BlobStore::open(
+        &backends(config, dir),
+        match config.storage.durability {
+            config::Durability::Durable => blob::Durability::Durable,
+            config::Durability::Relaxed => blob::Durability::Relaxed,
+        },
+        &blob::Limits {
+            read_buffer_bytes: as_usize(config.limits.read_buffer_bytes.get()),
+            part_buffer_bytes: as_usize(config.limits.part_buffer_bytes.get()),
+        },
+        observer(config, metrics),
+    )
+    .await
+}
+
+/// Refuses a database that is not what it should be: one whose recovery has not ended, and a new one beside the
+/// manifests of another, which the sweep would strip of their blobs.
+async fn check_lineage(meta: &MetaStore, blobs: &BlobStore) -> Result<(), Error> {
+    let (is_empty, recovery) = meta
+        .scan("look at database", |session| {
+            Box::pin(async move {
+                let is_empty = manifests::is_empty(session).await?;
+                Ok::<_, Fault>((is_empty, manifests::recovery(session).await?))
+            })
+        })
+        .await?;
+    if recovery.is_some_and(|recovery| !recovery.is_done) {
+        return Err(Error::Unrecovered);
+    }
+    if !is_empty {
+        return Ok(());
+    }
+    let backends: Vec<String> = blobs.backends().map(str::to_owned).collect();
+    for backend in backends {
+        match blobs.list_manifests(&backend).await {
+            Ok(names) if names.is_empty() => {}
+            Ok(_) => return Err(Error::ForeignManifests(backend)),
+            // The others must serve; the sweep looks again before it deletes anything.
+            Err(fault) => tracing::warn!(%fault, "look for manifests"),
+        }
+    }
+    Ok(())
 }
 
 /// Opens the database that is configured: a server's, or that of the data directory, which the first to do so

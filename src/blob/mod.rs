@@ -153,11 +153,28 @@ impl BlobStore {
         }
     }
 
-    /// Lists every blob of a backend, in no order. Blobs written or deleted meanwhile may or may not appear.
+    /// Lists the objects of manifests at a backend, in no order.
+    pub async fn list_manifests(&self, backend: &str) -> Result<Vec<BlobName>, Fault> {
+        let inner = match self.backend(backend, "list manifests")? {
+            Backend::Fs(store) => ListKind::Fs(store.list(name::MANIFESTS)),
+            Backend::Dal(store) => ListKind::Dal(Box::new(store.list(Some(name::MANIFESTS)))),
+        };
+        let mut list = BlobList { inner };
+        let mut found = Vec::new();
+        while let Some(name) = list.next().await {
+            let name = name?;
+            if name.is_manifest() {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lists every blob of a backend and the objects of manifests, in no order. Blobs written or deleted meanwhile may or may not appear.
     pub fn list(&self, backend: &str) -> Result<BlobList, Fault> {
         let inner = match self.backend(backend, "list blobs")? {
-            Backend::Fs(store) => ListKind::Fs(store.list()),
-            Backend::Dal(store) => ListKind::Dal(Box::new(store.list())),
+            Backend::Fs(store) => ListKind::Fs(store.list(0)),
+            Backend::Dal(store) => ListKind::Dal(Box::new(store.list(None))),
         };
         Ok(BlobList { inner })
     }

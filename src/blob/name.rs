@@ -4,6 +4,9 @@
 //! born, then 16 random ones. It says nothing about what the blob holds, is used once, and sorts by birth.
 //! At a backend the blob lies at `xx/<name>`, where `xx` are the first two random digits, so that services
 //! with directories, and the file system, spread their entries evenly over 256 of them.
+//!
+//! Manifests have names of the same shape: the first digit, the sign of the id, is 8 or more, all others are random
+//! but the two of the directory, which is the last one. So they are found without listing every blob.
 
 use std::fmt;
 
@@ -11,6 +14,8 @@ use std::fmt;
 const HALF: usize = 16;
 /// How many directories the names are spread over.
 pub(super) const FAN_OUT: usize = 256;
+/// The directory of manifests, which blobs share.
+pub(super) const MANIFESTS: usize = FAN_OUT - 1;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The name of one copy of a blob at its backend.
@@ -23,6 +28,23 @@ impl BlobName {
         let random = getrandom::u64()
             .expect("the system's random source does not fail once the process is running");
         Self::from_parts(id, random)
+    }
+
+    /// A new name for an object of a manifest.
+    pub fn new_manifest() -> Self {
+        let random = || {
+            getrandom::u64()
+                .expect("the system's random source does not fail once the process is running")
+        };
+        Self::from_parts(
+            (random() | 1 << 63).cast_signed(),
+            random() | (MANIFESTS as u64) << 56,
+        )
+    }
+
+    /// Whether this names an object of a manifest, and no blob.
+    pub fn is_manifest(&self) -> bool {
+        self.id() < 0 && self.directory() == MANIFESTS
     }
 
     /// The name in `text`, or `None` when it was not made by [`BlobName::new`].
@@ -121,6 +143,20 @@ mod tests {
     fn names_of_one_blob_differ_and_sort_by_id() {
         assert_ne!(BlobName::new(7), BlobName::new(7));
         assert!(BlobName::new(7) < BlobName::new(8));
+    }
+
+    #[test]
+    fn no_blob_has_the_name_of_a_manifest() {
+        let name = BlobName::new_manifest();
+        assert!(
+            name.is_manifest() && name.path().starts_with("ff/"),
+            "{name}"
+        );
+        assert_eq!(BlobName::from_path(&name.path()), Some(name));
+        assert_ne!(name, BlobName::new_manifest());
+        for random in [0, u64::MAX] {
+            assert!(!BlobName::from_parts(i64::MAX, random).is_manifest());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContentStore;
 use crate::blob::BlobName;
-use crate::meta::{nodes, releases};
+use crate::meta::{manifests, nodes, releases};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
 use crate::model::ids::{BlobId, ContentId, minted_at};
@@ -176,6 +176,25 @@ impl ContentStore {
             .await
     }
 
+    /// Whether a backend holds manifests that this database knows nothing of: it is not the one that names the
+    /// blobs there, or is older than they are.
+    async fn is_of_another(&self, backend: &str) -> Result<bool, Fault> {
+        for name in self.blobs.list_manifests(backend).await? {
+            let at = backend.to_owned();
+            let is_ours = self
+                .meta
+                .scan("find manifest", move |session| {
+                    Box::pin(async move { manifests::is_part(session, &at, name.as_str()).await })
+                })
+                .await?;
+            // One that was deleted since it was listed is nobody's.
+            if !is_ours && self.blobs.size(backend, &name).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Deletes blobs that no row names and that are older than the grace and than every open write: what
     /// crashes, cancelled uploads and commits of unknown outcome left behind.
     pub async fn sweep(&self) -> Result<SweepReport, Fault> {
@@ -184,12 +203,31 @@ impl ContentStore {
             .horizon(self.config.grace().as_millis() as Millis)
             .await?
             .1;
+        let recovery = self
+            .meta
+            .scan("find recovery", |session| {
+                Box::pin(manifests::recovery(session))
+            })
+            .await?;
+        if recovery.is_some_and(|recovery| recovery.spare_until > self.clock.now()) {
+            tracing::info!(
+                "not swept: the database was recovered, and what it does not name may be wanted"
+            );
+            return Ok(report);
+        }
         for (id, backend) in &self.backends {
+            if self.is_of_another(backend).await? {
+                tracing::error!(
+                    backend,
+                    "not swept: manifests of another database lie there, whose blobs these may be"
+                );
+                continue;
+            }
             let mut list = self.blobs.list(backend)?;
             while let Some(name) = list.next().await {
                 let name = name?;
                 report.listed += 1;
-                if minted_at(name.id()) >= before {
+                if name.is_manifest() || minted_at(name.id()) >= before {
                     continue;
                 }
                 let (backend_id, blob) = (*id, BlobId(name.id()));

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -107,6 +109,8 @@ enum Missing {
 #[derive(Clone)]
 pub struct MasterKey {
     cipher: Arc<Aes256Gcm>,
+    /// What other keys are derived from.
+    key: Arc<Zeroizing<[u8; KEY_BYTES]>>,
 }
 
 impl fmt::Debug for MasterKey {
@@ -180,6 +184,20 @@ impl MasterKey {
         Ok(seal::open(&self.cipher, CHECK, &recorded).is_some())
     }
 
+    /// The key `given` by the environment, else the one in the data directory `dir`; it is neither made nor
+    /// checked. For a database that has to be rebuilt with it.
+    pub fn require(dir: &Path, given: Option<&Secret>) -> Result<Self, MasterKeyError> {
+        Self::find(dir, given, Missing::Refuse).map(|(key, _)| key)
+    }
+
+    /// A key for another purpose, which says nothing about this one: HMAC-SHA-256 of `purpose`.
+    pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_slice())
+            .expect("HMAC takes keys of any length");
+        mac.update(purpose);
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
     /// The key, and its file where that was made just now.
     fn find(
         dir: &Path,
@@ -213,6 +231,7 @@ impl MasterKey {
     fn new(key: &[u8; KEY_BYTES]) -> Self {
         Self {
             cipher: Arc::new(Aes256Gcm::new(key.into())),
+            key: Arc::new(Zeroizing::new(*key)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Rows of buckets, and of the backends, placements and spaces they name.
 
+use super::catalog::{BACKENDS, BUCKETS, PLACEMENT_BACKENDS, PLACEMENTS, SPACES};
 use super::session::{Row, Session, params};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::content::Protection;
@@ -110,6 +111,7 @@ fn settings_to_column(settings: &Settings) -> Result<Option<String>, Fault> {
 
 /// Writes what can change of a bucket, its revision included.
 pub async fn update(session: &mut Session, bucket: &Bucket) -> Result<(), Fault> {
+    session.changed(&BUCKETS, params![bucket.id.0]);
     let settings = settings_to_column(&bucket.settings)?;
     session
         .execute(
@@ -127,6 +129,7 @@ pub async fn update(session: &mut Session, bucket: &Bucket) -> Result<(), Fault>
 
 /// Inserts a bucket; its name must be known to be free.
 pub async fn insert(session: &mut Session, bucket: &Bucket) -> Result<(), Fault> {
+    session.changed(&BUCKETS, params![bucket.id.0]);
     let dedup = match bucket.dedup {
         Dedup::Off => "off",
         Dedup::Object => "object",
@@ -156,6 +159,7 @@ pub async fn insert(session: &mut Session, bucket: &Bucket) -> Result<(), Fault>
 
 /// Deletes a bucket that is known to hold nothing, with what is left of its ended uploads.
 pub async fn delete(session: &mut Session, id: BucketId) -> Result<(), Fault> {
+    session.changed(&BUCKETS, params![id.0]);
     session
         .execute(
             "DELETE FROM upload_parts WHERE upload_uid IN (SELECT uid FROM uploads WHERE bucket_id = $1)",
@@ -251,6 +255,7 @@ pub async fn space(
     if let Some(id) = found {
         return Ok(SpaceId(id));
     }
+    session.changed(&SPACES, params![new_id.0]);
     session
         .execute(
             "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, 0)",
@@ -271,6 +276,7 @@ pub async fn space_beside(
     if let Some(found) = find_space_beside(session, beside, protection).await? {
         return Ok(found);
     }
+    session.changed(&SPACES, params![new_id.0]);
     session
         .execute(
             "INSERT INTO spaces (id, realm_id, placement_id, encrypted)
@@ -349,6 +355,7 @@ pub async fn ensure_backend(
     if let Some(id) = found {
         return Ok(id);
     }
+    session.changed(&BACKENDS, params![new_id]);
     session
         .execute(
             "INSERT INTO backends (id, name, service) VALUES ($1, $2, $3)",
@@ -375,6 +382,8 @@ pub async fn ensure_placement(
     if let Some(id) = found {
         return Ok(id);
     }
+    session.changed(&PLACEMENTS, params![new_id]);
+    session.changed(&PLACEMENT_BACKENDS, params![new_id]);
     session
         .execute(
             "INSERT INTO placements (id, name, rev, copies_required) VALUES ($1, $2, 1, 1)",

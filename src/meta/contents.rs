@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::catalog;
 use super::codec;
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
@@ -294,7 +295,10 @@ pub async fn insert_stored(
         session
             .execute("DELETE FROM blobs WHERE id = $1", params![blob.id.0])
             .await?;
+        return Ok(id);
     }
+    session.changed(&catalog::BLOBS, params![blob.id.0]);
+    session.changed(&catalog::COPIES, params![blob.id.0]);
     Ok(id)
 }
 
@@ -340,6 +344,7 @@ async fn insert(
             ],
         )
         .await?;
+    session.changed(&catalog::CONTENTS, params![new.id.0]);
     if sha256.is_none() {
         return Ok(new.id);
     }
@@ -368,6 +373,8 @@ pub async fn insert_composite(
     now: Millis,
 ) -> Result<(), Fault> {
     let length: u64 = extents.iter().map(|(extent, _)| extent.length).sum();
+    session.changed(&catalog::CONTENTS, params![id.0]);
+    session.changed(&catalog::EXTENTS, params![id.0]);
     session
         .execute(
             "INSERT INTO contents (id, space_id, length, kind, depth, created)
@@ -442,6 +449,7 @@ pub async fn rewrap(
     new: KeyVersionId,
     key_wrapped: &[u8],
 ) -> Result<(), Fault> {
+    session.changed(&catalog::CONTENTS, params![id.0]);
     session
         .execute(
             "UPDATE contents SET key_wrapped = $1, key_id = $2 WHERE id = $3 AND key_id = $4",

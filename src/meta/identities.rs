@@ -1,5 +1,6 @@
 //! Rows of tenants and access keys.
 
+use super::catalog::{ACCESS_KEYS, TENANTS};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
@@ -161,6 +162,7 @@ pub async fn insert_key(
     secret_sealed: &[u8],
     now: Millis,
 ) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     session
         .execute(
             "INSERT INTO access_keys (id, access_key, tenant_id, secret_sealed, state, created)
@@ -175,6 +177,7 @@ pub async fn insert_temporary_key(
     session: &mut Session,
     new: &NewTemporaryKey,
 ) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![new.id.0]);
     let (role, name) = match &new.role {
         Some((role, name)) => (Some(role.as_str()), Some(name.as_str())),
         None => (None, None),
@@ -236,6 +239,7 @@ pub async fn expired_keys(
 /// Takes away the row of a temporary key. Nothing refers to it: it never gained possession, and no key is
 /// made with it.
 pub async fn remove_key(session: &mut Session, id: SenderId) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     session
         .execute("DELETE FROM access_keys WHERE id = $1", params![id.0])
         .await
@@ -247,6 +251,7 @@ pub async fn set_policy(
     id: SenderId,
     policy: Option<&str>,
 ) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     session
         .execute(
             "UPDATE access_keys SET policy = $1 WHERE id = $2",
@@ -261,6 +266,7 @@ pub async fn set_secret(
     id: SenderId,
     secret_sealed: &[u8],
 ) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     session
         .execute(
             "UPDATE access_keys SET secret_sealed = $1 WHERE id = $2",
@@ -271,6 +277,7 @@ pub async fn set_secret(
 
 /// Enables or disables an access key.
 pub async fn set_active(session: &mut Session, id: SenderId, active: bool) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     let state = if active { "active" } else { "disabled" };
     session
         .execute(
@@ -283,6 +290,7 @@ pub async fn set_active(session: &mut Session, id: SenderId, active: bool) -> Re
 /// Deletes an access key. The row stays under a name no client can send, so that its id is never given
 /// again and what it sent is never another key's.
 pub async fn delete_key(session: &mut Session, id: SenderId) -> Result<(), Fault> {
+    session.changed(&ACCESS_KEYS, params![id.0]);
     let name = format!("deleted:{id}");
     session
         .execute(
@@ -341,6 +349,7 @@ pub async fn tenants(session: &mut Session) -> Result<Vec<TenantRow>, Fault> {
 
 /// Inserts a tenant; its name must be known to be free.
 pub async fn insert_tenant(session: &mut Session, tenant: &TenantRow) -> Result<(), Fault> {
+    session.changed(&TENANTS, params![tenant.id.0]);
     session
         .execute(
             "INSERT INTO tenants (id, name, owner_id, created) VALUES ($1, $2, $3, $4)",
@@ -370,6 +379,7 @@ pub async fn count_keys(session: &mut Session, tenant: TenantId) -> Result<u64, 
 /// Deletes a tenant without buckets and keys. Refused by its foreign keys while any content of its realm
 /// still waits for the collector; the caller then renames it away instead.
 pub async fn rename_tenant(session: &mut Session, id: TenantId, name: &str) -> Result<(), Fault> {
+    session.changed(&TENANTS, params![id.0]);
     session
         .execute(
             "UPDATE tenants SET name = $1 WHERE id = $2",

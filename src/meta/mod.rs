@@ -17,6 +17,7 @@
 //! id, blobs by id.
 
 pub mod buckets;
+pub mod catalog;
 mod codec;
 pub mod contents;
 mod dialect;
@@ -26,9 +27,11 @@ pub mod install;
 pub mod jobs;
 pub mod lifecycle;
 pub mod listing;
+pub mod manifests;
 pub mod nodes;
 pub mod objects;
 pub mod releases;
+pub mod scratch;
 mod server;
 mod session;
 mod sqlite;
@@ -38,6 +41,7 @@ pub mod wrap_keys;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -72,16 +76,23 @@ pub struct MetaStore {
     metrics: Arc<Metrics>,
     /// How metrics name this store.
     store: Arc<str>,
+    /// Whether transactions note what they change, for the manifests.
+    recording: Arc<AtomicBool>,
 }
 
 impl MetaStore {
     /// Opens the SQLite database at `path`, creates it where it is missing, and brings its schema up to
     /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
     pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
+        let recording = Arc::new(AtomicBool::new(false));
+        let engine = sqlite::Engine::open(path, durability, Arc::clone(&recording))?;
+        let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
+        recording.store(is_recording?, Ordering::SeqCst);
         Ok(Self {
-            engine: Engine::Sqlite(Arc::new(sqlite::Engine::open(path, durability)?)),
+            engine: Engine::Sqlite(Arc::new(engine)),
             metrics,
             store: Arc::from("meta"),
+            recording,
         })
     }
 
@@ -93,11 +104,16 @@ impl MetaStore {
         durability: Durability,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Fault> {
-        let engine = server::Engine::open(url, connections, durability).await?;
+        let recording = Arc::new(AtomicBool::new(false));
+        let engine =
+            server::Engine::open(url, connections, durability, Arc::clone(&recording)).await?;
+        let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
+        recording.store(is_recording.await?, Ordering::SeqCst);
         Ok(Self {
             engine: Engine::Server(Arc::new(engine)),
             metrics,
             store: Arc::from("meta"),
+            recording,
         })
     }
 
@@ -121,6 +137,17 @@ impl MetaStore {
             Engine::Sqlite(_) => std::future::pending().await,
             Engine::Server(engine) => engine.expelled().cancelled().await,
         }
+    }
+
+    /// Says whether transactions write down what they change from now on, here and in every process that opens
+    /// the database later. All nodes of one database say the same.
+    pub async fn set_recording(&self, is_recording: bool) -> Result<(), Fault> {
+        self.transact("record changes", move |session| {
+            Box::pin(manifests::set_recording(session, is_recording))
+        })
+        .await?;
+        self.recording.store(is_recording, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Runs `work` as one transaction. When this returns `Ok`, everything it wrote is durable; when it
@@ -187,6 +214,30 @@ impl MetaStore {
                 }
             }
             Engine::Server(engine) => engine.read(work).await,
+        };
+        self.metrics
+            .store_done(&self.store, operation, began.elapsed());
+        outcome
+    }
+
+    /// Runs `work` on one unchanging state of the database, however many statements it takes and whatever it waits
+    /// for meanwhile. The database keeps that state for as long: for scans that must be consistent, and no more.
+    pub async fn snapshot<T, E, F>(&self, operation: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+    {
+        let began = std::time::Instant::now();
+        let outcome = match &self.engine {
+            Engine::Sqlite(engine) => {
+                let engine = Arc::clone(engine);
+                match tokio::task::spawn_blocking(move || engine.snapshot(work)).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Err(sqlite::stopped().source(error).into()),
+                }
+            }
+            Engine::Server(engine) => engine.snapshot(work).await,
         };
         self.metrics
             .store_done(&self.store, operation, began.elapsed());

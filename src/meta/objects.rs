@@ -1,6 +1,7 @@
 //! Rows of keys: the current version of each in `objects`, whose row is the key's lock, and the noncurrent ones
 //! in `versions`.
 
+use super::catalog::{OBJECTS, VERSIONS};
 use super::codec;
 use super::contents::{self, Location};
 use super::session::{Row, Session, params};
@@ -178,6 +179,7 @@ pub async fn write(
     new: NewEntry<'_>,
     has_row: bool,
 ) -> Result<(), Fault> {
+    session.changed(&OBJECTS, params![bucket.0, key.as_bytes()]);
     let sql = if has_row {
         "UPDATE objects SET uid = $1, ord = $2, kind = $3, is_null = $4, null_ord = $5, content_id = $6,
                 sender = $7, size = $8, etag = $9, parts = $10, mtime = $11, headers = $12, tags = $13,
@@ -268,12 +270,14 @@ macro_rules! kept_columns {
     };
 }
 
-/// Copies a key's current version to the noncurrent ones, before another takes its place.
+/// Copies a key's current version, which stands at `ord`, to the noncurrent ones, before another takes its place.
 pub async fn push_down(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
+    ord: i64,
 ) -> Result<(), Fault> {
+    session.changed(&VERSIONS, params![bucket.0, key.as_bytes(), ord]);
     session
         .execute(
             concat!(
@@ -296,6 +300,7 @@ pub async fn pull_up(
     key: &ObjectKey,
     null_ord: Option<i64>,
 ) -> Result<(), Fault> {
+    session.changed(&OBJECTS, params![bucket.0, key.as_bytes()]);
     let newest = session
         .query_one(
             "SELECT ord FROM versions WHERE bucket_id = $1 AND key = $2 ORDER BY ord DESC LIMIT 1",
@@ -340,6 +345,7 @@ pub async fn delete_noncurrent(
     key: &ObjectKey,
     ord: i64,
 ) -> Result<(), Fault> {
+    session.changed(&VERSIONS, params![bucket.0, key.as_bytes(), ord]);
     session
         .execute(
             "DELETE FROM versions WHERE bucket_id = $1 AND key = $2 AND ord = $3",
@@ -354,6 +360,7 @@ pub async fn forget_null(
     bucket: BucketId,
     key: &ObjectKey,
 ) -> Result<(), Fault> {
+    session.changed(&OBJECTS, params![bucket.0, key.as_bytes()]);
     session
         .execute(
             "UPDATE objects SET null_ord = NULL WHERE bucket_id = $1 AND key = $2",
@@ -383,6 +390,12 @@ pub async fn change(
     place: Place,
     change: &Change,
 ) -> Result<(), Fault> {
+    match place {
+        Place::Current => session.changed(&OBJECTS, params![bucket.0, key.as_bytes()]),
+        Place::Noncurrent(ord) => {
+            session.changed(&VERSIONS, params![bucket.0, key.as_bytes(), ord]);
+        }
+    }
     macro_rules! update {
         ($set:literal, $($value:expr),+; $current:literal, $noncurrent:literal) => {
             match place {

@@ -1,5 +1,6 @@
 //! Rows of releases, and the statements by which the collector decides.
 
+use super::catalog::{BLOBS, CONTENTS, COPIES, EXTENTS};
 use super::contents::CopyRow;
 use super::session::{Session, params};
 use crate::model::clock::Millis;
@@ -76,6 +77,7 @@ pub async fn take_extents(
     session: &mut Session,
     content: ContentId,
 ) -> Result<Vec<ContentId>, Fault> {
+    session.changed(&EXTENTS, params![content.0]);
     let children = session
         .query(
             "SELECT DISTINCT child_id FROM extents WHERE content_id = $1",
@@ -98,6 +100,7 @@ pub async fn delete_content(
     session: &mut Session,
     content: ContentId,
 ) -> Result<Option<BlobId>, Fault> {
+    session.changed(&CONTENTS, params![content.0]);
     let blob = session
         .query_one(
             "SELECT blob_id FROM contents WHERE id = $1",
@@ -123,6 +126,8 @@ pub async fn condemn_blob(session: &mut Session, blob: BlobId, now: Millis) -> R
     if used.is_some() {
         return Ok(());
     }
+    session.changed(&BLOBS, params![blob.0]);
+    session.changed(&COPIES, params![blob.0]);
     session
         .execute(
             "UPDATE blobs SET state = 'deleting', since = $1 WHERE id = $2",
@@ -171,6 +176,8 @@ pub async fn copies(session: &mut Session, blob: BlobId) -> Result<Vec<CopyRow>,
 
 /// Forgets a blob whose bytes are gone.
 pub async fn forget_blob(session: &mut Session, blob: BlobId) -> Result<(), Fault> {
+    session.changed(&BLOBS, params![blob.0]);
+    session.changed(&COPIES, params![blob.0]);
     session
         .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.0])
         .await?;
@@ -189,4 +196,38 @@ pub async fn is_named(session: &mut Session, backend: i64, blob: BlobId) -> Resu
         )
         .await?;
     Ok(found.is_some())
+}
+
+/// Contents with ids above `after`, in order, at most `limit`, and whether anything refers to each.
+pub async fn references_of(
+    session: &mut Session,
+    after: ContentId,
+    limit: usize,
+) -> Result<Vec<(ContentId, bool)>, Fault> {
+    session
+        .query(
+            "SELECT c.id, CASE WHEN EXISTS (SELECT 1 FROM objects o WHERE o.content_id = c.id)
+                     OR EXISTS (SELECT 1 FROM versions v WHERE v.content_id = c.id)
+                     OR EXISTS (SELECT 1 FROM upload_parts p WHERE p.content_id = c.id)
+                     OR EXISTS (SELECT 1 FROM extents e WHERE e.child_id = c.id) THEN 1 ELSE 0 END
+             FROM contents c WHERE c.id > $1 ORDER BY c.id LIMIT $2",
+            params![after.0, limit as i64],
+            |row| Ok((ContentId(row.int(0)?), row.int(1)? != 0)),
+        )
+        .await
+}
+
+/// Live blobs with ids above `after`, in order, at most `limit`.
+pub async fn live_blobs(
+    session: &mut Session,
+    after: BlobId,
+    limit: usize,
+) -> Result<Vec<BlobId>, Fault> {
+    session
+        .query(
+            "SELECT id FROM blobs WHERE id > $1 AND state = 'live' ORDER BY id LIMIT $2",
+            params![after.0, limit as i64],
+            |row| row.int(0).map(BlobId),
+        )
+        .await
 }

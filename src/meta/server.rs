@@ -9,6 +9,7 @@
 //! fence away, which waits for the commits under way; from then on the node commits nothing, however long it was
 //! paused and whatever it believes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -291,6 +292,7 @@ pub(super) struct Engine {
     node: OnceLock<i64>,
     /// Cancelled when that fence is gone.
     expelled: CancellationToken,
+    recording: Arc<AtomicBool>,
 }
 
 /// The dialect of a URL's scheme.
@@ -313,6 +315,7 @@ impl Engine {
         url: &str,
         connections: u32,
         durability: Durability,
+        recording: Arc<AtomicBool>,
     ) -> Result<Self, Fault> {
         let dialect = dialect_of(url).ok_or_else(|| {
             bad_url("expected postgres://, postgresql://, mysql:// or mariadb://")
@@ -389,6 +392,7 @@ impl Engine {
             translator: Arc::new(Translator::new(dialect)),
             node: OnceLock::new(),
             expelled: CancellationToken::new(),
+            recording,
         };
         if durability == Durability::Durable {
             engine.require_durability().await?;
@@ -486,6 +490,31 @@ impl Engine {
         work(&mut session).await
     }
 
+    /// Runs `work` on one unchanging state of the database.
+    pub(super) async fn snapshot<T, E: From<Fault>>(
+        &self,
+        work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
+    ) -> Result<T, E> {
+        let begin: &[&str] = match self.translator.dialect() {
+            Dialect::Postgres => &["BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"],
+            Dialect::MySql => &[
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+            ],
+        };
+        let mut session = self.session().await?;
+        for statement in begin {
+            let connection = session.server().ok_or_else(not_a_server)?;
+            let begun = connection.control(statement).await;
+            begun.map_err(|failed| failed.fault("read snapshot"))?;
+        }
+        let outcome = work(&mut session).await;
+        let connection = session.server().ok_or_else(not_a_server)?;
+        // A connection that cannot roll back is closed by the pool.
+        let _ = connection.control("ROLLBACK").await;
+        outcome
+    }
+
     /// Runs `work` as a transaction. To be spawned, so that a caller that leaves does not cancel it.
     pub(super) async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
     where
@@ -507,7 +536,13 @@ impl Engine {
                 self.expelled.cancel();
                 return Err(expelled().into());
             }
-            let outcome = work(&mut session).await;
+            session.begin_changes(self.recording.load(Ordering::SeqCst));
+            let mut outcome = work(&mut session).await;
+            if outcome.is_ok()
+                && let Err(fault) = session.record_changes().await
+            {
+                outcome = Err(fault.into());
+            }
             let lost = session.take_rerun();
             let connection = session.server().ok_or_else(not_a_server)?;
             match outcome {

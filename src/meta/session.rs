@@ -7,9 +7,12 @@
 //! What a server database needs beside the common text stands in it as a comment that SQLite passes over:
 //! `/*FOR UPDATE*/` and `/*FOR SHARE*/` lock the rows that are read; see [`dialect`](super::dialect).
 
+use std::collections::BTreeSet;
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
+use super::catalog::{self, Table};
 use super::server::{self, ServerRow};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -211,6 +214,8 @@ pub struct Session {
     connection: Connected,
     /// A statement failed in a way that may not happen when the whole transaction is run again.
     rerun: bool,
+    /// What the transaction changed so far, as stored; `None` while changes are not recorded.
+    changes: Option<BTreeSet<Vec<u8>>>,
 }
 
 enum Connected {
@@ -224,6 +229,7 @@ impl Session {
         Self {
             connection: Connected::Sqlite(connection),
             rerun: false,
+            changes: None,
         }
     }
 
@@ -231,6 +237,7 @@ impl Session {
         Self {
             connection: Connected::Server(connection),
             rerun: false,
+            changes: None,
         }
     }
 
@@ -306,6 +313,34 @@ impl Session {
                 Ok(rows) => Ok(rows?.pop()),
                 Err(error) => Err(self.server_fault("read the time", error)),
             },
+        }
+    }
+
+    /// Notes that the transaction changes a group of rows of a table that manifests keep. Called where those rows
+    /// are written, before or after; while nothing is recorded it costs nothing.
+    pub fn changed(&mut self, table: &Table, key: &[Param<'_>]) {
+        if let Some(changes) = &mut self.changes {
+            changes.insert(catalog::encode_change(table, key));
+        }
+    }
+
+    /// Begins a transaction whose changes are recorded, or not.
+    pub(super) fn begin_changes(&mut self, is_recording: bool) {
+        self.changes = is_recording.then(BTreeSet::new);
+    }
+
+    /// Writes down what the transaction changed, as its last statement.
+    pub(super) async fn record_changes(&mut self) -> Result<(), Fault> {
+        match self.changes.take() {
+            Some(changes) if !changes.is_empty() => {
+                let entries: Vec<u8> = changes.into_iter().flatten().collect();
+                self.execute(
+                    "INSERT INTO changes (entries) VALUES ($1)",
+                    params![entries.as_slice()],
+                )
+                .await
+            }
+            _ => Ok(()),
         }
     }
 

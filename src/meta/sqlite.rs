@@ -10,7 +10,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use futures::FutureExt;
@@ -39,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0006_install.sql"),
     include_str!("migrations/sqlite/0003_temporary_keys.sql"),
     include_str!("migrations/sqlite/0007_jobs.sql"),
+    include_str!("migrations/sqlite/0010_manifests.sql"),
 ];
 
 pub(super) struct Engine {
@@ -117,7 +119,12 @@ pub(super) fn stopped() -> Fault {
 }
 
 impl Engine {
-    pub(super) fn open(path: &Path, durability: Durability) -> Result<Self, Fault> {
+    /// Transactions record what they change while `recording` says so.
+    pub(super) fn open(
+        path: &Path,
+        durability: Durability,
+        recording: Arc<AtomicBool>,
+    ) -> Result<Self, Fault> {
         let mut session = connect(path, false)?;
         // WAL first: synchronous means something else in the other modes.
         session.batch("PRAGMA journal_mode = WAL;")?;
@@ -130,7 +137,7 @@ impl Engine {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("meta-writer".into())
-            .spawn(move || write_loop(session, receiver))
+            .spawn(move || write_loop(session, receiver, &recording))
             .map_err(|error| Fault::new(Kind::Internal, "start writer").source(error))?;
         Ok(Self {
             path: path.to_owned(),
@@ -190,6 +197,18 @@ impl Engine {
         if readers.len() < READERS_MAX {
             readers.push(session);
         }
+        outcome
+    }
+
+    /// Runs `work`, which may wait for other things, on one unchanging state of the database, in this thread.
+    pub(super) fn snapshot<T, E: From<Fault>>(
+        &self,
+        work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut session = connect(&self.path, true)?;
+        session.control("BEGIN")?;
+        let outcome = futures::executor::block_on(work(&mut session));
+        session.control("ROLLBACK")?;
         outcome
     }
 
@@ -269,15 +288,20 @@ fn schema_version(session: &mut Session) -> Result<usize, Fault> {
     Ok(version.unwrap_or(0) as usize)
 }
 
-fn write_loop(mut session: Session, mut queue: mpsc::Receiver<Box<dyn Member>>) {
+fn write_loop(
+    mut session: Session,
+    mut queue: mpsc::Receiver<Box<dyn Member>>,
+    recording: &AtomicBool,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-        let Err((_, members)) = commit_batch(&mut session, &mut batch) else {
+        let Err((_, members)) = commit_batch(&mut session, &mut batch, recording) else {
             continue;
         };
         // The batch was lost as a whole: each member alone decides its own fate.
         for member in members {
-            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member]) {
+            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member], recording)
+            {
                 for member in members {
                     member.answer(Err(Fault::new(fault.kind(), "commit").context(&fault)));
                 }
@@ -294,11 +318,15 @@ type Lost = (Fault, Vec<Box<dyn Member>>);
 
 /// Runs and commits a batch. On `Err` nothing of it is committed and its members are handed back; members
 /// whose commit has an unknown outcome are answered so and not handed back.
-fn commit_batch(session: &mut Session, batch: &mut Vec<Box<dyn Member>>) -> Result<(), Lost> {
+fn commit_batch(
+    session: &mut Session,
+    batch: &mut Vec<Box<dyn Member>>,
+    recording: &AtomicBool,
+) -> Result<(), Lost> {
     let mut run = || {
         session.control("BEGIN IMMEDIATE")?;
         for member in batch.iter_mut() {
-            run_member(session, member.as_mut())?;
+            run_member(session, member.as_mut(), recording)?;
         }
         Ok(())
     };
@@ -339,10 +367,22 @@ fn take_back(session: &mut Session) {
 }
 
 /// Runs one member in a savepoint. `Err` when the whole transaction is lost.
-fn run_member(session: &mut Session, member: &mut dyn Member) -> Result<(), Fault> {
+fn run_member(
+    session: &mut Session,
+    member: &mut dyn Member,
+    recording: &AtomicBool,
+) -> Result<(), Fault> {
     loop {
         session.control("SAVEPOINT member")?;
+        session.begin_changes(recording.load(Ordering::SeqCst));
         let good = member.run(session);
+        if good {
+            // On a fault the batch is lost as a whole, and its members run again one by one.
+            session
+                .record_changes()
+                .now_or_never()
+                .unwrap_or_else(|| Err(stopped()))?;
+        }
         if !session.in_transaction() {
             return Err(
                 Fault::new(Kind::Full, "transaction").context("the database rolled the batch back")
@@ -369,7 +409,7 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> Arc<Engine> {
         let path = dir.path().join("meta.db");
-        let engine = Engine::open(&path, Durability::Durable).unwrap();
+        let engine = Engine::open(&path, Durability::Durable, Arc::default()).unwrap();
         Arc::new(engine)
     }
 

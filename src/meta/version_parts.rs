@@ -1,5 +1,6 @@
 //! Rows of the parts of completed uploads, by the version they became.
 
+use super::catalog::VERSION_PARTS;
 use super::codec;
 use super::session::{Session, params};
 use crate::model::digest::ObjectChecksum;
@@ -19,6 +20,7 @@ pub struct VersionPart {
 
 /// Records the parts of a version.
 pub async fn insert(session: &mut Session, uid: Uid, parts: &[VersionPart]) -> Result<(), Fault> {
+    session.changed(&VERSION_PARTS, params![uid.0]);
     for part in parts {
         let checksum = part.checksum.as_ref().map(codec::checksum_to_column);
         session
@@ -38,6 +40,7 @@ pub async fn insert(session: &mut Session, uid: Uid, parts: &[VersionPart]) -> R
 
 /// Forgets the parts of a version.
 pub async fn delete(session: &mut Session, uid: Uid) -> Result<(), Fault> {
+    session.changed(&VERSION_PARTS, params![uid.0]);
     session
         .execute("DELETE FROM version_parts WHERE uid = $1", params![uid.0])
         .await
@@ -68,6 +71,7 @@ pub async fn list(
 
 /// Copies the parts of one version to another that has the same content.
 pub async fn copy(session: &mut Session, from: Uid, to: Uid) -> Result<(), Fault> {
+    session.changed(&VERSION_PARTS, params![to.0]);
     session
         .execute(
             "INSERT INTO version_parts (uid, number, size, checksum)

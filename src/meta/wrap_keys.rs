@@ -1,5 +1,6 @@
 //! Rows of the keys that wrap data keys, and of their versions.
 
+use super::catalog::{WRAP_KEY_VERSIONS, WRAP_KEYS};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -151,6 +152,7 @@ pub async fn list(
 
 /// Inserts a key; its names must be known to be free. A version follows.
 pub async fn insert(session: &mut Session, row: &WrapKeyRow) -> Result<(), Fault> {
+    session.changed(&WRAP_KEYS, params![row.id.0]);
     let kind = match row.kind {
         KeyKind::Tenant => "tenant",
         KeyKind::Kms => "kms",
@@ -180,6 +182,7 @@ fn state(enabled: bool) -> &'static str {
 
 /// Allows or forbids the use of a key.
 pub async fn set_enabled(session: &mut Session, id: WrapKeyId, enabled: bool) -> Result<(), Fault> {
+    session.changed(&WRAP_KEYS, params![id.0]);
     session
         .execute(
             "UPDATE wrap_keys SET state = $1 WHERE id = $2",
@@ -197,6 +200,8 @@ pub async fn insert_version(
     sealed: &[u8],
     now: Millis,
 ) -> Result<(), Fault> {
+    session.changed(&WRAP_KEYS, params![key.0]);
+    session.changed(&WRAP_KEY_VERSIONS, params![key.0]);
     session
         .execute(
             "INSERT INTO wrap_key_versions (id, key_id, version, sealed, created)

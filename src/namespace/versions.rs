@@ -160,7 +160,9 @@ impl Slot {
             Entry::Marker(marker) => marker.modified,
         };
         match row {
-            Some(_) if plan.keeps_current => objects::push_down(session, bucket, key).await?,
+            Some(row) if plan.keeps_current => {
+                objects::push_down(session, bucket, key, row.current.ord).await?;
+            }
             Some(row) => {
                 check_removal(&row.current, now, false)?;
                 self.give_up(session, &row.current, now, &mut tally).await?;

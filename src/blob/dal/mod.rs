@@ -237,8 +237,9 @@ impl Store {
             .map(|found| found.content_length())
     }
 
-    pub(super) fn list(self: &Arc<Self>) -> List {
-        List::new(self.clone())
+    /// All directories, or one.
+    pub(super) fn list(self: &Arc<Self>, directory: Option<usize>) -> List {
+        List::new(self.clone(), directory)
     }
 
     /// Waits for a turn at the service, then for `operation`.

@@ -94,6 +94,7 @@ impl Reader {
 /// The blobs of the service while they are listed.
 pub(in crate::blob) struct List {
     store: Arc<Store>,
+    path: String,
     lister: Option<Lister>,
     batch: VecDeque<BlobName>,
     skipped: u64,
@@ -101,9 +102,10 @@ pub(in crate::blob) struct List {
 }
 
 impl List {
-    pub(super) fn new(store: Arc<Store>) -> Self {
+    pub(super) fn new(store: Arc<Store>, directory: Option<usize>) -> Self {
         Self {
             store,
+            path: directory.map_or_else(|| "/".to_owned(), |number| format!("{number:02x}/")),
             lister: None,
             batch: VecDeque::new(),
             skipped: 0,
@@ -131,6 +133,7 @@ impl List {
     async fn fill(&mut self) -> Result<(), Fault> {
         let Self {
             store,
+            path,
             lister,
             batch,
             skipped,
@@ -139,7 +142,7 @@ impl List {
         let act = async {
             let lister = match lister {
                 Some(lister) => lister,
-                None => lister.insert(store.operator.lister_with("/").recursive(true).await?),
+                None => lister.insert(store.operator.lister_with(path).recursive(true).await?),
             };
             for _ in 0..LIST_BATCH {
                 let Some(entry) = lister.next().await.transpose()? else {

@@ -168,8 +168,9 @@ impl Store {
         result
     }
 
-    pub(super) fn list(self: &Arc<Self>) -> List {
-        List::new(self.clone())
+    /// From the directory `first` on.
+    pub(super) fn list(self: &Arc<Self>, first: usize) -> List {
+        List::new(self.clone(), first)
     }
 
     fn directory(&self, name: &BlobName) -> Arc<Directory> {

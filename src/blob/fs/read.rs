@@ -134,10 +134,10 @@ pub(in crate::blob) struct List {
 }
 
 impl List {
-    pub(super) fn new(store: Arc<Store>) -> Self {
+    pub(super) fn new(store: Arc<Store>, first: usize) -> Self {
         Self {
             store,
-            next_directory: 0,
+            next_directory: first,
             open: None,
             batch: VecDeque::new(),
             skipped: 0,

@@ -332,10 +332,42 @@ CREATE TABLE IF NOT EXISTS event_targets (
     last_error TEXT
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- The outbox of manifests: which groups of rows a transaction changed.
 CREATE TABLE IF NOT EXISTS changes (
-    id BIGINT PRIMARY KEY,
-    bucket_id BIGINT NOT NULL,
-    `key` VARBINARY(1024) NOT NULL
+    id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    entries MEDIUMBLOB NOT NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- The one row of the writer of manifests: whether changes are recorded, the last number given, the newest manifest
+-- that counts (NULL: the next one is a snapshot), and who may write until when.
+CREATE TABLE IF NOT EXISTS manifest_writer (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    recording BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    tip BIGINT,
+    holder BIGINT,
+    lease_until BIGINT NOT NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Every object that a manifest consists of, or may, from before it is written until after it is deleted.
+CREATE TABLE IF NOT EXISTS manifest_parts (
+    seq BIGINT NOT NULL,
+    part BIGINT NOT NULL,
+    backend VARCHAR(255) NOT NULL,
+    name VARBINARY(1024) NOT NULL,
+    state VARCHAR(16) NOT NULL CHECK (state IN ('writing', 'snapshot', 'segment')),
+    size BIGINT NOT NULL,
+    PRIMARY KEY (seq, part)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- The one row of a database that was rebuilt: from which manifests, whether that has ended, and until when the
+-- sweep spares what no row names.
+CREATE TABLE IF NOT EXISTS recovery (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    source MEDIUMTEXT NOT NULL,
+    began BIGINT NOT NULL,
+    ended BIGINT,
+    spare_until BIGINT NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS wrap_keys (

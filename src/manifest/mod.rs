@@ -1,0 +1,65 @@
+//! Manifests: the namespace, kept at a backend beside the blobs, encrypted, so that it can be rebuilt when the
+//! database is lost.
+//!
+//! ```text
+//!   a transaction --> changes (SQL, the same transaction)
+//!                        |  Manifests::write, now and then
+//!                        v
+//!   snapshot <-- segment <-- segment <-- ...          objects at a backend, each after the one before
+//!                        |
+//!                        v  recover, into an empty database
+//! ```
+//!
+//! - A *segment* is what changed since the manifest before it; a *snapshot* is everything, and needs nothing before
+//!   it. Both are read in one snapshot of the database, so each manifest, with those it follows, is the namespace
+//!   at one moment, references included. When the segments have grown beyond their snapshot, a new one is written
+//!   and the old objects are deleted: space and the time to recover follow the live namespace.
+//! - A change is deleted from SQL only after the segment that holds its outcome is durable and counts. A crash at
+//!   any step leaves at worst an object that does not count, and the changes, which are written again: an entry is
+//!   the state of a group of rows, and the newest state wins.
+//! - One writer at a time holds a claim in SQL. Should a paused one go on after its claim has ended, its object
+//!   does not count: the next manifest names the one it follows, and skips that one.
+//! - Everything is encrypted and authenticated under a key derived from the master key. Names say no more than
+//!   that an object is of a manifest.
+//! - [`recover`] takes the newest manifest whose chain is whole, puts the rows together in a scratch database, and
+//!   inserts them. It deletes nothing at any backend.
+
+mod format;
+mod load;
+mod recover;
+mod report;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod writer;
+
+use serde::{Deserialize, Serialize};
+
+pub use recover::{Options, Progress, RecoverError, Recovery, recover};
+pub use report::{LostObject, Report, UnnamedBlob};
+pub use writer::{Manifests, Parts, Written};
+
+/// Section `[manifests]`: the namespace kept at a backend, for the day the database is lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether manifests are written. The same on all nodes of one database. Off unless it is set: on the embedded
+    /// default the database and the blobs share a disk, which are lost together, and each small write would pay for
+    /// it. Where blobs are elsewhere it should be on.
+    pub enabled: bool,
+    /// Seconds between two manifests: what is written within them is lost with the database.
+    pub interval_seconds: Interval,
+    /// The backend they go to; empty: that of new buckets.
+    pub backend: String,
+}
+
+/// A pause in seconds, never none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Interval(pub std::num::NonZeroU64);
+
+impl Default for Interval {
+    fn default() -> Self {
+        Self(const { std::num::NonZeroU64::new(60).expect("not zero") })
+    }
+}

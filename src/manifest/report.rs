@@ -1,0 +1,103 @@
+//! What a recovery found and did, for an operator.
+
+use serde::Serialize;
+
+use crate::model::clock::Millis;
+
+/// Entries of each list of a report; their number is told in full.
+pub(super) const LISTED_MAX: usize = 1000;
+
+/// A version whose bytes, or some of whose rows, are not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostObject {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Its version id as a number.
+    pub uid: i64,
+    /// Whether it is the current version.
+    pub is_current: bool,
+}
+
+/// A blob at a backend that no recovered row names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnnamedBlob {
+    /// The backend.
+    pub backend: String,
+    /// Its name there.
+    pub name: String,
+    /// When it was begun, in milliseconds since 1970.
+    pub born: Millis,
+}
+
+/// A list of which the first entries are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed<T> {
+    /// How many there are.
+    pub count: u64,
+    /// The first ones.
+    pub first: Vec<T>,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            first: Vec::new(),
+        }
+    }
+}
+
+impl<T> Listed<T> {
+    pub(super) fn push(&mut self, entry: T) {
+        self.count += 1;
+        if self.first.len() < LISTED_MAX {
+            self.first.push(entry);
+        }
+    }
+}
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// When the newest manifest that counts was written, in milliseconds since 1970: what is recovered is what the
+    /// database held then.
+    pub written: Millis,
+    /// Manifests that were put together.
+    pub manifests: u64,
+    /// Their objects at the backends.
+    pub objects: u64,
+    /// The bytes of those.
+    pub bytes: u64,
+    /// Manifests that were begun and never finished, or that lost a race; they do not count.
+    pub passed_over: u64,
+    /// Tenants.
+    pub tenants: u64,
+    /// Access keys.
+    pub access_keys: u64,
+    /// Buckets.
+    pub buckets: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Noncurrent versions.
+    pub versions: u64,
+    /// Distinct contents.
+    pub contents: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Objects of manifests that were skipped because they are broken, and why.
+    pub skipped: Vec<String>,
+    /// Rows that were left out because what they refer to was lost with a broken manifest.
+    pub rows_left_out: u64,
+    /// Versions that were left out for the same reason.
+    pub versions_left_out: Listed<LostObject>,
+    /// Versions that were recovered, and whose bytes are at no backend.
+    pub without_bytes: Listed<LostObject>,
+    /// Blobs that were begun after the newest manifest was written and that no row names: what was written since.
+    pub newer_blobs: Listed<UnnamedBlob>,
+    /// Older blobs that no row names.
+    pub older_unnamed_blobs: u64,
+    /// Whether anything was written to the database.
+    pub is_dry_run: bool,
+}
