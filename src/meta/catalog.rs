@@ -74,7 +74,7 @@ pub struct Table {
     pub name: &'static str,
     /// How many of the first columns name a group.
     pub group: usize,
-    /// How many of the first columns are the primary key; the group's come first.
+    /// How many of the first columns name a row: a unique key of the database; the group's come first.
     pub primary: usize,
     /// Its columns and what they hold.
     pub columns: &'static [(&'static str, Type)],
@@ -146,8 +146,8 @@ tables! {
          "version" Int, "created" Int]
         references [1 => TENANTS] unique [[1, 3], [1, 4]];
     WRAP_KEY_VERSIONS = 8 "wrap_key_versions" (1, 2)
-        ["key_id" Int, "id" Int, "version" Int, "sealed" Bytes, "created" Int]
-        references [0 => WRAP_KEYS] unique [[1]];
+        ["key_id" Int, "version" Int, "id" Int, "sealed" Bytes, "created" Int]
+        references [0 => WRAP_KEYS] unique [[2]];
     BUCKETS = 9 "buckets" (1, 1)
         ["id" Int, "name" Text, "tenant_id" Int, "space_id" Int, "dedup" Text, "versioning" Text,
          "object_lock" Int, "rev" Int, "region" Text, "settings" Text, "created" Int]
