@@ -8,5 +8,6 @@
 mod crash;
 mod install;
 mod jobs;
+mod manifests;
 mod races;
 mod versions;

@@ -28,9 +28,6 @@ mod format;
 mod load;
 mod recover;
 mod report;
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;
 mod writer;
 
 use serde::{Deserialize, Serialize};

@@ -27,6 +27,8 @@ const FRAME_BYTES: usize = 256 << 10;
 const FRAMES_WAITING: usize = 2;
 /// Rows and changes read by one statement.
 const PAGE: usize = 200;
+/// Rows of contents, which may have their bytes with them.
+const CONTENTS_PAGE: usize = 32;
 /// Objects of segments after which a snapshot takes their place.
 const SEGMENTS_MAX: u64 = 1000;
 /// Bytes by which segments may outgrow their snapshot before the next one takes their place.
@@ -56,8 +58,8 @@ pub struct Manifests {
     clock: Clock,
     backend: String,
     holder: i64,
-    /// The newest manifest whose chain is known to be whole at the backend. Held while one is written.
-    verified: Mutex<Option<i64>>,
+    /// Whether this process has seen that what earlier ones wrote is at the backend still. Held while one is written.
+    verified: Mutex<bool>,
 }
 
 /// What one manifest holds.
@@ -129,16 +131,16 @@ impl Manifests {
         let Some(standing) = standing else {
             return Ok(None);
         };
-        if standing.tip.is_some() && !standing.has_changes && *verified == standing.tip {
+        if standing.tip.is_some() && !standing.has_changes && *verified {
             return Ok(None);
         }
         let whole = match standing.tip {
-            Some(tip) if *verified == Some(tip) => true,
+            Some(_) if *verified => true,
             Some(tip) => self.is_whole(tip).await?,
             None => false,
         };
         if whole && !standing.has_changes {
-            *verified = standing.tip;
+            *verified = true;
             return Ok(None);
         }
         let Some(claim) = self.claim(whole).await? else {
@@ -156,7 +158,7 @@ impl Manifests {
                 return Err(fault);
             }
         };
-        *verified = Some(claim.seq);
+        *verified = true;
         self.clean(claim.seq).await?;
         Ok(Some(written))
     }
@@ -498,10 +500,14 @@ async fn read_table(
     table: &'static Table,
     outlet: &mut Outlet,
 ) -> Result<(), Fault> {
+    let limit = match table.id == catalog::CONTENTS.id {
+        true => CONTENTS_PAGE,
+        false => PAGE,
+    };
     let mut last: Option<Vec<Value>> = None;
     let mut open: Option<Group> = None;
     loop {
-        let rows = table.page(session, last.as_deref(), PAGE).await?;
+        let rows = table.page(session, last.as_deref(), limit).await?;
         let Some(row) = rows.last() else { break };
         last = Some(row[..table.primary].to_vec());
         for mut row in rows {

@@ -237,7 +237,16 @@ impl MetaStore {
                     Err(error) => Err(sqlite::stopped().source(error).into()),
                 }
             }
-            Engine::Server(engine) => engine.snapshot(work).await,
+            Engine::Server(engine) => {
+                let engine = Arc::clone(engine);
+                // A task of its own: a caller that leaves must not give the connection back in its transaction.
+                let task = tokio::spawn(async move { engine.snapshot(work).await });
+                task.await.unwrap_or_else(|error| {
+                    Err(Fault::new(Kind::Internal, "read snapshot")
+                        .source(error)
+                        .into())
+                })
+            }
         };
         self.metrics
             .store_done(&self.store, operation, began.elapsed());

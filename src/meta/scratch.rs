@@ -4,6 +4,7 @@
 //! not depend on memory and can be read back in an order in which rows can be inserted. Nothing here survives a
 //! crash, and nothing needs to: the manifests are read again.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -53,6 +54,17 @@ impl Scratch {
             }
             _ => {}
         }
+        // It holds what the manifests keep encrypted.
+        let made = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        made.map_err(|error| {
+            Fault::new(Kind::Unavailable, "make scratch database")
+                .context(path.display())
+                .source(error)
+        })?;
         let connection = Connection::open(path).map_err(failed)?;
         connection
             .execute_batch(

@@ -490,7 +490,7 @@ impl Engine {
         work(&mut session).await
     }
 
-    /// Runs `work` on one unchanging state of the database.
+    /// Runs `work` on one unchanging state of the database. To be spawned, like [`Self::transact`].
     pub(super) async fn snapshot<T, E: From<Fault>>(
         &self,
         work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
