@@ -297,3 +297,40 @@ async fn a_manifest_that_is_gone_is_made_good_by_the_next_start() {
     );
     install.meta.close().await;
 }
+
+/// Damage anywhere in an object, and an object that ends anywhere, is refused; so is another master key.
+#[tokio::test]
+async fn any_changed_byte_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(EPOCH + 1_000_000);
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("k", bytes(1, 5000)).await;
+    writer(&install, dir.path()).await.write().await.unwrap();
+    let names = install.blobs.list_manifests("local").await.unwrap();
+    let path = dir.path().join("blobs/ff").join(names[0].as_str());
+    let whole = std::fs::read(&path).unwrap();
+    for step in 0..40 {
+        let place = step * (whole.len() - 1) / 39;
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x10;
+        for damaged in [damaged, whole[..place].to_vec()] {
+            std::fs::write(&path, damaged).unwrap();
+            let refused = rebuilt(&install, dir.path()).await.unwrap_err();
+            // Where its head is damaged there is nothing left that tells it from another install's.
+            assert!(
+                matches!(refused, RecoverError::Broken(_) | RecoverError::WrongKey(1)),
+                "byte {place}: {refused}"
+            );
+        }
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("master.key"), "ab".repeat(32)).unwrap();
+    let refused = rebuilt(&install, other.path()).await.unwrap_err();
+    assert!(matches!(refused, RecoverError::WrongKey(1)), "{refused}");
+    assert_eq!(
+        rebuilt(&install, dir.path()).await.unwrap(),
+        rows(&install.meta).await
+    );
+    install.meta.close().await;
+}

@@ -354,7 +354,7 @@ fn start_loops(
     runner.every(OUTBOX_INTERVAL, MeasureOutbox(Arc::clone(outbox)));
     if let Some(manifests) = &stores.manifests {
         runner.every(
-            seconds(config.manifests.interval_seconds.0),
+            seconds(config.manifests.interval_seconds),
             WriteManifests(Arc::clone(manifests)),
         );
     }

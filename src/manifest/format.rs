@@ -70,7 +70,7 @@ pub(super) struct Head {
     pub(super) part: i64,
     /// The manifest that this one follows; `None`: it is a snapshot and needs no other.
     pub(super) previous: Option<i64>,
-    /// When it was written.
+    /// When it was claimed: it holds all that was committed before.
     pub(super) written: Millis,
 }
 

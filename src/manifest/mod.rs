@@ -30,6 +30,8 @@ mod recover;
 mod report;
 mod writer;
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
 pub use recover::{Options, Progress, RecoverError, Recovery, recover};
@@ -37,7 +39,7 @@ pub use report::{LostObject, Report, UnnamedBlob};
 pub use writer::{Manifests, Parts, Written};
 
 /// Section `[manifests]`: the namespace kept at a backend, for the day the database is lost.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether manifests are written. The same on all nodes of one database. Off unless it is set: on the embedded
@@ -45,18 +47,17 @@ pub struct Config {
     /// it. Where blobs are elsewhere it should be on.
     pub enabled: bool,
     /// Seconds between two manifests: what is written within them is lost with the database.
-    pub interval_seconds: Interval,
+    pub interval_seconds: NonZeroU64,
     /// The backend they go to; empty: that of new buckets.
     pub backend: String,
 }
 
-/// A pause in seconds, never none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Interval(pub std::num::NonZeroU64);
-
-impl Default for Interval {
+impl Default for Config {
     fn default() -> Self {
-        Self(const { std::num::NonZeroU64::new(60).expect("not zero") })
+        Self {
+            enabled: false,
+            interval_seconds: const { NonZeroU64::new(60).expect("not zero") },
+            backend: String::new(),
+        }
     }
 }

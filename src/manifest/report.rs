@@ -61,8 +61,8 @@ impl<T> Listed<T> {
 /// What a recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// When the newest manifest that counts was written, in milliseconds since 1970: what is recovered is what the
-    /// database held then.
+    /// When the newest manifest that counts was begun, in milliseconds since 1970: all that was committed by then is
+    /// recovered.
     pub written: Millis,
     /// Manifests that were put together.
     pub manifests: u64,

@@ -80,6 +80,8 @@ struct Claim {
     seq: i64,
     /// `None`: a snapshot is due.
     previous: Option<i64>,
+    /// When it was claimed: what was committed before is in the manifest.
+    claimed: Millis,
 }
 
 /// What the reader hands to the writer.
@@ -222,6 +224,7 @@ impl Manifests {
             Claim {
                 seq,
                 previous: tip.filter(|_| follows),
+                claimed: now,
             }
         }))
     }
@@ -315,7 +318,7 @@ impl Manifests {
             seq: claim.seq,
             part,
             previous: claim.previous,
-            written: now,
+            written: claim.claimed,
         };
         let (encoder, bytes) = Encoder::begin(&self.key, &head)?;
         let mut object = Object {
