@@ -552,7 +552,9 @@ mod tests {
         let mut session = connect(&path, false).unwrap();
         session.batch("PRAGMA user_version = 999").unwrap();
         drop(session);
-        let refused = Engine::open(&path, Durability::Durable).err().unwrap();
+        let refused = Engine::open(&path, Durability::Durable, Arc::default())
+            .err()
+            .unwrap();
         assert_eq!(refused.kind(), Kind::Config);
     }
 }
