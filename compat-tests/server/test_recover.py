@@ -22,7 +22,7 @@ SECOND = ("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeysecondsec1")
 #: What a recovery does not bring back, or makes anew.
 NOT_KEPT = {
     "changes", "manifest_writer", "manifest_parts", "recovery", "uploads", "upload_parts", "released", "nodes",
-    "workers", "fences", "jobs", "events", "event_targets", "usage", "install", "sqlite_sequence",
+    "workers", "fences", "jobs", "job_pauses", "events", "event_targets", "usage", "install", "sqlite_sequence",
 }
 
 

@@ -23,8 +23,8 @@ use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, DeliverLogs, Deliverer, Engine, Expire, MeasureOutbox,
-    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox,
-    WriteManifests, engine,
+    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox, WriteManifests,
+    engine,
 };
 use crate::telemetry::Metrics;
 

@@ -481,6 +481,7 @@ mod tests {
         "events",
         "fences",
         "install",
+        "job_pauses",
         "jobs",
         "manifest_parts",
         "manifest_writer",
