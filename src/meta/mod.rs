@@ -13,6 +13,9 @@
 //! On PostgreSQL and MySQL each transaction has a connection of a pool to itself and locks rows (see [`server`]);
 //! the statements are the same, translated once (see [`dialect`]).
 //!
+//! While manifests are on, each transaction ends with a row that says which groups of rows it changed: the row
+//! modules note it where they write (see [`Session::changed`] and [`catalog`]).
+//!
 //! Lock order, for the databases that lock rows: own node, job, bucket, upload, keys in byte order, contents by
 //! id, blobs by id.
 
