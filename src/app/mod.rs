@@ -7,6 +7,8 @@
 //! ```
 
 mod directory;
+mod health;
+mod meta_copy;
 mod operator;
 mod serve;
 mod stores;
@@ -22,10 +24,13 @@ use crate::model::fault::Fault;
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
+pub use crate::meta::copy::{CopiedTable, CopyReport, Phase, Progress};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
     KmsName, Stats, Wish,
 };
+pub use health::{Probe, probe};
+pub use meta_copy::{Database, copy_meta};
 pub use operator::Operator;
 pub use serve::serve;
 
@@ -57,6 +62,9 @@ pub enum Error {
         /// What went wrong.
         source: ClientError,
     },
+    /// The server did not say that it is well.
+    #[error("not healthy: {0}")]
+    Unwell(ClientError),
     /// A file or directory cannot be used.
     #[error("{}: {source}", .path.display())]
     Io {

@@ -19,6 +19,7 @@
 pub mod buckets;
 mod codec;
 pub mod contents;
+pub mod copy;
 mod dialect;
 pub mod events;
 pub mod identities;
@@ -77,12 +78,11 @@ pub struct MetaStore {
 impl MetaStore {
     /// Opens the SQLite database at `path`, creates it where it is missing, and brings its schema up to
     /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
+    /// So it does when a copy into it has not ended.
     pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
-        Ok(Self {
-            engine: Engine::Sqlite(Arc::new(sqlite::Engine::open(path, durability)?)),
-            metrics,
-            store: Arc::from("meta"),
-        })
+        let engine = sqlite::Engine::open(path, durability)?;
+        engine.read(|session| Box::pin(copy::refuse_unfinished(session)))?;
+        Ok(Self::of(Engine::Sqlite(Arc::new(engine)), metrics))
     }
 
     /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
@@ -94,11 +94,18 @@ impl MetaStore {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Fault> {
         let engine = server::Engine::open(url, connections, durability).await?;
-        Ok(Self {
-            engine: Engine::Server(Arc::new(engine)),
+        engine
+            .read(|session| Box::pin(copy::refuse_unfinished(session)))
+            .await?;
+        Ok(Self::of(Engine::Server(Arc::new(engine)), metrics))
+    }
+
+    fn of(engine: Engine, metrics: Arc<Metrics>) -> Self {
+        Self {
+            engine,
             metrics,
             store: Arc::from("meta"),
-        })
+        }
     }
 
     /// Whether other processes may use the same database at the same time.
