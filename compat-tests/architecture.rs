@@ -164,7 +164,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["tasks/"]),
     ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli.rs"]),
-    ("figment", &["config.rs"]),
+    ("figment", &["config.rs", "config/"]),
     ("prometheus_client", &["telemetry.rs"]),
     ("tracing_subscriber", &["telemetry.rs"]),
     (

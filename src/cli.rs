@@ -6,6 +6,7 @@
 
 mod encryption;
 mod jobs;
+mod meta;
 mod process;
 mod recover;
 mod text;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
 use jobs::JobsCommand;
+use meta::{Health, MetaCommand};
 use process::{block_on, log_panics, raise_file_limit};
 use recover::RecoverCommand;
 use text::{date, size};
@@ -97,6 +99,11 @@ enum Command {
     /// Jobs: work outside of requests, what waits and runs and what became of it
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// The database of an install as a whole
+    #[command(subcommand)]
+    Meta(MetaCommand),
+    /// Ask the server on this machine whether it can serve; exit code 0 when it can
+    Health(Health),
     /// List all buckets with what they hold
     Buckets,
     /// Show logical and stored bytes and their ratio
@@ -265,6 +272,8 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Jobs(command) => operate(config, async |operator| {
             jobs::jobs(operator, &printer, command).await
         }),
+        Command::Meta(command) => meta::meta(&config, &printer, command),
+        Command::Health(health) => meta::health(&config, &printer, &health),
         Command::Buckets => operate(config, async |operator| buckets(operator, &printer).await),
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),

@@ -5,6 +5,8 @@
 //! `config/reference.toml` shows every key. Each section belongs to the module that obeys it; this file only
 //! gathers them.
 
+mod layers;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,10 +14,12 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Format as _, Serialized, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::value::Value;
+use figment::{Figment, Provider as _};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use layers::Layer;
 
 use crate::keys::Secret;
 use crate::tasks;
@@ -525,8 +529,10 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
         let named = environment.remove("OSPROXY_CONFIG").map(PathBuf::from);
-        // The command line's own: the secret of a key to make.
-        environment.remove("OSPROXY_SECRET_KEY");
+        // The command line's own: the secret of a key to make, and the databases of a copy.
+        for name in ["OSPROXY_SECRET_KEY", "OSPROXY_COPY_FROM", "OSPROXY_COPY_TO"] {
+            environment.remove(name);
+        }
         let secrets = Secrets::take(&mut environment)?;
         let mut layers = Figment::new();
         if let Some(path) = file.or(named.as_deref()) {
@@ -657,134 +663,6 @@ impl Secrets {
     }
 }
 
-/// One source of settings.
-struct Layer {
-    source: String,
-    sections: Map<Profile, Dict>,
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.source.clone())
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        Ok(self.sections.clone())
-    }
-}
-
-impl Layer {
-    fn new(source: &str, settings: Dict) -> Self {
-        Self {
-            source: source.to_owned(),
-            sections: Map::from([(Profile::Default, settings)]),
-        }
-    }
-
-    /// Variables `OSPROXY_SECTION__NAME`. A value is read as what the default is: text as it stands, so that a
-    /// secret of digits stays a text; numbers; lists separated by commas.
-    fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let mut settings = Dict::new();
-        for (variable, text) in environment {
-            let path: Vec<String> = variable
-                .strip_prefix(PREFIX)
-                .unwrap_or(variable)
-                .split("__")
-                .map(str::to_ascii_lowercase)
-                .collect();
-            let value = match default_at(&path) {
-                Some(Value::Num(..)) => match text.trim().parse::<u64>() {
-                    Ok(number) => Value::from(number),
-                    Err(_) => return Err(expected(variable, "a whole number", text)),
-                },
-                Some(Value::Array(..)) => text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|item| !item.is_empty())
-                    .collect::<Vec<_>>()
-                    .into(),
-                Some(Value::Bool(..)) => match text.trim() {
-                    "true" => Value::from(true),
-                    "false" => Value::from(false),
-                    _ => return Err(expected(variable, "true or false", text)),
-                },
-                Some(Value::String(..)) => Value::from(text.as_str()),
-                Some(_) => {
-                    let problem = format!("{variable}: names a section, expected one of its keys");
-                    return Err(ConfigError(problem));
-                }
-                None => return Err(ConfigError(format!("{variable}: there is no such setting"))),
-            };
-            insert(&mut settings, &path, value);
-        }
-        Ok(Self::new("the environment", settings))
-    }
-
-    fn of_overrides(overrides: &Overrides) -> Self {
-        let mut settings = Dict::new();
-        let mut set = |section: &[&str], text: Option<String>| {
-            if let Some(text) = text {
-                let path: Vec<String> = section.iter().map(|name| (*name).to_owned()).collect();
-                insert(&mut settings, &path, Value::from(text));
-            }
-        };
-        set(
-            &["data_dir"],
-            overrides
-                .data_dir
-                .as_ref()
-                .map(|path| path.to_string_lossy().into_owned()),
-        );
-        set(
-            &["s3", "listen"],
-            overrides.s3_listen.map(|address| address.to_string()),
-        );
-        set(
-            &["admin", "listen"],
-            overrides.admin_listen.map(|address| address.to_string()),
-        );
-        Self::new("the command line", settings)
-    }
-}
-
-/// The default of one setting, which also says what it is. Any option of any backend is a text.
-fn default_at(path: &[String]) -> Option<Value> {
-    let (mut value, rest) = match path {
-        [section, _, options, _] if section == "backend" && options == "options" => {
-            return Some(Value::from(""));
-        }
-        [section, _, rest @ ..] if section == "backend" => {
-            (Value::serialize(Backend::local()).ok()?, rest)
-        }
-        [section, list, _, rest @ ..] if section == "notification" && list == "target" => (
-            Value::serialize(tasks::events::Target::example()).ok()?,
-            rest,
-        ),
-        _ => (Value::serialize(Config::default()).ok()?, path),
-    };
-    for name in rest {
-        value = value.into_dict()?.remove(name)?;
-    }
-    Some(value)
-}
-
-fn insert(settings: &mut Dict, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => {
-            settings.insert(name.clone(), value);
-        }
-        [section, rest @ ..] => {
-            let inner = settings
-                .entry(section.clone())
-                .or_insert_with(|| Value::from(Dict::new()));
-            if let Value::Dict(_, inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
 fn flatten(prefix: &str, value: &Value, settings: &mut Vec<(String, String)>) {
     match value {
         Value::Dict(_, dict) => {
@@ -853,6 +731,9 @@ fn explain(error: figment::Error) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use figment::Profile;
+
+    use super::layers::read_as;
     use super::*;
 
     const REFERENCE: &str = include_str!("../config/reference.toml");
@@ -945,6 +826,42 @@ mod tests {
         assert_eq!(vendor.options.0["flag"], "true");
         assert_eq!(vendor.retries, 9);
         assert_eq!(config.backend["local"], Backend::local());
+    }
+
+    #[test]
+    fn every_setting_can_be_set_by_the_environment() {
+        let variable = |(key, shown): (String, String)| {
+            let name = format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
+            let text = match shown.strip_prefix('[') {
+                Some(list) => list.trim_end_matches(']').replace('"', ""),
+                None => shown.trim_matches('"').to_owned(),
+            };
+            (name, text)
+        };
+        let effective = Config::default().effective().into_iter();
+        let variables: Vec<(String, String)> = effective.map(variable).collect();
+        let environment: Vec<(&str, &str)> = variables
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        assert_eq!(load("", &environment).expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_and_a_setting_without_default_is_a_text() {
+        let read = |default: Value, text: &str| read_as(&default, "OSPROXY_X", text);
+        let flag = Value::from(false);
+        assert_eq!(read(flag.clone(), "true").unwrap().to_bool(), Some(true));
+        assert_eq!(
+            read(flag.clone(), " false ").unwrap().to_bool(),
+            Some(false)
+        );
+        assert_eq!(
+            read(flag, "yes").unwrap_err().to_string(),
+            "OSPROXY_X: expected true or false, found \"yes\""
+        );
+        let none = Value::serialize(None::<u64>).expect("a value");
+        assert_eq!(read(none, "007").unwrap().as_str(), Some("007"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use osproxy::blob::{self, BackendConfig, BlobStore};
 use osproxy::content::{self, ContentStore};
 use osproxy::keys::{Keys, MasterKey};
+use osproxy::meta::copy::Place;
 use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
 use osproxy::model::bucket::{Bucket, Settings, Versioning};
 use osproxy::model::clock::Clock;
@@ -49,11 +50,11 @@ pub fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
 }
 
-/// The database of the install in `dir`: SQLite in it, or a database of its own at the server that
-/// `COMPAT_META_URL` names.
-pub async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
+/// Where the database of the install in `dir` is: SQLite in it, or a database of its own, made if need be, at the
+/// server that `COMPAT_META_URL` names.
+pub async fn place(dir: &Path) -> Place {
     let Ok(server) = std::env::var("COMPAT_META_URL") else {
-        return MetaStore::open(&dir.join("meta.db"), Durability::Relaxed, metrics).unwrap();
+        return Place::Sqlite(dir.join("meta.db"));
     };
     let name = dir.file_name().unwrap().to_str().unwrap();
     let name = format!("osproxy{}", name.replace('.', "_").to_lowercase());
@@ -69,10 +70,25 @@ pub async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
             .unwrap();
         let _ = create(&mut connection, &name).await;
     }
-    let url = format!("{server}/{name}");
-    MetaStore::connect(&url, 8, Durability::Relaxed, metrics)
-        .await
-        .unwrap()
+    Place::Server(format!("{server}/{name}"))
+}
+
+/// The database of the install in `dir`, opened.
+pub async fn database(dir: &Path, metrics: Arc<Metrics>) -> MetaStore {
+    match place(dir).await {
+        Place::Sqlite(path) => MetaStore::open(&path, Durability::Relaxed, metrics).unwrap(),
+        Place::Server(url) => MetaStore::connect(&url, 8, Durability::Relaxed, metrics)
+            .await
+            .unwrap(),
+    }
+}
+
+/// Opens a database, if that is allowed.
+pub async fn open_at(place: &Place) -> Result<MetaStore, Fault> {
+    match place {
+        Place::Sqlite(path) => MetaStore::open(path, Durability::Relaxed, Metrics::new()),
+        Place::Server(url) => MetaStore::connect(url, 8, Durability::Relaxed, Metrics::new()).await,
+    }
 }
 
 async fn create<'c, D, E>(connection: E, name: &str) -> Result<(), sqlx::Error>

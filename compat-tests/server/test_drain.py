@@ -87,3 +87,15 @@ def test_sigint_stops_it_too(loaded):
     server, _ = loaded()
     server.signal(signal.SIGINT)
     assert server.wait() == 0
+
+
+def test_a_delayed_drain_says_so_and_serves_on(own_server):
+    server = own_server(env={"OSPROXY_HTTP__DRAIN_DELAY_SECONDS": "5"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    server.signal()
+    wait_until(lambda: server.admin("/readyz")[0] == 503, 4, "the word that it stops")
+    # A client that comes now is served as before.
+    server.endpoint.client().put_object(Bucket="bucket", Key="late", Body=b"x")
+    wait_until(lambda: is_refused(Raw(server.endpoint)), 15, "no new connections")
+    assert server.wait() == 0

@@ -15,6 +15,8 @@ import re
 import secrets
 import shutil
 import subprocess
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -69,7 +71,12 @@ class Process:
         self._prepare()
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(
-                self._as_user(self._command()), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._as_user(self._command()),
+                cwd=self.home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
         def answers():
@@ -111,9 +118,9 @@ class Process:
         """Makes its data where there is none."""
         self.home.mkdir(parents=True, exist_ok=True)
         if self._user():
-            # The way to it belongs to the caller alone, as temporary directories do.
-            for directory in self.home.parents:
-                if directory.owner() == pwd.getpwuid(os.getuid()).pw_name and directory != Path("/"):
+            # Temporary directories belong to the caller alone; the server has to pass through them.
+            for directory in self.home.resolve().parents:
+                if directory.is_relative_to(Path(tempfile.gettempdir()).resolve()) and directory.owner() == "root":
                     directory.chmod(directory.stat().st_mode | 0o011)
             shutil.chown(self.home, self.user)
 
@@ -127,10 +134,15 @@ class Process:
         group = pwd.getpwnam(self.user).pw_gid
         return ["setpriv", "--reuid", self.user, "--regid", str(group), "--clear-groups", "--", *command]
 
-    def _run(self, command, as_user=False, check=True, **options):
+    def _environment(self):
+        """The caller's own place for temporary files may be closed to the server's user."""
+        return os.environ | {"TMPDIR": str(self.home)}
+
+    def _run(self, command, as_user=False, check=True, env=None, **options):
         done = subprocess.run(
             self._as_user(command) if as_user else [str(word) for word in command],
             cwd=self.home,
+            env=self._environment() | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -208,10 +220,26 @@ class Postgres(Database):
         self._query("postgres", f"CREATE DATABASE {name}")
 
     def _query(self, name, sql):
+        words, environment = self._psql(name)
+        return self._run([*words, "-c", sql], env=environment).stdout
+
+    def _psql(self, name):
         client = [program("psql"), "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1"]
-        where = ["-h", "127.0.0.1", "-p", self.port, "-U", self.credentials[0], "-d", name]
-        environment = os.environ | {"PGPASSWORD": self.credentials[1], "PGCONNECT_TIMEOUT": "10"}
-        return self._run([*client, *where, "-c", sql], env=environment).stdout
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.credentials[0], "-d", name]
+        return [*client, *where], os.environ | {"PGPASSWORD": self.credentials[1], "PGCONNECT_TIMEOUT": "10"}
+
+    @contextmanager
+    def holding(self, url, sql):
+        """Keeps a transaction open that has run `sql`, with the locks it took."""
+        words, environment = self._psql(urlsplit(url).path.strip("/"))
+        session = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            session.stdin.write(f"BEGIN;\n{sql};\nSELECT 'held';\n")
+            session.stdin.flush()
+            assert "held" in session.stdout.readline(), "the lock was not taken"
+            yield
+        finally:
+            session.communicate("ROLLBACK;\n", timeout=30)
 
 
 class MariaDb(Database):

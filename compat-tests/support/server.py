@@ -28,18 +28,21 @@ def free_port():
 
 
 class Server:
-    """One `osproxy serve` on a data directory. `start` after `kill` runs it again on the same data."""
+    """One `osproxy serve` on a data directory. `start` after `kill` runs it again on the same data, on other ports unless
+    they are given; `prefix` is a command that runs it."""
 
     # Makes a database at a server and answers its URL; None: SQLite in the data directory.
     new_database = None
 
-    def __init__(self, data_dir, env=None, identity=ROOT, arguments=()):
+    def __init__(self, data_dir, env=None, identity=ROOT, arguments=(), ports=None, prefix=()):
         self.data_dir = Path(data_dir)
         self.identity = identity
         if Server.new_database and "OSPROXY_META__URL" not in (env or {}):
             env = {"OSPROXY_META__URL": Server.new_database()} | (env or {})
         self.env = {"OSPROXY_S3__DOMAINS": DOMAIN, "OSPROXY_S3__WEBSITE_DOMAINS": WEBSITE_DOMAIN} | (env or {})
         self.arguments = list(arguments)
+        self.ports = ports
+        self.prefix = list(prefix)
         self.process = None
         self.log = []
         self.s3_port = self.admin_port = None
@@ -58,8 +61,9 @@ class Server:
     def launch(self):
         """Starts the process without waiting for it to be ready."""
         assert BINARY.exists(), f"{BINARY} is missing: cargo build --release"
-        self.s3_port, self.admin_port = free_port(), free_port()
+        self.s3_port, self.admin_port = self.ports or (free_port(), free_port())
         command = [
+            *self.prefix,
             BINARY,
             "serve",
             "--data-dir",

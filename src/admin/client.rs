@@ -16,6 +16,8 @@ use crate::tasks::{GcReport, KeyCommand, KeyReport};
 
 /// How long the server may take to accept the connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a probe may take.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
 const ANSWER_MAX: u64 = 1 << 20;
 
@@ -103,6 +105,32 @@ impl Client {
         let mut answer = Vec::new();
         stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
         Ok(answer)
+    }
+}
+
+/// Asks for one of the paths that need no token, and fails unless the answer is 200.
+pub async fn probe(listen: SocketAddr, path: &str) -> Result<(), ClientError> {
+    let address = reachable(listen);
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    };
+    let answer = tokio::time::timeout(PROBE_DEADLINE, exchange)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| ClientError::Unreachable { address, source })?;
+    match parse(&answer) {
+        Some((200, _)) => Ok(()),
+        Some((status, body)) => Err(ClientError::Refused {
+            status,
+            error: String::from_utf8_lossy(body).trim().to_owned(),
+        }),
+        None => Err(ClientError::Unreadable("it is not HTTP/1.1".to_owned())),
     }
 }
 

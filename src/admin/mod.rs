@@ -47,7 +47,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::tasks::{Backlog, Collector, KeyCommand, Keyring, Outbox, Survey};
 use crate::telemetry::Metrics;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, probe};
 pub use run_file::{RunFile, Token};
 
 /// How long the database may take to answer before the node is not ready.

@@ -43,7 +43,8 @@ impl Held {
         Self::take(dir)
     }
 
-    fn take(dir: &Path) -> Result<Self, Error> {
+    /// Takes a directory that exists.
+    pub(super) fn take(dir: &Path) -> Result<Self, Error> {
         let dir = dir.canonicalize().map_err(|source| Error::Io {
             path: dir.to_owned(),
             source,

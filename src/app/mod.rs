@@ -8,6 +8,8 @@
 //! ```
 
 mod directory;
+mod health;
+mod meta_copy;
 mod operator;
 mod recover;
 mod serve;
@@ -26,12 +28,15 @@ use crate::model::fault::Fault;
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
-    LostObject, Options as RecoverOptions, Progress, Report as RecoverReport,
+    LostObject, Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
 };
+pub use crate::meta::copy::{CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
     KmsName, Stats, Wish,
 };
+pub use health::{Probe, probe};
+pub use meta_copy::{Database, copy_meta};
 pub use operator::Operator;
 pub use recover::recover;
 pub use serve::serve;
@@ -64,6 +69,9 @@ pub enum Error {
         /// What went wrong.
         source: ClientError,
     },
+    /// The server did not say that it is well.
+    #[error("not healthy: {0}")]
+    Unwell(ClientError),
     /// A file or directory cannot be used.
     #[error("{}: {source}", .path.display())]
     Io {

@@ -55,10 +55,14 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         let running = Running::start(&config).await?;
         introduce(&running.root, running.s3.address, &config.s3.region);
         let end = running.until(signals.next()).await;
+        let delay = match end {
+            End::Asked => Duration::from_secs(config.http.drain_delay_seconds),
+            End::Listener(_) | End::Expelled => Duration::ZERO,
+        };
         tokio::select! {
             biased;
             () = signals.next() => return Err(Error::Cut),
-            () = running.stop() => {}
+            () = running.stop(delay) => {}
         }
         match end {
             End::Asked => return Ok(()),
@@ -226,9 +230,11 @@ impl Running {
         }
     }
 
-    pub(super) async fn stop(self) {
-        tracing::info!("draining");
+    /// Says that it stops, serves for `delay` as before, and closes everything.
+    pub(super) async fn stop(self, delay: Duration) {
         self.draining.cancel();
+        tokio::time::sleep(delay).await;
+        tracing::info!("draining");
         self.s3.stop().await;
         self.admin.stop().await;
         self.runner.stop().await;

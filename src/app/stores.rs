@@ -209,10 +209,7 @@ pub(super) async fn open_meta(
     dir: &Path,
     metrics: &Arc<Metrics>,
 ) -> Result<MetaStore, Error> {
-    let durability = match config.storage.durability {
-        config::Durability::Durable => meta::Durability::Durable,
-        config::Durability::Relaxed => meta::Durability::Relaxed,
-    };
+    let durability = durability(config);
     let metrics = Arc::clone(metrics);
     if let Some(url) = config.meta.server() {
         let connections = config.meta.connections.get();
@@ -221,6 +218,14 @@ pub(super) async fn open_meta(
     let path = directory::database(dir);
     directory::make_private(&path)?;
     Ok(MetaStore::open(&path, durability, metrics)?)
+}
+
+/// What a database is asked for.
+pub(super) fn durability(config: &Config) -> meta::Durability {
+    match config.storage.durability {
+        config::Durability::Durable => meta::Durability::Durable,
+        config::Durability::Relaxed => meta::Durability::Relaxed,
+    }
 }
 
 /// Gives every configured backend its row, and answers the placement of new buckets: one per backend, of the

@@ -1,6 +1,7 @@
 //! A whole server in this process, and commands beside it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -56,7 +57,7 @@ async fn commands_work_beside_a_server_and_without_it() {
     assert!(beside.buckets().await.unwrap().is_empty());
     // By the server, which holds the lock, and then without it.
     assert_eq!(beside.gc().await.unwrap(), GcReport::default());
-    running.stop().await;
+    running.stop(Duration::ZERO).await;
     assert!(RunFile::read(&config.data_dir).unwrap().is_none());
     assert_eq!(beside.gc().await.unwrap(), GcReport::default());
     beside.close().await;
@@ -69,8 +70,12 @@ async fn a_second_server_on_the_same_data_is_refused() {
     let running = Running::start(&config).await.unwrap();
     let refused = Running::start(&config).await.err().unwrap();
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
-    running.stop().await;
-    Running::start(&config).await.unwrap().stop().await;
+    running.stop(Duration::ZERO).await;
+    Running::start(&config)
+        .await
+        .unwrap()
+        .stop(Duration::ZERO)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +123,7 @@ async fn admin_routes_answer_whom_they_should() {
         let head = format!("GET /{path} HTTP/1.1\r\nHost: localhost");
         assert_eq!(ask(admin, &head).await, expected, "{path}");
     }
-    running.stop().await;
+    running.stop(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,5 +143,5 @@ async fn a_server_that_holds_the_lock_and_does_not_answer_is_an_error() {
     let error = beside.gc().await.unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
     beside.close().await;
-    running.stop().await;
+    running.stop(Duration::ZERO).await;
 }

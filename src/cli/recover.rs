@@ -54,7 +54,7 @@ pub(super) fn recover(
     };
     let spinner = printer.spinner("recovering");
     let last = Mutex::new(None::<Instant>);
-    let tell = |progress: app::Progress| {
+    let tell = |progress: app::RecoverProgress| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < LINE_INTERVAL) {
             return;

@@ -88,6 +88,9 @@ pub struct Config {
     pub body_timeout_seconds: NonZeroU64,
     /// Seconds without progress after which a client that does not read its answer is dropped.
     pub write_timeout_seconds: NonZeroU64,
+    /// Seconds between a signal to stop, from when `/readyz` answers 503, and the drain. Requests are served as
+    /// before, so that a balancer that asks sends none to a listener that is closed already.
+    pub drain_delay_seconds: u64,
     /// Seconds that requests in flight may take to finish after a signal to stop.
     pub drain_timeout_seconds: u64,
     /// The level at which each request is logged, with target `access`.
@@ -109,6 +112,7 @@ impl Default for Config {
             idle_timeout_seconds: const { NonZeroU64::new(60).expect("not zero") },
             body_timeout_seconds: const { NonZeroU64::new(30).expect("not zero") },
             write_timeout_seconds: const { NonZeroU64::new(60).expect("not zero") },
+            drain_delay_seconds: 0,
             drain_timeout_seconds: 30,
             access_log: AccessLog::Debug,
         }

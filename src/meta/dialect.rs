@@ -58,12 +58,17 @@ impl Translator {
             return Arc::clone(statement);
         }
         drop(known);
-        let statement = Arc::new(translate(self.dialect, sql));
+        let statement = self.made(sql);
         self.known
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(sql, Arc::clone(&statement));
         statement
+    }
+
+    /// Translates a text that was made at run time, each time anew.
+    pub(super) fn made(&self, sql: &str) -> Arc<Statement> {
+        Arc::new(translate(self.dialect, sql))
     }
 }
 

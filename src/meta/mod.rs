@@ -23,6 +23,7 @@ pub mod buckets;
 pub mod catalog;
 mod codec;
 pub mod contents;
+pub mod copy;
 mod dialect;
 pub mod events;
 pub mod identities;
@@ -86,17 +87,14 @@ pub struct MetaStore {
 impl MetaStore {
     /// Opens the SQLite database at `path`, creates it where it is missing, and brings its schema up to
     /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
+    /// So it does when a copy into it has not ended.
     pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
         let recording = Arc::new(AtomicBool::new(false));
         let engine = sqlite::Engine::open(path, durability, Arc::clone(&recording))?;
+        engine.read(|session| Box::pin(copy::refuse_unfinished(session)))?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording?, Ordering::SeqCst);
-        Ok(Self {
-            engine: Engine::Sqlite(Arc::new(engine)),
-            metrics,
-            store: Arc::from("meta"),
-            recording,
-        })
+        Ok(Self::of(Engine::Sqlite(Arc::new(engine)), recording, metrics))
     }
 
     /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
@@ -110,14 +108,21 @@ impl MetaStore {
         let recording = Arc::new(AtomicBool::new(false));
         let engine =
             server::Engine::open(url, connections, durability, Arc::clone(&recording)).await?;
+        engine
+            .read(|session| Box::pin(copy::refuse_unfinished(session)))
+            .await?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording.await?, Ordering::SeqCst);
-        Ok(Self {
-            engine: Engine::Server(Arc::new(engine)),
+        Ok(Self::of(Engine::Server(Arc::new(engine)), recording, metrics))
+    }
+
+    fn of(engine: Engine, recording: Arc<AtomicBool>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            engine,
             metrics,
             store: Arc::from("meta"),
             recording,
-        })
+        }
     }
 
     /// Whether other processes may use the same database at the same time.

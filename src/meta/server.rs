@@ -22,8 +22,8 @@ use sqlx::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::dialect::{Dialect, Translator};
-use super::session::{Param, Row, Session};
+use super::dialect::{Dialect, Statement, Translator};
+use super::session::{Param, Row, Session, Text};
 use super::{Durability, QUEUE_WAIT};
 use crate::model::clock::random_fraction;
 use crate::model::fault::{Fault, Kind};
@@ -177,12 +177,23 @@ macro_rules! bound {
 }
 
 impl Connection {
+    pub(super) fn dialect(&self) -> Dialect {
+        self.translator.dialect()
+    }
+
+    fn statement(&self, sql: Text<'_>) -> Arc<Statement> {
+        match sql {
+            Text::Fixed(sql) => self.translator.statement(sql),
+            Text::Made(sql) => self.translator.made(sql),
+        }
+    }
+
     pub(super) async fn execute(
         &mut self,
-        sql: &'static str,
+        sql: Text<'_>,
         params: &[Param<'_>],
     ) -> Result<(), Failed> {
-        let statement = self.translator.statement(sql);
+        let statement = self.statement(sql);
         let outcome = match &mut self.pooled {
             Pooled::Postgres(connection) => bound!(statement, params)
                 .execute(&mut **connection)
@@ -199,11 +210,11 @@ impl Connection {
     /// The outer error is the database's, the inner one that of `map`.
     pub(super) async fn query<T: Send>(
         &mut self,
-        sql: &'static str,
+        sql: Text<'_>,
         params: &[Param<'_>],
         mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Result<Vec<T>, Fault>, Failed> {
-        let statement = self.translator.statement(sql);
+        let statement = self.statement(sql);
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
                 let rows = bound!(statement, params)
@@ -261,11 +272,11 @@ impl Connection {
             }
             Dialect::MySql => "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
         };
-        self.query(sql, &[], |row| row.int(0)).await
+        self.query(Text::Fixed(sql), &[], |row| row.int(0)).await
     }
 
     /// Runs statements that take no parameters and cannot be prepared.
-    async fn control(&mut self, sql: &str) -> Result<(), Failed> {
+    pub(super) async fn control(&mut self, sql: &str) -> Result<(), Failed> {
         let outcome = match &mut self.pooled {
             Pooled::Postgres(connection) => sqlx::raw_sql(AssertSqlSafe(sql))
                 .execute(&mut **connection)
@@ -295,6 +306,14 @@ pub(super) struct Engine {
     recording: Arc<AtomicBool>,
 }
 
+/// The version of the newest schema on a server database of this dialect.
+pub(super) fn newest_schema(dialect: Dialect) -> usize {
+    match dialect {
+        Dialect::Postgres => POSTGRES_MIGRATIONS.len(),
+        Dialect::MySql => MYSQL_MIGRATIONS.len(),
+    }
+}
+
 /// The dialect of a URL's scheme.
 fn dialect_of(url: &str) -> Option<Dialect> {
     match url.split_once("://")?.0 {
@@ -312,6 +331,21 @@ fn bad_url(error: impl std::fmt::Display) -> Fault {
 impl Engine {
     /// Connects to the database that `url` names, and brings its schema up to date.
     pub(super) async fn open(
+        url: &str,
+        connections: u32,
+        durability: Durability,
+        recording: Arc<AtomicBool>,
+    ) -> Result<Self, Fault> {
+        let engine = Self::attach(url, connections, durability, recording)?;
+        if durability == Durability::Durable {
+            engine.require_durability().await?;
+        }
+        engine.migrate().await?;
+        Ok(engine)
+    }
+
+    /// Names the database at `url` and leaves it as it is; connects with the first session.
+    pub(super) fn attach(
         url: &str,
         connections: u32,
         durability: Durability,
@@ -387,18 +421,13 @@ impl Engine {
                 Pool::MySql(pool)
             }
         };
-        let engine = Self {
+        Ok(Self {
             pool,
             translator: Arc::new(Translator::new(dialect)),
             node: OnceLock::new(),
             expelled: CancellationToken::new(),
             recording,
-        };
-        if durability == Durability::Durable {
-            engine.require_durability().await?;
-        }
-        engine.migrate().await?;
-        Ok(engine)
+        })
     }
 
     /// Refuses a server that answers commits before they are on stable storage.
@@ -443,7 +472,7 @@ impl Engine {
         &self.expelled
     }
 
-    async fn session(&self) -> Result<Session, Fault> {
+    pub(super) async fn session(&self) -> Result<Session, Fault> {
         let pooled = match &self.pool {
             Pool::Postgres(pool) => pool.acquire().await.map(Pooled::Postgres),
             Pool::MySql(pool) => pool.acquire().await.map(Pooled::MySql),

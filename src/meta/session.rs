@@ -13,7 +13,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
 use super::catalog::{self, Table};
+use super::dialect::Dialect;
 use super::server::{self, ServerRow};
+use super::sqlite;
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::names::ObjectKey;
@@ -209,6 +211,22 @@ fn corrupt(column: usize) -> Fault {
     Fault::new(Kind::Corrupt, "decode row").context(format_args!("column {column}"))
 }
 
+/// The text of a statement: written in the source, or made at run time.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Text<'a> {
+    Fixed(&'static str),
+    Made(&'a str),
+}
+
+impl<'a> Text<'a> {
+    fn as_str(self) -> &'a str {
+        match self {
+            Self::Fixed(sql) => sql,
+            Self::Made(sql) => sql,
+        }
+    }
+}
+
 /// One connection.
 pub struct Session {
     connection: Connected,
@@ -244,19 +262,32 @@ impl Session {
     /// Runs a statement whose rows, if any, are of no interest. How many rows it affected is not told:
     /// databases count differently, and nothing may be decided by it.
     pub async fn execute(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<(), Fault> {
+        self.run(Text::Fixed(sql), params).await
+    }
+
+    /// Runs a statement whose text was made at run time.
+    pub(super) async fn execute_made(
+        &mut self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<(), Fault> {
+        self.run(Text::Made(sql), params).await
+    }
+
+    async fn run(&mut self, sql: Text<'_>, params: &[Param<'_>]) -> Result<(), Fault> {
         match &mut self.connection {
             Connected::Sqlite(connection) => {
                 let run = || -> rusqlite::Result<()> {
-                    let mut statement = connection.prepare_cached(sql)?;
+                    let mut statement = connection.prepare_cached(sql.as_str())?;
                     let mut rows = statement.query(rusqlite::params_from_iter(params))?;
                     while rows.next()?.is_some() {}
                     Ok(())
                 };
-                run().map_err(|error| self.fault(sql, error))
+                run().map_err(|error| self.fault(sql.as_str(), error))
             }
             Connected::Server(connection) => {
                 let outcome = connection.execute(sql, params).await;
-                outcome.map_err(|error| self.server_fault(sql, error))
+                outcome.map_err(|error| self.server_fault(sql.as_str(), error))
             }
         }
     }
@@ -266,13 +297,32 @@ impl Session {
         &mut self,
         sql: &'static str,
         params: &[Param<'_>],
+        map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
+    ) -> Result<Vec<T>, Fault> {
+        self.rows(Text::Fixed(sql), params, map).await
+    }
+
+    /// Runs a query whose text was made at run time.
+    pub(super) async fn query_made<T: Send>(
+        &mut self,
+        sql: &str,
+        params: &[Param<'_>],
+        map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
+    ) -> Result<Vec<T>, Fault> {
+        self.rows(Text::Made(sql), params, map).await
+    }
+
+    async fn rows<T: Send>(
+        &mut self,
+        sql: Text<'_>,
+        params: &[Param<'_>],
         mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Vec<T>, Fault> {
         match &mut self.connection {
             Connected::Sqlite(connection) => {
                 let mut found = Vec::new();
                 let outcome: rusqlite::Result<Result<(), Fault>> = (|| {
-                    let mut statement = connection.prepare_cached(sql)?;
+                    let mut statement = connection.prepare_cached(sql.as_str())?;
                     let mut rows = statement.query(rusqlite::params_from_iter(params))?;
                     while let Some(row) = rows.next()? {
                         match map(&Row(RowOf::Sqlite(row))) {
@@ -282,14 +332,14 @@ impl Session {
                     }
                     Ok(Ok(()))
                 })();
-                outcome.map_err(|error| self.fault(sql, error))??;
+                outcome.map_err(|error| self.fault(sql.as_str(), error))??;
                 Ok(found)
             }
             Connected::Server(connection) => {
                 let outcome = connection.query(sql, params, map).await;
                 match outcome {
                     Ok(rows) => rows,
-                    Err(error) => Err(self.server_fault(sql, error)),
+                    Err(error) => Err(self.server_fault(sql.as_str(), error)),
                 }
             }
         }
@@ -371,6 +421,66 @@ impl Session {
             Connected::Server(_) => {
                 Err(Fault::new(Kind::Internal, "run statement").context("not on SQLite"))
             }
+        }
+    }
+
+    /// Begins a transaction that sees the database as it is now until [`Session::end_snapshot`], however long it is
+    /// silent. SQLite holds off writers for as long.
+    pub(super) async fn begin_snapshot(&mut self) -> Result<(), Fault> {
+        let begin = match self.dialect() {
+            None => return self.control("BEGIN IMMEDIATE"),
+            Some(Dialect::Postgres) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+                 SET LOCAL idle_in_transaction_session_timeout = 0"
+            }
+            Some(Dialect::MySql) => {
+                "SET SESSION wait_timeout = 86400;
+                 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+                 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+            }
+        };
+        self.server_control(begin).await
+    }
+
+    /// Ends what [`Session::begin_snapshot`] began.
+    pub(super) async fn end_snapshot(&mut self) -> Result<(), Fault> {
+        match self.dialect() {
+            None => self.control("ROLLBACK"),
+            Some(_) => self.server_control("ROLLBACK").await,
+        }
+    }
+
+    async fn server_control(&mut self, sql: &str) -> Result<(), Fault> {
+        let Some(connection) = self.server() else {
+            return Ok(());
+        };
+        let outcome = connection.control(sql).await;
+        outcome.map_err(|error| self.server_fault(sql, error))
+    }
+
+    /// The version of the database's schema, and that of the newest one.
+    pub(super) async fn schema_versions(&mut self) -> Result<(usize, usize), Fault> {
+        let Some(dialect) = self.dialect() else {
+            return Ok((sqlite::schema_version(self)?, sqlite::newest_schema()));
+        };
+        let version = self
+            .query_one(
+                "SELECT COALESCE(MAX(version), 0) FROM schema_version",
+                &[],
+                |row| row.size(0),
+            )
+            .await?;
+        Ok((
+            version.unwrap_or(0) as usize,
+            server::newest_schema(dialect),
+        ))
+    }
+
+    /// Which server database this is, `None` for SQLite.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        match &self.connection {
+            Connected::Sqlite(_) => None,
+            Connected::Server(connection) => Some(connection.dialect()),
         }
     }
 

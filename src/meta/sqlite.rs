@@ -41,6 +41,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0003_temporary_keys.sql"),
     include_str!("migrations/sqlite/0007_jobs.sql"),
     include_str!("migrations/sqlite/0010_manifests.sql"),
+    include_str!("migrations/sqlite/0009_unfinished_copy.sql"),
 ];
 
 pub(super) struct Engine {
@@ -237,12 +238,36 @@ impl Engine {
     }
 }
 
+/// An empty database in memory with the newest schema.
+pub(super) fn blank() -> Result<Session, Fault> {
+    let mut session = connect_as(
+        Path::new(":memory:"),
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    )?;
+    migrate(&mut session)?;
+    Ok(session)
+}
+
+/// A connection to a database that exists, which is left as it is.
+pub(super) fn attach(path: &Path) -> Result<Session, Fault> {
+    connect_as(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// The version of the newest schema.
+pub(super) fn newest_schema() -> usize {
+    MIGRATIONS.len()
+}
+
 fn connect(path: &Path, read_only: bool) -> Result<Session, Fault> {
     let access = if read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     } else {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
     };
+    connect_as(path, access)
+}
+
+fn connect_as(path: &Path, access: OpenFlags) -> Result<Session, Fault> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| {
             Fault::new(Kind::Unavailable, "open database")
@@ -280,7 +305,7 @@ fn migrate(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-fn schema_version(session: &mut Session) -> Result<usize, Fault> {
+pub(super) fn schema_version(session: &mut Session) -> Result<usize, Fault> {
     let version = session
         .query_one("PRAGMA user_version", &[], |row| row.size(0))
         .now_or_never()

@@ -392,3 +392,11 @@ CREATE TABLE install (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     master_check BYTEA NOT NULL
 );
+
+-- A copy from another database that has not ended: what it wrote so far must not be served. The token is that of the
+-- copy that may go on; one that is started again takes its place.
+CREATE TABLE unfinished_copy (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    token TEXT NOT NULL,
+    began BIGINT NOT NULL
+);
