@@ -209,6 +209,19 @@ def test_an_event_wakes_the_node_that_can_deliver_it(nodes, redis, postgres):
         hook.close()
 
 
+def test_a_job_that_a_command_makes_due_is_taken_up_by_a_node_that_has_heard_of_it(nodes, redis):
+    servers = nodes(2, redis.url)
+    listed = json.loads(servers[0].command("jobs", "list", "--type", "purge-jobs", "--json").stdout)
+    [job] = listed["jobs"]
+    done = lambda: sum(server.metric("osproxy_jobs_total", type="purge-jobs", outcome="done") for server in servers)
+    runs, before = done(), [heard(server, "jobs") for server in servers]
+    servers[0].command("jobs", "retry", job["id"])
+    for server, count in zip(servers, before):
+        wait_until(lambda: heard(server, "jobs") > count, 30, "the hint")
+    # Its own time comes once an hour.
+    wait_until(lambda: done() > runs, 30, "a run of the job")
+
+
 def test_every_node_knows_how_busy_the_others_are(nodes, redis):
     servers = nodes(3, redis.url)
     busy = servers[1]
