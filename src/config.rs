@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use layers::Layer;
 
 use crate::keys::Secret;
+use crate::model::url::ServerUrl;
 use crate::tasks;
 
 /// Every setting.
@@ -40,6 +41,8 @@ pub struct Config {
     pub meta: Meta,
     /// This process among others that share a database.
     pub node: crate::cluster::Config,
+    /// What carries hints between them.
+    pub redis: crate::cluster::HintsConfig,
     /// Logging.
     pub log: crate::telemetry::Config,
     /// How content is stored, kept and collected.
@@ -72,6 +75,7 @@ impl Default for Config {
             http: crate::http::Config::default(),
             meta: Meta::default(),
             node: crate::cluster::Config::default(),
+            redis: crate::cluster::HintsConfig::default(),
             log: crate::telemetry::Config::default(),
             storage: Storage::default(),
             limits: Limits::default(),
@@ -215,7 +219,7 @@ impl Default for Admin {
 pub struct Meta {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `mysql://...`, which several nodes may share; empty for
     /// SQLite in the data directory. The database must exist; its tables are made.
-    pub url: DatabaseUrl,
+    pub url: ServerUrl,
     /// Most connections to that server at a time.
     pub connections: NonZeroU32,
 }
@@ -223,7 +227,7 @@ pub struct Meta {
 impl Default for Meta {
     fn default() -> Self {
         Self {
-            url: DatabaseUrl::default(),
+            url: ServerUrl::default(),
             connections: const { NonZeroU32::new(32).expect("not zero") },
         }
     }
@@ -233,40 +237,6 @@ impl Meta {
     /// The URL of a server database, unless the embedded one is used.
     pub fn server(&self) -> Option<&str> {
         Some(self.url.reveal()).filter(|url| !url.is_empty())
-    }
-}
-
-/// Where a database server is. Prints as no more than what kind it is: the rest may be secret.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// All of it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A password may hold any character, and options may be secrets too: only the scheme is certain.
-        match self.0.split_once("://") {
-            Some((scheme, _)) => write!(f, "{scheme}://***"),
-            None => f.write_str(if self.0.is_empty() { "" } else { "***" }),
-        }
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for DatabaseUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -584,6 +554,7 @@ impl Config {
             .filter()
             .map_err(|error| ConfigError(error.to_string()))?;
         self.storage.check()?;
+        self.redis.check().map_err(ConfigError)?;
         self.notification.check().map_err(ConfigError)?;
         if self.s3.listen == self.admin.listen && self.s3.listen.port() != 0 {
             return Err(expected(
@@ -981,6 +952,32 @@ mod tests {
         }
         assert!(printed.contains("postgres://***"), "{printed}");
         assert_eq!(load("", &[]).expect("valid").meta.server(), None);
+    }
+
+    #[test]
+    fn a_redis_url_prints_without_its_password_and_a_wrong_one_is_refused_unseen() {
+        let url = "redis-sentinel://user:hu%40sh@h:26379/1?sentinelServiceName=main&node=i:26379";
+        let config = load("", &[("OSPROXY_REDIS__URL", url)]).expect("valid");
+        assert_eq!(config.redis.url.reveal(), url);
+        let printed = format!("{config:?} {:?}", config.effective());
+        assert!(!printed.contains("hu%40sh"), "{printed}");
+        assert!(printed.contains("redis-sentinel://***"), "{printed}");
+        for wrong in [
+            "hush",
+            "http://hush@h",
+            "redis://hush@h:port",
+            "redis://hush@h/0/1",
+            "redis-sentinel://:hush@h",
+            "redis+unix:///hush",
+        ] {
+            let text = refusal("", &[("OSPROXY_REDIS__URL", wrong)]);
+            assert!(text.starts_with("redis.url: "), "{text}");
+            assert!(!text.contains("hush"), "{text}");
+        }
+        for prefix in ["", "a b", "\n"] {
+            let text = refusal("", &[("OSPROXY_REDIS__PREFIX", prefix)]);
+            assert!(text.starts_with("redis.prefix: "), "{text}");
+        }
     }
 
     #[test]

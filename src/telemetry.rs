@@ -60,9 +60,10 @@ pub enum Format {
 #[error("log.level: {0}")]
 pub struct LogError(String);
 
-/// Libraries that speak too loudly at `info`. `s3s` logs refused requests as errors, but an error of a client is
+/// Libraries that speak too loudly at `info`. What `fred` has to say is logged where it is used. `s3s` logs refused requests as errors, but an error of a client is
 /// not one of the server, and the access log has it. A directive of the same target in the setting wins.
-const QUIET: &str = "s3s=off,hyper=warn,hyper_util=warn,opendal=warn,reqwest=warn,rustls=warn";
+const QUIET: &str =
+    "s3s=off,hyper=warn,hyper_util=warn,opendal=warn,fred=off,reqwest=warn,rustls=warn";
 
 impl Config {
     /// Checks `level` without starting the log.
@@ -333,11 +334,14 @@ pub struct Metrics {
     dedup_hits: Counter,
     instant_uploads: Counter,
     open_connections: Gauge,
+    requests_in_flight: Gauge,
     store_duration: Family<StoreLabels, Histogram, fn() -> Histogram>,
     rejected: Family<ReasonLabels, Counter>,
     events: Family<EventLabels, Counter>,
     events_waiting: Family<TargetLabels, Gauge>,
     log_lines_dropped: Counter,
+    hints: Family<HintLabels, Counter>,
+    redis_connected: Gauge,
     expired: Family<ExpiredLabels, Counter>,
     jobs: Family<JobOutcomeLabels, Counter>,
     jobs_running: Family<JobLabels, Gauge>,
@@ -366,11 +370,14 @@ impl Metrics {
             dedup_hits: Counter::default(),
             instant_uploads: Counter::default(),
             open_connections: Gauge::default(),
+            requests_in_flight: Gauge::default(),
             store_duration: Family::new_with_constructor(histogram),
             rejected: Family::default(),
             events: Family::default(),
             events_waiting: Family::default(),
             log_lines_dropped: Counter::default(),
+            hints: Family::default(),
+            redis_connected: Gauge::default(),
             expired: Family::default(),
             jobs: Family::default(),
             jobs_running: Family::default(),
@@ -414,6 +421,11 @@ impl Metrics {
             metrics.open_connections.clone(),
         );
         registry.register(
+            "requests_in_flight",
+            "Requests that are being served, on all listeners",
+            metrics.requests_in_flight.clone(),
+        );
+        registry.register(
             "store_duration_seconds",
             "One operation of a metadata or blob store",
             metrics.store_duration.clone(),
@@ -437,6 +449,16 @@ impl Metrics {
             "log_lines_dropped",
             "Lines of access logs of buckets that were lost",
             metrics.log_lines_dropped.clone(),
+        );
+        registry.register(
+            "hints",
+            "Hints between nodes, by topic and what became of them: sent, failed (sent again), heard",
+            metrics.hints.clone(),
+        );
+        registry.register(
+            "redis_connected",
+            "Whether hints come from other nodes",
+            metrics.redis_connected.clone(),
         );
         registry.register(
             "lifecycle",
@@ -485,6 +507,29 @@ impl Metrics {
         self.log_lines_dropped.inc_by(count);
     }
 
+    /// Counts a hint; `topic` is a fixed word, `outcome` is `"sent"`, `"failed"` or `"heard"`.
+    pub fn hint(&self, topic: &'static str, outcome: &'static str) {
+        self.hints
+            .get_or_create(&HintLabels { topic, outcome })
+            .inc();
+    }
+
+    /// Says that hints come from other nodes for as long as the returned value lives.
+    pub fn redis_connected(&self) -> Counted {
+        Counted::new(&self.redis_connected)
+    }
+
+    /// What this process is busy with.
+    pub fn load(&self) -> Load {
+        let gauge = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        Load {
+            requests: gauge(&self.requests_in_flight),
+            connections: gauge(&self.open_connections),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+        }
+    }
+
     /// Counts what lifecycle rules did; `action` is a fixed word.
     pub fn lifecycle(&self, action: &'static str, count: u64) {
         self.expired
@@ -503,13 +548,8 @@ impl Metrics {
     }
 
     /// Counts a job as running for as long as the returned value lives.
-    pub fn running_job(&self, kind: &'static str) -> RunningJob {
-        let gauge = self
-            .jobs_running
-            .get_or_create(&JobLabels { r#type: kind })
-            .clone();
-        gauge.inc();
-        RunningJob(gauge)
+    pub fn running_job(&self, kind: &'static str) -> Counted {
+        Counted::new(&self.jobs_running.get_or_create(&JobLabels { r#type: kind }))
     }
 
     /// Records how many jobs of a type wait although their time has come.
@@ -550,9 +590,13 @@ impl Metrics {
     }
 
     /// Counts a connection as open for as long as the returned value lives.
-    pub fn connection(self: &Arc<Self>) -> OpenConnection {
-        self.open_connections.inc();
-        OpenConnection(Arc::clone(self))
+    pub fn connection(&self) -> Counted {
+        Counted::new(&self.open_connections)
+    }
+
+    /// Counts a request as being served for as long as the returned value lives.
+    pub fn request(&self) -> Counted {
+        Counted::new(&self.requests_in_flight)
     }
 
     /// Counts a request refused for a limit; `reason` is a fixed word such as `"overloaded"`.
@@ -580,21 +624,32 @@ impl Metrics {
     }
 }
 
-/// One open connection; dropping it counts it as closed.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<Metrics>);
+/// What a process is busy with. The sums of bytes begin at its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    /// Requests that are being served.
+    pub requests: u64,
+    /// Connections of clients.
+    pub connections: u64,
+    /// Bytes of request bodies so far.
+    pub bytes_in: u64,
+    /// Bytes of response bodies so far.
+    pub bytes_out: u64,
+}
 
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.open_connections.dec();
+/// One of what a gauge counts; dropping it takes it off.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
     }
 }
 
-/// One job that runs; dropping it counts it as ended.
-#[derive(Debug)]
-pub struct RunningJob(Gauge);
-
-impl Drop for RunningJob {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -642,6 +697,12 @@ struct EventLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TargetLabels {
     target: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HintLabels {
+    topic: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -707,7 +768,9 @@ mod tests {
         metrics.job_done("collect", "done");
         metrics.jobs_waiting("collect", 3);
         let running = metrics.running_job("collect");
+        metrics.hint("buckets", "heard");
         let open = metrics.connection();
+        let counted = (metrics.request(), metrics.redis_connected());
         let text = metrics.expose();
         for line in [
             "osproxy_requests_total{operation=\"GetObject\",status=\"200\"} 1",
@@ -717,6 +780,9 @@ mod tests {
             "osproxy_dedup_hits_total 1",
             "osproxy_instant_uploads_total 1",
             "osproxy_open_connections 1",
+            "osproxy_requests_in_flight 1",
+            "osproxy_redis_connected 1",
+            "osproxy_hints_total{topic=\"buckets\",outcome=\"heard\"} 1",
             "osproxy_store_duration_seconds_count{store=\"local\",operation=\"read\"} 1",
             "osproxy_rejected_total{reason=\"overloaded\"} 1",
             "osproxy_jobs_total{type=\"collect\",outcome=\"done\"} 1",
@@ -725,9 +791,14 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
-        drop((open, running));
+        let load = metrics.load();
+        assert_eq!((load.requests, load.connections), (1, 1));
+        assert_eq!((load.bytes_in, load.bytes_out), (5, 7));
+        drop((open, counted, running));
         let text = metrics.expose();
         assert!(text.contains("osproxy_open_connections 0"));
+        assert!(text.contains("osproxy_requests_in_flight 0"));
+        assert!(text.contains("osproxy_redis_connected 0"));
         assert!(text.contains("osproxy_jobs_running{type=\"collect\"} 0"));
     }
 

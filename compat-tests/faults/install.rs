@@ -120,7 +120,13 @@ impl Install {
         .unwrap();
         let placement = first_rows(&meta, &uids).await;
         let master_key = MasterKey::load(dir, None, &meta).await.unwrap();
-        let keys = Keys::new(meta.clone(), master_key, uids.clone(), clock.clone());
+        let keys = Keys::new(
+            meta.clone(),
+            master_key,
+            uids.clone(),
+            clock.clone(),
+            namespace::Bell::default(),
+        );
         let keys = Arc::new(keys);
         let content = ContentStore::new(content::Parts {
             meta: meta.clone(),
@@ -148,6 +154,7 @@ impl Install {
             default_placement: placement,
             clock: clock.clone(),
             bell: namespace::Bell::default(),
+            changed: namespace::Bell::default(),
             config: namespace::Config {
                 buckets_max: 100,
                 stale_upload_days: 7,

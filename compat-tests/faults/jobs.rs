@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use osproxy::meta::events::Bell;
+use osproxy::meta::Bell;
 use osproxy::meta::jobs::{self, Filter, Lease, NewJob};
 use osproxy::meta::{MetaStore, Session, releases};
 use osproxy::model::clock::Clock;

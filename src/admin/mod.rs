@@ -6,6 +6,7 @@
 //!   GET  /metrics    OpenMetrics text
 //!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
 //!   GET  /v1/stats   what the install holds                               } see `RunFile`
+//!   GET  /v1/load                   how busy the nodes say they are           }
 //!   GET  /v1/notifications          how delivery of events goes, by target  }
 //!   GET  /v1/events?queue=NAME&max=N  the oldest events of a queue             }
 //!   POST /v1/events/acknowledge     {"queue": NAME, "ids": [...]}: deletes   }
@@ -41,7 +42,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Node;
+use crate::cluster::{Loads, Node};
 use crate::keys::KeyError;
 use crate::model::fault::{Fault, Kind};
 use crate::tasks::{Backlog, Collector, KeyCommand, Keyring, Outbox, Survey};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who knows whether it can serve.
     pub node: Arc<Node>,
+    /// What the nodes say of themselves.
+    pub nodes: Loads,
     /// What collects.
     pub collector: Arc<Collector>,
     /// What wraps data keys.
@@ -81,6 +84,7 @@ pub fn router(parts: Parts) -> Router {
     let guarded = Router::new()
         .route("/v1/gc", post(gc))
         .route("/v1/stats", get(stats))
+        .route("/v1/load", get(load))
         .route("/v1/notifications", get(events::notifications))
         .route("/v1/events", get(events::read))
         .route("/v1/events/acknowledge", post(events::acknowledge))
@@ -134,6 +138,11 @@ async fn stats(State(parts): State<Arc<Parts>>) -> Response {
         Ok(stats) => Json(stats).into_response(),
         Err(fault) => failed(&fault),
     }
+}
+
+/// Without Redis no node says anything.
+async fn load(State(parts): State<Arc<Parts>>) -> Response {
+    Json(json!({ "nodes": parts.nodes.now() })).into_response()
 }
 
 /// A client that leaves ends the wrapping; the rest is done by a task.

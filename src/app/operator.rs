@@ -11,25 +11,25 @@ use super::{
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
-use crate::cluster;
+use crate::cluster::{self, Hints, Role, Topic};
 use crate::config::Config;
 use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
 use crate::model::ids::JobId;
-use crate::namespace::Bell;
 use crate::tasks::{Backlog, Survey};
 use crate::telemetry::Metrics;
 
 /// An install as the command line sees it, whether a server runs on it or not.
 ///
 /// Keys, tenants, jobs and figures are read and written in the database beside the server: it sees changes within a
-/// second. Work on the bytes is the server's, and done here only when none runs.
+/// second, and with Redis at once. Work on the bytes is the server's, and done here only when none runs.
 pub struct Operator {
     config: Config,
     dir: PathBuf,
     meta: MetaStore,
     registry: Registry,
+    hints: Hints,
     clock: Clock,
 }
 
@@ -41,10 +41,13 @@ impl Operator {
         if config.meta.server().is_none() {
             directory::require(&dir)?;
         }
-        let meta = open_meta(&config, &dir, &Metrics::new()).await?;
+        let metrics = Metrics::new();
+        let meta = open_meta(&config, &dir, &metrics).await?;
+        let hints = Hints::start(&config.redis, Role::Command, &metrics)?;
         let clock = Clock::System;
         Ok(Self {
-            registry: Registry::new(meta.clone(), clock.clone()),
+            registry: Registry::new(meta.clone(), clock.clone(), hints.bell(Topic::Access)),
+            hints,
             config,
             dir,
             meta,
@@ -52,8 +55,9 @@ impl Operator {
         })
     }
 
-    /// Closes the database.
+    /// Tells the servers what was changed, and closes the database.
     pub async fn close(self) {
+        self.hints.close().await;
         self.meta.close().await;
     }
 
@@ -150,8 +154,9 @@ impl Operator {
     }
 
     fn backlog(&self) -> Backlog {
-        // There is no engine in this process to be woken.
-        Backlog::new(self.meta.clone(), self.clock.clone(), Bell::default())
+        // There is no engine in this process: those of the servers are woken.
+        let bell = self.hints.bell(Topic::Jobs);
+        Backlog::new(self.meta.clone(), self.clock.clone(), bell)
     }
 
     /// Collects and sweeps: by the server that runs on the install, or here when none does.

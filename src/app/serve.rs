@@ -17,6 +17,7 @@ use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
 use crate::auth::{Authority, Network, Pair, Registry, RootKey, ensure_root};
+use crate::cluster::Topic;
 use crate::config::{Config, CustomerKeys, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::model::fault::{Fault, Kind};
@@ -154,7 +155,7 @@ impl Running {
             clock: stores.clock.clone(),
             node: stores.node.id(),
             metrics: Arc::clone(&metrics),
-            bell: stores.bell.clone(),
+            bell: stores.hints.bell(Topic::Events),
             config: config.notification.clone(),
         })?;
         let logs = DeliverLogs {
@@ -184,13 +185,14 @@ impl Running {
             admin::router(admin::Parts {
                 metrics,
                 node: Arc::clone(&stores.node),
+                nodes: stores.hints.nodes(),
                 collector: Arc::clone(&stores.collector),
                 keyring: stores.keyring(),
                 survey: Survey::new(stores.meta.clone()),
                 backlog: Backlog::new(
                     stores.meta.clone(),
                     stores.clock.clone(),
-                    stores.jobs_bell.clone(),
+                    stores.hints.bell(Topic::Jobs),
                 ),
                 outbox,
                 draining: draining.clone(),
@@ -302,7 +304,8 @@ async fn open_authority(
 ) -> Result<(Authority, RootKey), Error> {
     let (dir, meta, clock) = (held.path(), &stores.meta, &stores.clock);
     let master_key = stores.master_key.clone();
-    let registry = Registry::new(meta.clone(), clock.clone());
+    let changed = stores.hints.bell(Topic::Access);
+    let registry = Registry::new(meta.clone(), clock.clone(), changed.clone());
     let given = config.secrets.root.as_ref().map(|root| Pair {
         access_key: root.access_key.clone(),
         secret_key: root.secret_key.clone(),
@@ -314,6 +317,7 @@ async fn open_authority(
             master_key,
             clock.clone(),
             Arc::clone(stores.node.uids()),
+            changed,
         ),
         root,
     ))
@@ -381,7 +385,7 @@ async fn start_jobs(
         node: stores.node.id(),
         uids: Arc::clone(stores.node.uids()),
         metrics: Arc::clone(metrics),
-        bell: stores.jobs_bell.clone(),
+        bell: stores.hints.bell(Topic::Jobs),
         config: config.jobs.clone(),
     });
     engine.schedule(

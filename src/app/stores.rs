@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::directory::{self, Held};
 use crate::blob::{self, BackendConfig, BlobStore, Observer};
-use crate::cluster::{Heart, Node, Oldest};
+use crate::cluster::{Heart, Hints, Node, Oldest, Role, Topic};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
@@ -15,7 +15,7 @@ use crate::manifest::{self, Manifests};
 use crate::meta::{self, MetaStore, buckets, manifests};
 use crate::model::clock::Clock;
 use crate::model::fault::Fault;
-use crate::namespace::{self, Bell, Namespace};
+use crate::namespace::{self, Namespace};
 use crate::tasks::{Collector, Keyring};
 use crate::telemetry::Metrics;
 
@@ -36,9 +36,7 @@ pub(super) struct Stores {
     pub(super) collector: Arc<Collector>,
     /// Where manifests are written.
     pub(super) manifests: Option<Arc<Manifests>>,
-    pub(super) bell: Bell,
-    /// Rung when jobs were inserted.
-    pub(super) jobs_bell: Bell,
+    pub(super) hints: Hints,
     blobs: BlobStore,
     heart: Heart,
 }
@@ -58,6 +56,7 @@ impl Stores {
         let blobs = open_blobs(config, held.path(), metrics).await?;
         check_lineage(&meta, &blobs).await?;
         let node = Node::claim(meta.clone(), clock.clone(), &config.node).await?;
+        let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
         let placement = record_backends(config, &meta, &node).await?;
         let given = config.secrets.master_key.as_ref();
         let master_key = MasterKey::load(held.path(), given, &meta).await?;
@@ -66,6 +65,7 @@ impl Stores {
             master_key.clone(),
             Arc::clone(node.uids()),
             clock.clone(),
+            hints.bell(Topic::WrappingKeys),
         ));
         let content = ContentStore::new(content::Parts {
             meta: meta.clone(),
@@ -89,7 +89,6 @@ impl Stores {
                 write: open.oldest_write(),
             }))
             .await?;
-        let bell = Bell::default();
         let namespace = Arc::new(Namespace::new(namespace::Parts {
             meta: meta.clone(),
             content: Arc::clone(&content),
@@ -98,7 +97,8 @@ impl Stores {
             worker: node.worker(),
             default_placement: placement,
             clock: clock.clone(),
-            bell: bell.clone(),
+            bell: hints.bell(Topic::Events),
+            changed: hints.bell(Topic::Buckets),
             config: namespace::Config {
                 buckets_max: config.limits.buckets_max,
                 stale_upload_days: config.storage.stale_upload_days.get().into(),
@@ -125,8 +125,7 @@ impl Stores {
             namespace,
             collector,
             manifests,
-            bell,
-            jobs_bell: Bell::default(),
+            hints,
             blobs,
             heart,
         })
@@ -147,6 +146,7 @@ impl Stores {
         {
             tracing::warn!("unfinished blobs are left to the sweep");
         }
+        self.hints.close().await;
         node.leave().await;
         self.meta.close().await;
     }

@@ -1,17 +1,18 @@
 //! Tenants and access keys: made, listed, disabled and taken away.
 //!
-//! Each change is one transaction and in force within a second on every node. Names are checked here, so that
-//! none can be mistaken for part of a signature or of a deleted row's name.
+//! Each change is one transaction and in force within a second on every node; a bell tells those who need not wait
+//! so long. Names are checked here, so that none can be mistaken for part of a signature or of a deleted row's name.
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{ACCESS_KEY_MAX, Place, Policy, Refused};
 use crate::keys::{MasterKey, Secret, fill};
 use crate::meta::identities::{self, KeyRow, TenantRow};
-use crate::meta::{MetaStore, Session, buckets};
+use crate::meta::{Bell, MetaStore, Session, buckets};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::model::ids::{SenderId, TenantId, UidGenerator};
@@ -31,6 +32,7 @@ const GENERATED_SECRET: usize = 40;
 pub struct Registry {
     meta: MetaStore,
     clock: Clock,
+    changed: Bell,
 }
 
 /// An access key and its secret.
@@ -93,28 +95,42 @@ pub struct KeySummary {
 }
 
 impl Registry {
-    /// A registry over an open database.
-    pub fn new(meta: MetaStore, clock: Clock) -> Self {
-        Self { meta, clock }
+    /// A registry over an open database. It rings `changed` after each change.
+    pub fn new(meta: MetaStore, clock: Clock, changed: Bell) -> Self {
+        Self {
+            meta,
+            clock,
+            changed,
+        }
+    }
+
+    /// Makes a change and tells of it.
+    async fn change<T, F>(&self, operation: &'static str, work: F) -> Result<T, Refused>
+    where
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, Refused>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let outcome = self.meta.transact(operation, work).await?;
+        self.changed.ring();
+        Ok(outcome)
     }
 
     /// Makes a tenant with an owner id of its own.
     pub async fn create_tenant(&self, name: &str, uids: &UidGenerator) -> Result<(), Refused> {
         let tenant = self.new_tenant(name, uids)?;
-        self.meta
-            .transact("create tenant", move |session| {
-                let tenant = tenant.clone();
-                Box::pin(async move {
-                    if identities::find_tenant(session, &tenant.name)
-                        .await?
-                        .is_some()
-                    {
-                        return Err(Refused::TenantExists(tenant.name));
-                    }
-                    Ok(identities::insert_tenant(session, &tenant).await?)
-                })
+        self.change("create tenant", move |session| {
+            let tenant = tenant.clone();
+            Box::pin(async move {
+                if identities::find_tenant(session, &tenant.name)
+                    .await?
+                    .is_some()
+                {
+                    return Err(Refused::TenantExists(tenant.name));
+                }
+                Ok(identities::insert_tenant(session, &tenant).await?)
             })
-            .await
+        })
+        .await
     }
 
     /// Makes a tenant unless it is there.
@@ -158,25 +174,24 @@ impl Registry {
     pub async fn delete_tenant(&self, name: &str) -> Result<(), Refused> {
         check_tenant_name(name)?;
         let name: Arc<str> = name.into();
-        self.meta
-            .transact("delete tenant", move |session| {
-                let name = Arc::clone(&name);
-                Box::pin(async move {
-                    let tenant = find_tenant(session, &name).await?;
-                    let buckets = buckets::count(session, tenant.id).await?;
-                    let keys = identities::count_keys(session, tenant.id).await?;
-                    if buckets + keys > 0 {
-                        return Err(Refused::TenantInUse {
-                            name: tenant.name,
-                            buckets,
-                            keys,
-                        });
-                    }
-                    let gone = format!("{DELETED}{}", tenant.id);
-                    Ok(identities::rename_tenant(session, tenant.id, &gone).await?)
-                })
+        self.change("delete tenant", move |session| {
+            let name = Arc::clone(&name);
+            Box::pin(async move {
+                let tenant = find_tenant(session, &name).await?;
+                let buckets = buckets::count(session, tenant.id).await?;
+                let keys = identities::count_keys(session, tenant.id).await?;
+                if buckets + keys > 0 {
+                    return Err(Refused::TenantInUse {
+                        name: tenant.name,
+                        buckets,
+                        keys,
+                    });
+                }
+                let gone = format!("{DELETED}{}", tenant.id);
+                Ok(identities::rename_tenant(session, tenant.id, &gone).await?)
             })
-            .await
+        })
+        .await
     }
 
     /// Makes an access key of a tenant: the `given` pair, or one of random text. One that is there already
@@ -199,30 +214,28 @@ impl Registry {
         let (id, now) = (SenderId(uids.next()?), self.clock.now());
         let sealed = master_key.seal(id, &pair.secret_key)?;
         let shared = Arc::new((tenant.to_owned(), pair, sealed, master_key.clone(), policy));
-        self.meta
-            .transact("create key", move |session| {
-                let shared = Arc::clone(&shared);
-                Box::pin(async move {
-                    let (tenant, pair, sealed, master_key, policy) = &*shared;
-                    let tenant = find_tenant(session, tenant).await?;
-                    let name = &pair.access_key;
-                    let found = identities::find_key(session, name).await?;
-                    let is_new = found.is_none();
-                    match found {
-                        Some(found) => compare(&found, &tenant, pair, master_key)?,
-                        None => {
-                            identities::insert_key(session, id, name, tenant.id, sealed, now)
-                                .await?;
-                            identities::set_policy(session, id, policy.as_deref()).await?;
-                        }
+        self.change("create key", move |session| {
+            let shared = Arc::clone(&shared);
+            Box::pin(async move {
+                let (tenant, pair, sealed, master_key, policy) = &*shared;
+                let tenant = find_tenant(session, tenant).await?;
+                let name = &pair.access_key;
+                let found = identities::find_key(session, name).await?;
+                let is_new = found.is_none();
+                match found {
+                    Some(found) => compare(&found, &tenant, pair, master_key)?,
+                    None => {
+                        identities::insert_key(session, id, name, tenant.id, sealed, now).await?;
+                        identities::set_policy(session, id, policy.as_deref()).await?;
                     }
-                    Ok(NewKey {
-                        pair: pair.clone(),
-                        is_new,
-                    })
+                }
+                Ok(NewKey {
+                    pair: pair.clone(),
+                    is_new,
                 })
             })
-            .await
+        })
+        .await
     }
 
     /// Makes an access key of a tenant or gives it this secret. [`Refused::AccessKeyTaken`] when it is
@@ -243,17 +256,16 @@ impl Registry {
             Err(refused) => return Err(refused),
         }
         let shared = Arc::new((pair, master_key.clone()));
-        self.meta
-            .transact("set secret", move |session| {
-                let shared = Arc::clone(&shared);
-                Box::pin(async move {
-                    let (pair, master_key) = &*shared;
-                    let found = find_key(session, &pair.access_key).await?;
-                    let sealed = master_key.seal(found.id, &pair.secret_key)?;
-                    Ok(identities::set_secret(session, found.id, &sealed).await?)
-                })
+        self.change("set secret", move |session| {
+            let shared = Arc::clone(&shared);
+            Box::pin(async move {
+                let (pair, master_key) = &*shared;
+                let found = find_key(session, &pair.access_key).await?;
+                let sealed = master_key.seal(found.id, &pair.secret_key)?;
+                Ok(identities::set_secret(session, found.id, &sealed).await?)
             })
-            .await
+        })
+        .await
     }
 
     /// All access keys but the temporary ones, by tenant and name.
@@ -295,36 +307,34 @@ impl Registry {
     ) -> Result<(), Refused> {
         check_key_policy(policy.as_deref())?;
         let shared = Arc::new((access_key.to_owned(), policy));
-        self.meta
-            .transact("set key policy", move |session| {
-                let shared = Arc::clone(&shared);
-                Box::pin(async move {
-                    let (access_key, policy) = &*shared;
-                    let found = find_key(session, access_key).await?;
-                    Ok(identities::set_policy(session, found.id, policy.as_deref()).await?)
-                })
+        self.change("set key policy", move |session| {
+            let shared = Arc::clone(&shared);
+            Box::pin(async move {
+                let (access_key, policy) = &*shared;
+                let found = find_key(session, access_key).await?;
+                Ok(identities::set_policy(session, found.id, policy.as_deref()).await?)
             })
-            .await
+        })
+        .await
     }
 
     /// Allows or forbids the use of an access key, or deletes it. A deleted key's name may be given again, its
     /// id, and with it what it sent, never.
     pub async fn set_state(&self, access_key: &str, state: KeyState) -> Result<(), Refused> {
         let wanted: Arc<str> = access_key.into();
-        self.meta
-            .transact("set key state", move |session| {
-                let wanted = Arc::clone(&wanted);
-                Box::pin(async move {
-                    let id = find_key(session, &wanted).await?.id;
-                    match state {
-                        KeyState::Active => identities::set_active(session, id, true).await?,
-                        KeyState::Disabled => identities::set_active(session, id, false).await?,
-                        KeyState::Deleted => identities::delete_key(session, id).await?,
-                    }
-                    Ok(())
-                })
+        self.change("set key state", move |session| {
+            let wanted = Arc::clone(&wanted);
+            Box::pin(async move {
+                let id = find_key(session, &wanted).await?.id;
+                match state {
+                    KeyState::Active => identities::set_active(session, id, true).await?,
+                    KeyState::Disabled => identities::set_active(session, id, false).await?,
+                    KeyState::Deleted => identities::delete_key(session, id).await?,
+                }
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 
     fn new_tenant(&self, name: &str, uids: &UidGenerator) -> Result<TenantRow, Refused> {

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! It guarantees that a secret leaves the database only sealed and is printed by nothing here, and that a
-//! change to keys or tenants is in force on every node within a second. Verifying signatures is the
-//! protocols' business.
+//! change to keys or tenants is in force on every node within a second, and at once where a bell tells of it.
+//! Verifying signatures is the protocols' business.
 
 mod authorize;
 mod manage;
@@ -30,7 +30,7 @@ use moka::sync::Cache;
 
 use crate::keys::files::FileError;
 use crate::keys::{MasterKey, MasterKeyError, Secret};
-use crate::meta::{MetaStore, identities};
+use crate::meta::{Bell, MetaStore, Remembered, identities};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{SenderId, TenantId, UidGenerator};
@@ -128,8 +128,8 @@ pub struct Authority {
     master_key: MasterKey,
     clock: Clock,
     uids: Arc<UidGenerator>,
-    remembered: Cache<String, Option<Arc<Identity>>>,
-    tenants: Cache<TenantId, Arc<TenantRow>>,
+    remembered: Remembered<String, Option<Arc<Identity>>>,
+    tenants: Remembered<TenantId, Arc<TenantRow>>,
     policies: Cache<authorize::Revision, Arc<authorize::BucketPolicy>>,
 }
 
@@ -216,24 +216,22 @@ impl Policy {
 }
 
 impl Authority {
-    /// An authority over an open database. Temporary keys get their numbers from `uids`.
+    /// An authority over an open database. Temporary keys get their numbers from `uids`; `changed` is rung when keys
+    /// or tenants were changed.
     pub fn new(
         meta: MetaStore,
         master_key: MasterKey,
         clock: Clock,
         uids: Arc<UidGenerator>,
+        changed: Bell,
     ) -> Self {
-        let cache = || Cache::builder().max_capacity(REMEMBERED);
         Self {
             meta,
             master_key,
             clock,
             uids,
-            remembered: cache().time_to_live(REMEMBERED_FOR).build(),
-            tenants: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(REMEMBERED_FOR)
-                .build(),
+            remembered: Remembered::new(REMEMBERED, REMEMBERED_FOR, changed.clone()),
+            tenants: Remembered::new(REMEMBERED, REMEMBERED_FOR, changed),
             policies: Cache::new(REMEMBERED),
         }
     }
@@ -264,8 +262,10 @@ impl Authority {
         if let Some(known) = self.remembered.get(access_key) {
             return Ok(known);
         }
+        let reading = self.remembered.begin();
         let found = self.look_up(access_key).await?.map(Arc::new);
-        self.remembered.insert(access_key.to_owned(), found.clone());
+        self.remembered
+            .insert(access_key.to_owned(), found.clone(), reading);
         Ok(found)
     }
 
@@ -313,6 +313,7 @@ impl Authority {
         if let Some(known) = self.tenants.get(&id) {
             return Ok(known);
         }
+        let reading = self.tenants.begin();
         let found = self
             .meta
             .read("find tenant", move |session| {
@@ -322,7 +323,7 @@ impl Authority {
         let found = Arc::new(found.ok_or_else(|| {
             Fault::new(Kind::Corrupt, "find tenant").context("the owner of a bucket is gone")
         })?);
-        self.tenants.insert(id, Arc::clone(&found));
+        self.tenants.insert(id, Arc::clone(&found), reading);
         Ok(found)
     }
 

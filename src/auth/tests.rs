@@ -12,6 +12,7 @@ struct Install {
     meta: MetaStore,
     clock: Clock,
     uids: Arc<UidGenerator>,
+    changed: Bell,
 }
 
 impl Install {
@@ -27,11 +28,12 @@ impl Install {
             meta,
             clock,
             uids,
+            changed: Bell::default(),
         }
     }
 
     fn registry(&self) -> Registry {
-        Registry::new(self.meta.clone(), self.clock.clone())
+        Registry::new(self.meta.clone(), self.clock.clone(), self.changed.clone())
     }
 
     async fn master_key(&self) -> MasterKey {
@@ -46,6 +48,7 @@ impl Install {
             self.master_key().await,
             self.clock.clone(),
             Arc::clone(&self.uids),
+            self.changed.clone(),
         )
     }
 
@@ -329,7 +332,7 @@ async fn a_tenant_is_made_once_and_deleted_only_without_keys() {
 }
 
 #[tokio::test]
-async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
+async fn a_disabled_or_deleted_key_is_nobody_at_once_and_elsewhere_within_a_second() {
     let install = Install::new();
     install.root(None).await.unwrap();
     install
@@ -337,8 +340,18 @@ async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
         .await
         .unwrap();
     let authority = install.authority().await;
-    assert!(authority.identity("AKEY").await.unwrap().is_some());
-    assert!(authority.identity("UNKNOWN").await.unwrap().is_none());
+    let elsewhere = Authority::new(
+        install.meta.clone(),
+        install.master_key().await,
+        install.clock.clone(),
+        Arc::clone(&install.uids),
+        // One that nobody rings.
+        Bell::default(),
+    );
+    for authority in [&authority, &elsewhere] {
+        assert!(authority.identity("AKEY").await.unwrap().is_some());
+        assert!(authority.identity("UNKNOWN").await.unwrap().is_none());
+    }
     let registry = install.registry();
     for (state, expected) in [
         (KeyState::Disabled, false),
@@ -346,8 +359,10 @@ async fn a_disabled_deleted_or_expired_key_is_nobody_within_a_second() {
         (KeyState::Deleted, false),
     ] {
         registry.set_state("AKEY", state).await.unwrap();
+        let found = authority.identity("AKEY").await.unwrap();
+        assert_eq!(found.is_some(), expected, "{state:?}");
         let deadline = std::time::Instant::now() + REMEMBERED_FOR * 3;
-        while authority.identity("AKEY").await.unwrap().is_some() != expected {
+        while elsewhere.identity("AKEY").await.unwrap().is_some() != expected {
             assert!(std::time::Instant::now() < deadline, "{state:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

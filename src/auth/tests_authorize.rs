@@ -96,7 +96,7 @@ impl Court {
         let clock = Clock::manual(EPOCH + 1_000_000);
         let uids = Arc::new(UidGenerator::new(clock.clone(), 0, EPOCH));
         let key = MasterKey::load(dir.path(), None, &meta).await.unwrap();
-        Self(Authority::new(meta, key, clock, uids), dir)
+        Self(Authority::new(meta, key, clock, uids, Bell::default()), dir)
     }
 
     fn ask(

@@ -16,8 +16,10 @@
 //! make up a lease is declared dead. Looks are counted, not time, so that who was paused itself declares nobody
 //! dead for that. Commands mint as worker 1, see [`mint_beside`].
 //!
-//! Nodes that share a database go by its clock.
+//! Nodes that share a database go by its clock. What they need not look for again and again is told by [`Hints`],
+//! which nothing relies on.
 
+mod hints;
 mod redis;
 
 use std::collections::HashMap;
@@ -37,6 +39,7 @@ use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{UidGenerator, minted_at};
 
+pub use hints::{Config as HintsConfig, Hints, Loads, NodeLoad, Role, Topic};
 pub use redis::Stream;
 
 /// The worker of the process that has a database for itself, and its node.

@@ -78,7 +78,13 @@ impl Install {
             .await
             .unwrap_or_else(|fault: Fault| panic!("{fault}"));
         let master_key = MasterKey::load(dir.path(), None, &meta).await.unwrap();
-        let keys = Keys::new(meta.clone(), master_key, uids.clone(), clock.clone());
+        let keys = Keys::new(
+            meta.clone(),
+            master_key,
+            uids.clone(),
+            clock.clone(),
+            crate::meta::Bell::default(),
+        );
         let keys = Arc::new(keys);
         let content = ContentStore::new(Parts {
             meta: meta.clone(),

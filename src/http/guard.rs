@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::{BodyLimits, InBody};
 use super::connection::{Phase, State, Timeouts};
 use super::{AccessLog, BoxError, Config, Facade, Refusal};
-use crate::telemetry::{End, Metrics, RequestContext};
+use crate::telemetry::{Counted, End, Metrics, RequestContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
@@ -130,6 +130,7 @@ pub(super) async fn answer<F: Facade>(
         metrics: Arc::clone(&shared.metrics),
         connection: Arc::clone(&connection),
         in_flight: Arc::clone(&shared.in_flight),
+        _counted: shared.metrics.request(),
         status: CLIENT_LEFT,
         sent: 0,
         is_complete: false,
@@ -239,6 +240,7 @@ struct Exchange {
     metrics: Arc<Metrics>,
     connection: Arc<State>,
     in_flight: Arc<AtomicUsize>,
+    _counted: Counted,
     status: u16,
     sent: u64,
     is_complete: bool,

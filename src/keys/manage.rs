@@ -200,7 +200,7 @@ impl Keys {
                 })
             })
             .await?;
-        self.forget();
+        self.changed.ring();
         self.with_uses(row, tenant.to_owned()).await
     }
 
@@ -268,7 +268,7 @@ impl Keys {
                 })
             })
             .await?;
-        self.forget();
+        self.changed.ring();
         Ok(row)
     }
 
@@ -337,12 +337,6 @@ impl Keys {
         found
             .map(|tenant| tenant.id)
             .ok_or_else(|| KeyError::NoSuchTenant(name.to_owned()))
-    }
-
-    /// Forgets every opened key, so that a change made here is in force here.
-    fn forget(&self) {
-        self.current.invalidate_all();
-        self.versions.invalidate_all();
     }
 }
 

@@ -11,7 +11,7 @@ use super::data::DataKey;
 use super::master::{MasterKey, VersionName};
 use super::seal::{KEY_BYTES, fill};
 use crate::meta::wrap_keys::{self, KeyKind, VersionRow, WrapKeyRow};
-use crate::meta::{MetaStore, Session};
+use crate::meta::{Bell, MetaStore, Remembered, Session};
 use crate::model::clock::Clock;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, KeyVersionId, TenantId, UidGenerator, WrapKeyId};
@@ -104,33 +104,30 @@ pub struct Keys {
     pub(super) uids: Arc<UidGenerator>,
     pub(super) clock: Clock,
     /// What wraps now.
-    pub(super) current: Cache<WrapKeyId, Arc<Opened>>,
-    pub(super) versions: Cache<KeyVersionId, Arc<Opened>>,
+    current: Remembered<WrapKeyId, Arc<Opened>>,
+    versions: Remembered<KeyVersionId, Arc<Opened>>,
+    pub(super) changed: Bell,
     /// The tenants' own keys; these never change.
     tenants: Cache<TenantId, WrapKeyId>,
 }
 
 impl Keys {
-    /// The keys in an open database, which `master_key` opens.
+    /// The keys in an open database, which `master_key` opens. `changed` is rung when keys were changed.
     pub fn new(
         meta: MetaStore,
         master_key: MasterKey,
         uids: Arc<UidGenerator>,
         clock: Clock,
+        changed: Bell,
     ) -> Self {
         Self {
             meta,
             master_key,
             uids,
             clock,
-            current: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(REMEMBERED_FOR)
-                .build(),
-            versions: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(REMEMBERED_FOR)
-                .build(),
+            current: Remembered::new(REMEMBERED, REMEMBERED_FOR, changed.clone()),
+            versions: Remembered::new(REMEMBERED, REMEMBERED_FOR, changed.clone()),
+            changed,
             tenants: Cache::builder().max_capacity(REMEMBERED).build(),
         }
     }
@@ -215,6 +212,7 @@ impl Keys {
         let opened = match self.current.get(&key) {
             Some(opened) => opened,
             None => {
+                let reading = self.current.begin();
                 let found = self
                     .meta
                     .read("find wrapping key", move |session| {
@@ -222,7 +220,7 @@ impl Keys {
                     })
                     .await?;
                 let opened = self.open(found, key)?;
-                self.current.insert(key, Arc::clone(&opened));
+                self.current.insert(key, Arc::clone(&opened), reading);
                 opened
             }
         };
@@ -243,6 +241,7 @@ impl Keys {
         let opened = match self.versions.get(&version) {
             Some(opened) => opened,
             None => {
+                let reading = self.versions.begin();
                 let found = self
                     .meta
                     .read("find wrapping key", move |session| {
@@ -250,7 +249,7 @@ impl Keys {
                     })
                     .await?;
                 let opened = self.open(found, version)?;
-                self.versions.insert(version, Arc::clone(&opened));
+                self.versions.insert(version, Arc::clone(&opened), reading);
                 opened
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::meta::{Durability, MetaStore, identities};
+use crate::meta::{Bell, Durability, MetaStore, identities};
 use crate::model::clock::Clock;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, EPOCH, TenantId, UidGenerator};
@@ -62,6 +62,7 @@ impl Install {
             master,
             Arc::clone(&self.uids),
             self.clock.clone(),
+            Bell::default(),
         )
     }
 }

@@ -3,35 +3,11 @@
 //! An event is inserted in the transaction of what it tells of, and deleted when its target has it: a crash in
 //! between delivers it again. Ids rise in the order of commits, and a target gets its events in that order.
 
-use tokio::sync::watch;
-
 use super::session::{Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::BucketId;
 use crate::model::notification::{Record, TestEvent};
-
-/// Rung when events were committed, so that delivery need not wait for its timer.
-#[derive(Debug, Clone)]
-pub struct Bell(watch::Sender<()>);
-
-impl Default for Bell {
-    fn default() -> Self {
-        Self(watch::Sender::new(()))
-    }
-}
-
-impl Bell {
-    /// Wakes whoever listens. A ring that nobody waits for yet is not lost.
-    pub fn ring(&self) {
-        self.0.send_replace(());
-    }
-
-    /// Hears every ring from now on.
-    pub fn listen(&self) -> watch::Receiver<()> {
-        self.0.subscribe()
-    }
-}
 
 /// An event to be inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 //! Lock order, for the databases that lock rows: own node, job, bucket, upload, keys in byte order, contents by
 //! id, blobs by id.
 
+mod bell;
 pub mod buckets;
 pub mod catalog;
 mod codec;
@@ -53,6 +54,7 @@ use futures::future::BoxFuture;
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
 
+pub use bell::{Bell, Carrier, Reach, Reading, Remembered};
 pub use session::{Param, Row, Session};
 
 /// Whether what was answered survives a power cut.

@@ -20,4 +20,5 @@ pub mod logging;
 pub mod names;
 pub mod notification;
 pub mod object;
+pub mod url;
 pub mod website;

@@ -43,7 +43,7 @@ impl Namespace {
 
     /// A bucket by name as it is now.
     pub async fn fresh_bucket(&self, name: &BucketName) -> Result<Arc<Bucket>, Condition> {
-        let wanted = name.clone();
+        let (wanted, reading) = (name.clone(), self.buckets.begin());
         let found = self
             .meta
             .read("find bucket", move |session| {
@@ -53,11 +53,12 @@ impl Namespace {
         match found {
             Some(bucket) => {
                 let bucket = Arc::new(bucket);
-                self.buckets.insert(name.clone(), Arc::clone(&bucket));
+                self.buckets
+                    .insert(name.clone(), Arc::clone(&bucket), reading);
                 Ok(bucket)
             }
             None => {
-                self.buckets.invalidate(name);
+                self.buckets.forget(name);
                 Err(Condition::NoSuchBucket)
             }
         }
@@ -65,7 +66,6 @@ impl Namespace {
 
     /// Creates a bucket. [`Condition::BucketOwned`] and [`Condition::BucketTaken`] when the name is taken.
     pub async fn create_bucket(&self, new: NewBucket) -> Result<(), Condition> {
-        let name = new.name.clone();
         let new = Bucket {
             id: BucketId(self.uids.next()?),
             name: new.name,
@@ -102,13 +102,13 @@ impl Namespace {
                 })
             })
             .await?;
-        self.buckets.invalidate(&name);
+        self.buckets.change();
         Ok(())
     }
 
     /// Changes what is set of a bucket, as one step: `change` gets it as it is under lock, and may run several
     /// times. `recheck` is asked when other settings changed since the request was admitted. Other nodes see the
-    /// change within a second.
+    /// change within a second, and at once where they hear of it.
     pub async fn update_bucket<F>(
         &self,
         bucket: &Bucket,
@@ -135,7 +135,7 @@ impl Namespace {
                 })
             })
             .await;
-        self.buckets.invalidate(&bucket.name);
+        self.changed(bucket, &outcome);
         outcome
     }
 
@@ -159,8 +159,17 @@ impl Namespace {
                 })
             })
             .await;
-        self.buckets.invalidate(&bucket.name);
+        self.changed(bucket, &outcome);
         outcome
+    }
+
+    /// Forgets what was remembered before a change, as far as one was made.
+    pub(super) fn changed(&self, bucket: &Bucket, outcome: &Result<(), Condition>) {
+        match outcome {
+            Ok(()) => self.buckets.change(),
+            // Refused requests must not make others read anew; whatever this node knew may be why.
+            Err(_) => self.buckets.forget(&bucket.name),
+        }
     }
 
     /// A tenant's buckets whose names begin with `prefix` and come after `after`.

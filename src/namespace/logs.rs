@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     Body, BodyHint, Cause, Condition, Namespace, PUT_MAX_BYTES, PutRequest, Target, Wanted,
 };
-use crate::meta::events::Bell;
+use crate::meta::Bell;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::ids::{BucketId, TenantId};

@@ -25,7 +25,7 @@ use moka::sync::Cache;
 
 use crate::content::{ContentStore, Incoming, Linked};
 use crate::keys::Keys;
-use crate::meta::{MetaStore, Session, buckets as bucket_rows, releases};
+use crate::meta::{MetaStore, Remembered, Session, buckets as bucket_rows, releases};
 use crate::model::bucket::Bucket;
 use crate::model::clock::{Clock, Millis};
 use crate::model::content::Protection;
@@ -36,7 +36,7 @@ use crate::model::names::BucketName;
 
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
 pub use crate::keys::CustomerKey;
-pub use crate::meta::events::Bell;
+pub use crate::meta::Bell;
 pub use crate::meta::uploads::UploadRow;
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
@@ -90,6 +90,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Rung after a commit that told of something.
     pub bell: Bell,
+    /// Rung after a bucket was made, changed or deleted.
+    pub changed: Bell,
     /// Limits.
     pub config: Config,
 }
@@ -106,7 +108,7 @@ pub struct Namespace {
     config: Config,
     bell: Bell,
     logs: logs::LogBuffer,
-    buckets: Cache<BucketName, Arc<Bucket>>,
+    buckets: Remembered<BucketName, Arc<Bucket>>,
     /// Spaces beside buckets' own; these never change.
     spaces: Cache<(SpaceId, Protection), SpaceId>,
 }
@@ -138,10 +140,7 @@ impl Namespace {
             config: parts.config,
             bell: parts.bell,
             logs: logs::LogBuffer::default(),
-            buckets: Cache::builder()
-                .max_capacity(BUCKETS_REMEMBERED)
-                .time_to_live(BUCKET_TTL)
-                .build(),
+            buckets: Remembered::new(BUCKETS_REMEMBERED, BUCKET_TTL, parts.changed),
             spaces: Cache::builder().max_capacity(SPACES_REMEMBERED).build(),
         }
     }

@@ -150,7 +150,7 @@ impl Namespace {
                 })
             })
             .await;
-        self.buckets.invalidate(&bucket.name);
+        self.changed(bucket, &outcome);
         outcome?;
         self.bell.ring();
         Ok(())

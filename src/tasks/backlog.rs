@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::meta::events::Bell;
 use crate::meta::jobs::{self, Document};
-use crate::meta::{MetaStore, Session};
+use crate::meta::{Bell, MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::model::ids::JobId;

@@ -27,7 +27,7 @@ use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::meta::events::Bell;
+use crate::meta::Bell;
 use crate::model::clock::{Millis, random_fraction};
 use crate::model::fault::Fault;
 

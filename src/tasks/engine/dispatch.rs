@@ -63,15 +63,15 @@ impl Dispatcher {
     }
 
     /// Claims and runs until it is stopped, and then waits for the end of the runs.
-    pub(super) async fn run(mut self, mut bell: watch::Receiver<()>) {
+    pub(super) async fn run(mut self, mut rings: watch::Receiver<()>) {
         let stop = self.stop.clone();
         let poll = Duration::from_secs(self.parts.config.poll_seconds.get());
         let mut measured: Option<tokio::time::Instant> = None;
         while !stop.is_cancelled() {
             // Rings from here on are heard after the look.
-            bell.borrow_and_update();
+            rings.borrow_and_update();
             let pause = match self.fill().await {
-                Ok(pause) => pause.min(jitter(poll)),
+                Ok(pause) => pause.min(jitter(self.parts.bell.patience(poll))),
                 Err(fault) => {
                     tracing::warn!(%fault, "look for jobs");
                     jitter(poll)
@@ -83,7 +83,7 @@ impl Dispatcher {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                Ok(()) = bell.changed() => {}
+                Ok(()) = rings.changed() => {}
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }

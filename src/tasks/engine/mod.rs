@@ -96,9 +96,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::dispatch::Dispatcher;
 use super::jitter;
-use crate::meta::MetaStore;
-use crate::meta::events::Bell;
 use crate::meta::jobs::{self, Lease, NewJob};
+use crate::meta::{Bell, MetaStore};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::model::ids::{JobId, UidGenerator};
@@ -116,7 +115,8 @@ pub struct Config {
     pub concurrency: NonZeroU32,
     /// Seconds after which another node takes over a job whose node does not renew its lease any more.
     pub lease_seconds: NonZeroU64,
-    /// Seconds after which jobs that another process inserted are seen at the latest.
+    /// Seconds after which jobs that another process inserted are seen at the latest; six times as many while other
+    /// nodes are heard to tell of them.
     pub poll_seconds: NonZeroU64,
     /// Seconds that jobs are kept after their end, for operators to look at.
     pub keep_seconds: u64,

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::send::Sender;
-use crate::meta::events::{self, Bell, EventRow};
-use crate::meta::{MetaStore, Session};
+use crate::meta::events::{self, EventRow};
+use crate::meta::{Bell, MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::tasks::backoff;
@@ -85,7 +85,7 @@ impl Deliverer {
                 stop: stop.clone(),
                 is_new: true,
             };
-            tasks.spawn(route.run(parts.bell.listen()));
+            tasks.spawn(route.run(parts.bell.clone()));
         }
         Ok(Self { stop, tasks })
     }
@@ -124,11 +124,11 @@ enum Next {
 }
 
 impl Route {
-    async fn run(mut self, mut bell: tokio::sync::watch::Receiver<()>) {
-        let stop = self.stop.clone();
+    async fn run(mut self, bell: Bell) {
+        let (stop, mut rings) = (self.stop.clone(), bell.listen());
         while !stop.is_cancelled() {
             // Rings from here on are heard after the round.
-            bell.borrow_and_update();
+            rings.borrow_and_update();
             let next = match self.round().await {
                 Ok(next) => next,
                 Err(fault) => {
@@ -140,8 +140,8 @@ impl Route {
                 Next::Again => {}
                 Next::Listen => tokio::select! {
                     () = stop.cancelled() => {}
-                    _ = bell.changed() => {}
-                    () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                    _ = rings.changed() => {}
+                    () = tokio::time::sleep(bell.patience(LOOK_INTERVAL)) => {}
                 },
                 Next::Rest(millis) => tokio::select! {
                     () = stop.cancelled() => {}
