@@ -30,7 +30,7 @@ pub use crate::manifest::{
 };
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KmsName, Stats, Wish,
+    KmsName, MoveError, MoveOrder, MoveSummary, Stats, Wish,
 };
 pub use operator::Operator;
 pub use recover::recover;
@@ -95,6 +95,9 @@ pub enum Error {
     /// There is no master key to work with.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// Refused by the rules of moves.
+    #[error(transparent)]
+    Move(#[from] MoveError),
     /// Refused by the rules of wrapping keys.
     #[error(transparent)]
     Key(#[from] KeyError),

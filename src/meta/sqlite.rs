@@ -41,6 +41,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0003_temporary_keys.sql"),
     include_str!("migrations/sqlite/0007_jobs.sql"),
     include_str!("migrations/sqlite/0010_manifests.sql"),
+    include_str!("migrations/sqlite/0008_moves.sql"),
 ];
 
 pub(super) struct Engine {
