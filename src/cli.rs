@@ -7,6 +7,7 @@
 mod encryption;
 mod jobs;
 mod meta;
+mod moving;
 mod process;
 mod recover;
 mod text;
@@ -19,12 +20,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
 use jobs::JobsCommand;
 use meta::{Health, MetaCommand};
+use moving::MoveCommand;
 use process::{block_on, log_panics, raise_file_limit};
 use recover::RecoverCommand;
 use text::{date, size};
@@ -108,6 +110,8 @@ enum Command {
     Buckets,
     /// Show logical and stored bytes and their ratio
     Stats,
+    /// Move all blobs of a backend to another, or a bucket to another placement, while they are used
+    Move(MoveCommand),
     /// Delete the bytes that nothing refers to and whose grace has passed
     Gc,
     /// Rebuild a lost database from the manifests at the backends
@@ -268,6 +272,9 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         }),
         Command::Kms(command) => operate(config, async |operator| {
             encryption::kms(operator, &printer, command).await
+        }),
+        Command::Move(command) => operate(config, async |operator| {
+            moving::moving(operator, &printer, command).await
         }),
         Command::Jobs(command) => operate(config, async |operator| {
             jobs::jobs(operator, &printer, command).await
@@ -569,6 +576,19 @@ impl Printer {
             .into_iter()
             .map(|(name, value)| (name, json!(value)));
         self.done(&Value::Object(answer.collect()), text.trim_end())
+    }
+
+    /// How much of so many bytes is done, while a person waits.
+    fn bar(&self) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(0);
+        let template = "{msg} [{wide_bar}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
     }
 
     /// Something that moves while a person waits.

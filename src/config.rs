@@ -6,6 +6,7 @@
 //! gathers them.
 
 mod layers;
+mod places;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +17,9 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::Value;
 use figment::{Figment, Provider as _};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use places::{Backend, Options, Placement};
 
 use layers::Layer;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub manifests: crate::manifest::Config,
     /// Where blobs are kept, by name.
     pub backend: BTreeMap<String, Backend>,
+    /// Where the blobs of a bucket go, by name. Every backend is a placement of its own name beside these.
+    pub placement: BTreeMap<String, Placement>,
     /// What is only taken from the environment.
     #[serde(skip)]
     pub secrets: Secrets,
@@ -85,6 +89,7 @@ impl Default for Config {
             notification: tasks::events::Config::default(),
             manifests: crate::manifest::Config::default(),
             backend: BTreeMap::from([(Backend::LOCAL.to_owned(), Backend::local())]),
+            placement: BTreeMap::new(),
             secrets: Secrets::default(),
         }
     }
@@ -246,8 +251,9 @@ impl Meta {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// The name of the backend that the blobs of new buckets go to. A bucket keeps the one it was made with.
-    pub backend: String,
+    /// The placement of new buckets: one of `[placement.NAME]`, or a backend alone. A bucket keeps the one it was
+    /// made with until it is moved.
+    pub placement: String,
     /// What must be on stable storage before an answer.
     pub durability: Durability,
     /// Bytes; content up to this size lives in its database row and has no blob.
@@ -271,7 +277,7 @@ pub struct Storage {
 impl Default for Storage {
     fn default() -> Self {
         Self {
-            backend: Backend::LOCAL.to_owned(),
+            placement: Backend::LOCAL.to_owned(),
             durability: Durability::Durable,
             inline_max_bytes: 16 << 10,
             memory_max_bytes: 256 << 10,
@@ -328,110 +334,6 @@ impl Default for Limits {
             part_buffer_bytes: const { NonZeroU64::new(176 << 20).expect("not zero") },
             buckets_max: 10_000,
         }
-    }
-}
-
-// ---- [backend.NAME] ----
-
-/// Section `[backend.NAME]`: one place where blobs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// The kind of service: `fs`, `s3` and others.
-    pub service: String,
-    /// What the service needs. A relative `root` of `fs` is under `data_dir`.
-    #[serde(default)]
-    pub options: Options,
-    /// Operations at a time.
-    #[serde(default = "Backend::default_concurrency")]
-    pub concurrency: NonZeroU32,
-    /// Seconds for one operation, or for one piece of a transfer.
-    #[serde(default = "Backend::default_timeout_seconds")]
-    pub timeout_seconds: NonZeroU64,
-    /// How often an operation is tried again after a failure that may pass.
-    #[serde(default = "Backend::default_retries")]
-    pub retries: u32,
-}
-
-impl Backend {
-    /// The name of the backend that exists without configuration.
-    pub const LOCAL: &str = "local";
-
-    /// The file system under `data_dir`.
-    fn local() -> Self {
-        Self {
-            service: "fs".to_owned(),
-            options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
-            concurrency: Self::default_concurrency(),
-            timeout_seconds: Self::default_timeout_seconds(),
-            retries: Self::default_retries(),
-        }
-    }
-
-    fn default_concurrency() -> NonZeroU32 {
-        const { NonZeroU32::new(64).expect("not zero") }
-    }
-
-    fn default_timeout_seconds() -> NonZeroU64 {
-        const { NonZeroU64::new(30).expect("not zero") }
-    }
-
-    fn default_retries() -> u32 {
-        3
-    }
-}
-
-/// Options of a service, as text. Those that may be a secret print as `***`.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Options(pub BTreeMap<String, String>);
-
-/// Options whose values may be shown; any other may be a secret.
-const SHOWN: [&str; 6] = [
-    "root",
-    "bucket",
-    "container",
-    "endpoint",
-    "region",
-    "enable_virtual_host_style",
-];
-
-impl Options {
-    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| {
-            let is_shown = SHOWN.contains(&name.as_str());
-            (name.as_str(), if is_shown { value } else { "***" })
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Options {
-    /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut options = BTreeMap::new();
-        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
-            let text = match &value {
-                Value::String(_, text) => text.clone(),
-                Value::Bool(..) | Value::Num(..) => show(&value),
-                _ => {
-                    let problem = format!("expected a text, a number or a flag for {name}");
-                    return Err(D::Error::custom(problem));
-                }
-            };
-            options.insert(name, text);
-        }
-        Ok(Self(options))
-    }
-}
-
-impl Serialize for Options {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.shown())
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.shown()).finish()
     }
 }
 
@@ -541,7 +443,10 @@ impl Config {
     /// The backend that manifests go to.
     pub fn manifests_backend(&self) -> &str {
         match self.manifests.backend.as_str() {
-            "" => &self.storage.backend,
+            "" => match self.placement.get(&self.storage.placement) {
+                Some(placement) => placement.backends.first().map_or("", String::as_str),
+                None => &self.storage.placement,
+            },
             name => name,
         }
     }
@@ -563,7 +468,12 @@ impl Config {
                 self.admin.listen,
             ));
         }
-        for name in self.backend.keys() {
+        for (key, name) in self
+            .backend
+            .keys()
+            .map(|name| ("backend", name))
+            .chain(self.placement.keys().map(|name| ("placement", name)))
+        {
             let is_plain = !name.is_empty()
                 && name.len() <= 32
                 && name
@@ -571,24 +481,17 @@ impl Config {
                     .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
             if !is_plain {
                 return Err(expected(
-                    "backend",
+                    key,
                     "names of at most 32 lower-case letters, digits, hyphens and underscores",
                     name,
                 ));
             }
         }
-        if !self.backend.contains_key(&self.storage.backend) {
-            let names: Vec<&str> = self.backend.keys().map(String::as_str).collect();
-            return Err(expected(
-                "storage.backend",
-                format_args!("one of the backends {}", names.join(", ")),
-                &self.storage.backend,
-            ));
-        }
+        self.check_placements()?;
         if !self.backend.contains_key(self.manifests_backend()) {
             return Err(expected(
                 "manifests.backend",
-                "the name of a backend, or nothing for that of new buckets",
+                "the name of a backend, or nothing for the first of storage.placement",
                 &self.manifests.backend,
             ));
         }
@@ -911,7 +814,30 @@ mod tests {
                 "[storage]\ninline_max_bytes = 9999999999",
                 ["storage.inline_max_bytes: ", "at most"],
             ),
-            ("[storage]\nbackend = \"x\"", ["storage.backend: ", "local"]),
+            (
+                "[storage]\nplacement = \"x\"",
+                ["storage.placement: ", "local"],
+            ),
+            (
+                "[placement.p]\nbackends = [\"x\"]",
+                ["placement.p.backends: ", "local"],
+            ),
+            (
+                "[placement.p]\nbackends = []",
+                ["placement.p.backends: ", "local"],
+            ),
+            (
+                "[placement.p]\nbackends = [\"local\", \"local\"]",
+                ["placement.p.backends: ", "each once"],
+            ),
+            (
+                "[placement.p]\nbackends = [\"local\"]\ncopies_required = 2",
+                ["placement.p.copies_required: ", "at most 1"],
+            ),
+            (
+                "[backend.b]\nservice = \"memory\"\n[placement.b]\nbackends = [\"local\"]",
+                ["placement.b.backends: ", "b alone"],
+            ),
             (
                 "[backend.x]\nretries = 1",
                 ["backend.x.service: ", "expected"],

@@ -1,7 +1,7 @@
 //! An install in a directory, opened without listeners, with a clock that is moved by hand.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use osproxy::blob::{self, BackendConfig, BlobStore};
 use osproxy::content::{self, ContentStore};
 use osproxy::keys::{Keys, MasterKey};
 use osproxy::meta::copy::Place;
+use osproxy::meta::placements::{self, Placement, Recorded};
 use osproxy::meta::{Durability, MetaStore, buckets, identities, nodes};
 use osproxy::model::bucket::{Bucket, Settings, Versioning};
 use osproxy::model::clock::Clock;
@@ -34,6 +35,7 @@ pub struct Install {
     pub content: Arc<ContentStore>,
     pub namespace: Arc<Namespace>,
     pub keys: Arc<Keys>,
+    pub uids: Arc<UidGenerator>,
     pub clock: Clock,
     pub bucket: Arc<Bucket>,
 }
@@ -106,10 +108,12 @@ impl Install {
         let metrics = Metrics::new();
         let meta = database(dir, metrics.clone()).await;
         let uids = Arc::new(reserved(&meta, clock).await);
-        let backend = BTreeMap::from([(
-            "local".to_owned(),
-            BackendConfig::new("fs", [("root", dir.join("blobs").to_str().unwrap())]),
-        )]);
+        let backend = ["local", "other"].map(|name| {
+            let root = backend_root(dir, name);
+            let config = BackendConfig::new("fs", [("root", root.to_str().unwrap())]);
+            (name.to_owned(), config)
+        });
+        let backend = BTreeMap::from(backend);
         let blobs = BlobStore::open(
             &backend,
             blob::Durability::Relaxed,
@@ -118,7 +122,7 @@ impl Install {
         )
         .await
         .unwrap();
-        let placement = first_rows(&meta, &uids).await;
+        let placements = first_rows(&meta, &uids).await;
         let master_key = MasterKey::load(dir, None, &meta).await.unwrap();
         let keys = Keys::new(
             meta.clone(),
@@ -149,9 +153,10 @@ impl Install {
             meta: meta.clone(),
             content: content.clone(),
             keys: keys.clone(),
-            uids,
+            uids: uids.clone(),
             worker: 0,
-            default_placement: placement,
+            default_placement: placements["local"],
+            open_placements: placements,
             clock: clock.clone(),
             bell: namespace::Bell::default(),
             changed: namespace::Bell::default(),
@@ -165,6 +170,7 @@ impl Install {
             tenant: TenantId(1),
             name: name.clone(),
             region: String::new(),
+            placement: None,
             object_lock: false,
             settings: Settings::default(),
         };
@@ -179,6 +185,7 @@ impl Install {
             content,
             namespace,
             keys,
+            uids,
             clock: clock.clone(),
             bucket,
         }
@@ -282,9 +289,29 @@ impl Install {
         Some(all.into())
     }
 
+    /// Goes on with a bucket of its own, made at a placement.
+    pub async fn use_bucket_at(&mut self, placement: &str) {
+        let name = BucketName::parse(&format!("bucket-{placement}")).unwrap();
+        let new = NewBucket {
+            tenant: TenantId(1),
+            name: name.clone(),
+            region: String::new(),
+            placement: Some(placement.to_owned()),
+            object_lock: false,
+            settings: Settings::default(),
+        };
+        self.namespace.create_bucket(new).await.unwrap();
+        self.bucket = self.namespace.bucket(&name).await.unwrap();
+    }
+
     /// Names of the blobs the backend holds.
     pub async fn blobs(&self) -> Vec<String> {
-        let mut list = self.blobs.list("local").unwrap();
+        self.blobs_at("local").await
+    }
+
+    /// Names of the blobs a backend holds.
+    pub async fn blobs_at(&self, backend: &str) -> Vec<String> {
+        let mut list = self.blobs.list(backend).unwrap();
         let mut names = Vec::new();
         while let Some(name) = list.next().await {
             names.push(name.unwrap().as_str().to_owned());
@@ -369,9 +396,26 @@ async fn reserved(meta: &MetaStore, clock: &Clock) -> UidGenerator {
     uids
 }
 
-async fn first_rows(meta: &MetaStore, uids: &Arc<UidGenerator>) -> i64 {
-    let (backend, placement) = (uids.next().unwrap(), uids.next().unwrap());
+/// Where the blobs of a backend lie.
+pub fn backend_root(dir: &Path, backend: &str) -> PathBuf {
+    match backend {
+        "local" => dir.join("blobs"),
+        other => dir.join(other),
+    }
+}
+
+/// Each backend alone, both with one copy required, and both with two.
+const PLACEMENTS: [(&str, &[&str], usize); 4] = [
+    ("local", &["local"], 1),
+    ("other", &["other"], 1),
+    ("both", &["local", "other"], 1),
+    ("strict", &["local", "other"], 2),
+];
+
+async fn first_rows(meta: &MetaStore, uids: &Arc<UidGenerator>) -> BTreeMap<String, i64> {
+    let uids = uids.clone();
     meta.transact("first rows", move |session| {
+        let uids = uids.clone();
         Box::pin(async move {
             if identities::find_tenant(session, "default").await?.is_none() {
                 let tenant = identities::TenantRow {
@@ -382,8 +426,23 @@ async fn first_rows(meta: &MetaStore, uids: &Arc<UidGenerator>) -> i64 {
                 };
                 identities::insert_tenant(session, &tenant).await?;
             }
-            let backend = buckets::ensure_backend(session, backend, "local", "fs").await?;
-            buckets::ensure_placement(session, placement, "default", backend).await
+            let mut ids = BTreeMap::new();
+            for name in ["local", "other"] {
+                let id = buckets::ensure_backend(session, uids.next()?, name, "fs").await?;
+                ids.insert(name, id);
+            }
+            let mut rows = BTreeMap::new();
+            for (name, backends, copies_required) in PLACEMENTS {
+                let wanted = Placement {
+                    backends: backends.iter().map(|name| ids[name]).collect(),
+                    copies_required,
+                };
+                match placements::record(session, uids.next()?, name, &wanted).await? {
+                    Recorded::As(id) => rows.insert(name.to_owned(), id),
+                    Recorded::Otherwise => panic!("other backends are recorded"),
+                };
+            }
+            Ok::<_, Fault>(rows)
         })
     })
     .await

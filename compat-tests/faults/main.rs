@@ -10,5 +10,6 @@ mod crash;
 mod install;
 mod jobs;
 mod manifests;
+mod moves;
 mod races;
 mod versions;

@@ -30,10 +30,12 @@ pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
     LostObject, Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
 };
-pub use crate::meta::copy::{CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress};
+pub use crate::meta::copy::{
+    CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress,
+};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KmsName, Stats, Wish,
+    KmsName, MoveError, MoveOrder, MoveSummary, Stats, Wish,
 };
 pub use health::{Probe, probe};
 pub use meta_copy::{Database, copy_meta};
@@ -103,6 +105,9 @@ pub enum Error {
     /// There is no master key to work with.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// Refused by the rules of moves.
+    #[error(transparent)]
+    Move(#[from] MoveError),
     /// Refused by the rules of wrapping keys.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -7,7 +7,8 @@ use super::directory::{self, Held};
 use super::stores::{Stores, open_meta};
 use super::{
     BucketUsage, Error, GcReport, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KeyState, KeySummary, NewKey, Pair, Stats, TenantSummary, Wish,
+    KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey, Pair, Stats, TenantSummary,
+    Wish,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -17,7 +18,7 @@ use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
 use crate::model::ids::JobId;
-use crate::tasks::{Backlog, Survey};
+use crate::tasks::{Backlog, Moves, Survey};
 use crate::telemetry::Metrics;
 
 /// An install as the command line sees it, whether a server runs on it or not.
@@ -151,6 +152,40 @@ impl Operator {
     /// Lets them run again.
     pub async fn resume_jobs(&self, kind: &str) -> Result<(), Error> {
         Ok(self.backlog().resume(kind).await?)
+    }
+
+    /// Begins a move, or sets the rate of the one that is under way. A server goes on with it within seconds.
+    pub async fn start_move(&self, order: MoveOrder) -> Result<MoveSummary, Error> {
+        if order.bucket.is_none() && !self.config.backend.contains_key(&order.to) {
+            // It may have been configured once: new blobs would go where nobody can write.
+            return Err(Error::Move(MoveError::Unknown {
+                what: "backend",
+                name: order.to,
+                known: self.config.backend.keys().cloned().collect(),
+            }));
+        }
+        let uids = cluster::mint_beside(&self.meta, &self.clock).await?;
+        Ok(self.moves().start(order, &uids).await?)
+    }
+
+    /// One move.
+    pub async fn show_move(&self, id: i64) -> Result<MoveSummary, Error> {
+        Ok(self.moves().show(id).await?)
+    }
+
+    /// The last moves, the newest first.
+    pub async fn list_moves(&self, limit: usize) -> Result<Vec<MoveSummary>, Error> {
+        Ok(self.moves().list(limit).await?)
+    }
+
+    /// Whether no server runs on this data directory. With a server's database one may run elsewhere.
+    pub fn is_idle(&self) -> bool {
+        self.config.meta.server().is_none() && self.hold().is_ok()
+    }
+
+    fn moves(&self) -> Moves {
+        let bell = self.hints.bell(Topic::Jobs);
+        Moves::new(self.meta.clone(), self.clock.clone(), bell)
     }
 
     fn backlog(&self) -> Backlog {

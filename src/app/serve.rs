@@ -24,8 +24,8 @@ use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, DeliverLogs, Deliverer, Engine, Expire, MeasureOutbox,
-    Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox, WriteManifests,
-    engine,
+    Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox,
+    WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -35,6 +35,8 @@ const STALE_UPLOADS_INTERVAL: Duration = Duration::from_secs(3600);
 const OUTBOX_INTERVAL: Duration = Duration::from_secs(15);
 /// Time between two looks for data keys that an older version of a key wraps.
 const REWRAP_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two looks for copies that mirrors miss.
+const MEND_INTERVAL: Duration = Duration::from_secs(15);
 /// Time between two looks for expired temporary keys.
 const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between two looks for jobs that ended long ago.
@@ -419,6 +421,13 @@ async fn start_jobs(
             keep: Duration::from_secs(config.jobs.keep_seconds),
         },
     );
+    engine.schedule(MEND_INTERVAL, Mend(Arc::clone(&stores.content)));
+    engine.register(Mover {
+        meta: stores.meta.clone(),
+        content: Arc::clone(&stores.content),
+        namespace: Arc::clone(&stores.namespace),
+        clock: stores.clock.clone(),
+    });
     engine.start().await
 }
 

@@ -12,9 +12,10 @@ use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
 use crate::manifest::{self, Manifests};
+use crate::meta::placements::{self, Placement, Recorded};
 use crate::meta::{self, MetaStore, buckets, manifests};
 use crate::model::clock::Clock;
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
 use crate::namespace::{self, Namespace};
 use crate::tasks::{Collector, Keyring};
 use crate::telemetry::Metrics;
@@ -57,7 +58,7 @@ impl Stores {
         check_lineage(&meta, &blobs).await?;
         let node = Node::claim(meta.clone(), clock.clone(), &config.node).await?;
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
-        let placement = record_backends(config, &meta, &node).await?;
+        let placements = record_placements(config, &meta, &node).await?;
         let given = config.secrets.master_key.as_ref();
         let master_key = MasterKey::load(held.path(), given, &meta).await?;
         let keys = Arc::new(Keys::new(
@@ -95,7 +96,8 @@ impl Stores {
             keys: Arc::clone(&keys),
             uids: Arc::clone(node.uids()),
             worker: node.worker(),
-            default_placement: placement,
+            default_placement: placements.default,
+            open_placements: placements.open,
             clock: clock.clone(),
             bell: hints.bell(Topic::Events),
             changed: hints.bell(Topic::Buckets),
@@ -228,42 +230,47 @@ pub(super) fn durability(config: &Config) -> meta::Durability {
     }
 }
 
-/// Gives every configured backend its row, and answers the placement of new buckets: one per backend, of the
-/// same name, so that another choice in the configuration leaves older buckets where they are.
-async fn record_backends(config: &Config, meta: &MetaStore, node: &Node) -> Result<i64, Fault> {
-    let services: Arc<Vec<(String, String)>> = Arc::new(
-        config
-            .backend
-            .iter()
-            .map(|(name, backend)| (name.clone(), backend.service.clone()))
-            .collect(),
-    );
-    let (chosen, uids) = (
-        Arc::new(config.storage.backend.clone()),
-        Arc::clone(node.uids()),
-    );
-    let (placement, known) = meta
-        .transact("record backends", move |session| {
-            let (services, chosen, uids) = (
-                Arc::clone(&services),
-                Arc::clone(&chosen),
-                Arc::clone(&uids),
-            );
+/// The placements that buckets can be made at, by row.
+struct Placements {
+    /// Of new buckets.
+    default: i64,
+    /// Those that clients may ask for, by name.
+    open: BTreeMap<String, i64>,
+}
+
+/// Gives every configured backend and placement its row. What a placement with buckets holds is kept: one that is
+/// configured otherwise by now is refused, because this node would not write where the others do.
+async fn record_placements(
+    config: &Config,
+    meta: &MetaStore,
+    node: &Node,
+) -> Result<Placements, Fault> {
+    let (wanted, uids) = (Arc::new(config.clone()), Arc::clone(node.uids()));
+    let (rows, known) = meta
+        .transact("record placements", move |session| {
+            let (config, uids) = (Arc::clone(&wanted), Arc::clone(&uids));
             Box::pin(async move {
-                let mut backend = None;
-                for (name, service) in services.iter() {
-                    let id = buckets::ensure_backend(session, uids.next()?, name, service).await?;
-                    if *name == *chosen {
-                        backend = Some(id);
-                    }
+                let mut ids = BTreeMap::new();
+                for (name, backend) in &config.backend {
+                    let new = uids.next()?;
+                    let id = buckets::ensure_backend(session, new, name, &backend.service).await?;
+                    ids.insert(name.as_str(), id);
                 }
-                let backend = backend.ok_or_else(|| {
-                    Fault::new(crate::model::fault::Kind::Config, "record backends")
-                        .context(format_args!("storage.backend {chosen} is not configured"))
-                })?;
-                let placement =
-                    buckets::ensure_placement(session, uids.next()?, &chosen, backend).await?;
-                Ok::<_, Fault>((placement, buckets::backends(session).await?))
+                let mut rows = BTreeMap::new();
+                for (name, placement) in config.placements() {
+                    let named = placement.backends.iter();
+                    let backends = named.filter_map(|name| ids.get(name.as_str()).copied());
+                    let wanted = Placement {
+                        backends: backends.collect(),
+                        copies_required: placement.copies_required(),
+                    };
+                    let new = uids.next()?;
+                    match placements::record(session, new, name, &wanted).await? {
+                        Recorded::As(id) => rows.insert(name.to_owned(), id),
+                        Recorded::Otherwise => return Err(other_backends(name)),
+                    };
+                }
+                Ok::<_, Fault>((rows, buckets::backends(session).await?))
             })
         })
         .await?;
@@ -275,7 +282,24 @@ async fn record_backends(config: &Config, meta: &MetaStore, node: &Node) -> Resu
             );
         }
     }
-    Ok(placement)
+    let chosen = &config.storage.placement;
+    let default = rows.get(chosen).copied().ok_or_else(|| {
+        Fault::new(Kind::Config, "record placements")
+            .context(format_args!("storage.placement {chosen} is not configured"))
+    })?;
+    let is_open = |name: &String| config.placement.get(name).is_some_and(|it| it.open);
+    let open = rows.into_iter().filter(|(name, _)| is_open(name));
+    Ok(Placements {
+        default,
+        open: open.collect(),
+    })
+}
+
+fn other_backends(placement: &str) -> Fault {
+    Fault::new(Kind::Config, "record placements").context(format_args!(
+        "placement.{placement}.backends: buckets are at this placement, and it was recorded with other backends; \
+         give these a placement of another name and move the buckets with `osproxy move`"
+    ))
 }
 
 fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {

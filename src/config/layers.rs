@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use super::{Backend, Config, ConfigError, Overrides, PREFIX, expected};
+use super::{Backend, Config, ConfigError, Overrides, PREFIX, Placement, expected};
 use crate::tasks;
 
 /// One source of settings.
@@ -114,6 +114,9 @@ fn default_at(path: &[String]) -> Option<Value> {
         }
         [section, _, rest @ ..] if section == "backend" => {
             (Value::serialize(Backend::local()).ok()?, rest)
+        }
+        [section, _, rest @ ..] if section == "placement" => {
+            (Value::serialize(Placement::example()).ok()?, rest)
         }
         [section, list, _, rest @ ..] if section == "notification" && list == "target" => (
             Value::serialize(tasks::events::Target::example()).ok()?,

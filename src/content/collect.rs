@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContentStore;
 use crate::blob::BlobName;
-use crate::meta::{manifests, nodes, releases};
+use crate::meta::{copies, manifests, nodes, releases};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
 use crate::model::ids::{BlobId, ContentId, minted_at};
@@ -25,7 +25,10 @@ pub struct CollectReport {
     pub contents: u64,
     /// Blobs whose bytes were deleted.
     pub blobs: u64,
-    /// Blobs whose deletion failed and will be tried again.
+    /// Copies deleted where their blobs were moved away from.
+    #[serde(default)]
+    pub old_copies: u64,
+    /// Blobs and copies whose deletion failed and will be tried again.
     pub failed: u64,
 }
 
@@ -53,6 +56,7 @@ impl ContentStore {
             .horizon(self.config.grace().as_millis() as Millis)
             .await?
             .0;
+        let open_read = self.horizon(0).await?.0;
         loop {
             let due = self
                 .meta
@@ -78,6 +82,7 @@ impl ContentStore {
             }
         }
         self.delete_condemned(&mut report).await?;
+        self.delete_outdated(open_read, &mut report).await?;
         Ok(report)
     }
 
@@ -129,31 +134,79 @@ impl ContentStore {
     }
 
     async fn delete_condemned(&self, report: &mut CollectReport) -> Result<(), Fault> {
-        let before = self.clock.now() - self.config.blob_retention_seconds as Millis * 1000 + 1;
+        let before = self.clock.now() - self.retention() + 1;
+        let mut after = (Millis::MIN, BlobId(i64::MIN));
         loop {
             let blobs = self
                 .meta
                 .scan("find condemned", move |session| {
-                    Box::pin(releases::condemned(session, before, ROUND))
+                    Box::pin(releases::condemned(session, before, after, ROUND))
                 })
                 .await?;
-            let mut deleted = 0;
-            for (blob, owned) in blobs {
-                match self.delete_blob(blob, owned).await {
-                    Ok(()) => deleted += 1,
+            let Some(last) = blobs.last() else {
+                return Ok(());
+            };
+            after = (last.since, last.blob);
+            for condemned in blobs {
+                match self.delete_blob(condemned.blob, condemned.owned).await {
+                    Ok(()) => report.blobs += 1,
                     Err(fault) => {
                         tracing::warn!(%fault, "delete blob");
                         report.failed += 1;
                     }
                 }
             }
-            report.blobs += deleted;
-            if deleted == 0 {
+        }
+    }
+
+    /// How long bytes stay that only a restored database would ask for.
+    fn retention(&self) -> Millis {
+        self.config.blob_retention_seconds as Millis * 1000
+    }
+
+    /// Deletes what lies where its blob was moved away from. The row goes first: from then on the name is nobody's,
+    /// and what a crash leaves is the sweep's.
+    async fn delete_outdated(
+        &self,
+        open_read: Millis,
+        report: &mut CollectReport,
+    ) -> Result<(), Fault> {
+        let before = open_read.min(self.clock.now() - self.retention() + 1);
+        let mut after = (BlobId(i64::MIN), i64::MIN);
+        loop {
+            let copies = self
+                .meta
+                .scan("find old copies", move |session| {
+                    Box::pin(copies::outdated(session, before, after, ROUND))
+                })
+                .await?;
+            let Some(last) = copies.last() else {
                 return Ok(());
+            };
+            after = *last;
+            for (blob, backend) in copies {
+                let name = self
+                    .meta
+                    .transact("forget old copy", move |session| {
+                        Box::pin(copies::take_outdated(session, blob, backend, before))
+                    })
+                    .await?;
+                let Some(name) = name.as_deref().and_then(BlobName::parse) else {
+                    continue;
+                };
+                match self.blobs.delete(self.backend_name(backend)?, &name).await {
+                    Ok(()) => report.old_copies += 1,
+                    Err(fault) => {
+                        tracing::warn!(%fault, "delete old copy; the sweep will");
+                        report.failed += 1;
+                    }
+                }
             }
         }
     }
 
+    /// Deletes every copy of a blob, then its rows. A backend that does not answer keeps the rows, and does not
+    /// keep the others from deleting.
     async fn delete_blob(&self, blob: BlobId, owned: bool) -> Result<(), Fault> {
         let copies = self
             .meta
@@ -161,13 +214,15 @@ impl ContentStore {
                 Box::pin(releases::copies(session, blob))
             })
             .await?;
-        if owned {
-            for copy in copies {
-                if let Some(name) = BlobName::parse(&copy.name) {
-                    let backend = self.backend_name(copy.backend)?;
-                    self.blobs.delete(backend, &name).await?;
-                }
+        let mut refused = None;
+        for copy in copies.iter().filter(|_| owned) {
+            if let Some(name) = BlobName::parse(&copy.name) {
+                let backend = self.backend_name(copy.backend)?;
+                refused = self.blobs.delete(backend, &name).await.err().or(refused);
             }
+        }
+        if let Some(fault) = refused {
+            return Err(fault);
         }
         self.meta
             .transact("forget blob", move |session| {
@@ -215,35 +270,88 @@ impl ContentStore {
             );
             return Ok(report);
         }
+        let mut refused = None;
         for (id, backend) in &self.backends {
-            if self.is_of_another(backend).await? {
-                tracing::error!(
-                    backend,
-                    "not swept: manifests of another database lie there, whose blobs these may be"
-                );
+            // One that was moved away from may have left the configuration: nothing there is ours to touch.
+            if !self.blobs.backends().any(|name| name == backend) {
                 continue;
             }
-            let mut list = self.blobs.list(backend)?;
-            while let Some(name) = list.next().await {
-                let name = name?;
-                report.listed += 1;
-                if name.is_manifest() || minted_at(name.id()) >= before {
-                    continue;
-                }
-                let (backend_id, blob) = (*id, BlobId(name.id()));
-                let named = self
-                    .meta
-                    .scan("find copy", move |session| {
-                        Box::pin(releases::is_named(session, backend_id, blob))
-                    })
-                    .await?;
-                if !named {
-                    self.blobs.delete(backend, &name).await?;
-                    report.orphans += 1;
-                }
+            if let Err(fault) = self.sweep_backend(*id, backend, before, &mut report).await {
+                // The others are swept all the same.
+                tracing::warn!(%fault, backend, "sweep ended early");
+                refused = Some(fault);
             }
-            report.foreign += list.skipped();
         }
-        Ok(report)
+        refused.map_or(Ok(report), Err)
     }
+
+    /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's.
+    async fn sweep_backend(
+        &self,
+        id: i64,
+        backend: &str,
+        before: Millis,
+        report: &mut SweepReport,
+    ) -> Result<u64, Fault> {
+        if self.is_of_another(backend).await? {
+            tracing::error!(
+                backend,
+                "not swept: manifests of another database lie there, whose blobs these may be"
+            );
+            return Ok(0);
+        }
+        let mut list = self.blobs.list(backend)?;
+        let mut manifests = 0;
+        while let Some(name) = list.next().await {
+            let name = name?;
+            report.listed += 1;
+            if name.is_manifest() {
+                manifests += 1;
+                continue;
+            }
+            if minted_at(name.id()) < before && !self.is_named(id, name).await? {
+                self.blobs.delete(backend, &name).await?;
+                report.orphans += 1;
+            }
+        }
+        report.foreign += list.skipped();
+        Ok(manifests)
+    }
+
+    async fn is_named(&self, backend: i64, name: BlobName) -> Result<bool, Fault> {
+        self.meta
+            .scan("find copy", move |session| {
+                Box::pin(async move {
+                    let blob = BlobId(name.id());
+                    releases::is_named(session, backend, blob, name.as_str()).await
+                })
+            })
+            .await
+    }
+
+    /// Sweeps one backend whose blobs were moved away, and counts what is left there.
+    pub async fn sweep_source(&self, backend: i64) -> Result<Left, Fault> {
+        let mut report = SweepReport::default();
+        let before = self
+            .horizon(self.config.grace().as_millis() as Millis)
+            .await?
+            .1;
+        let name = self.backend_name(backend)?;
+        let manifests = self
+            .sweep_backend(backend, name, before, &mut report)
+            .await?;
+        Ok(Left {
+            ours: report.listed - report.orphans - manifests,
+            foreign: report.foreign + manifests,
+        })
+    }
+}
+
+/// What is left at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Blobs.
+    pub ours: u64,
+    /// Anything else, manifests included.
+    pub foreign: u64,
 }

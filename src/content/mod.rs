@@ -18,12 +18,17 @@
 //! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
 
 mod collect;
+mod copies;
 mod frames;
+mod health;
 mod open;
+mod pace;
 mod reader;
 mod receive;
+mod rehome;
 mod rewrap;
 mod sealing;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -34,17 +39,20 @@ use std::time::Duration;
 use crate::blob::BlobStore;
 use crate::keys::Keys;
 use crate::meta::contents::{self, Known, Location, NewContent};
-use crate::meta::{MetaStore, Session, buckets};
+use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
 use crate::telemetry::Metrics;
 
-pub use collect::{CollectReport, SweepReport};
+pub use collect::{CollectReport, Left, SweepReport};
+pub use copies::{Copied, MendReport, Route};
 pub use open::OpenTimes;
+pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
+pub use rehome::{Rehomed, Rehoming};
 pub use rewrap::RewrapReport;
 pub use sealing::Seal;
 
@@ -96,6 +104,7 @@ pub struct ContentStore {
     metrics: Arc<Metrics>,
     config: Config,
     open: Arc<OpenTimes>,
+    health: Arc<health::Health>,
     /// Names of backends by the id their rows have.
     backends: HashMap<i64, String>,
 }
@@ -113,10 +122,14 @@ pub enum Linked {
 impl ContentStore {
     /// A store over backends whose rows exist.
     pub async fn new(parts: Parts) -> Result<Self, Fault> {
-        let backends = parts
+        let (backends, preference) = parts
             .meta
             .read("load backends", |session| {
-                Box::pin(buckets::backends(session))
+                Box::pin(async move {
+                    let backends = buckets::backends(session).await?;
+                    let preference = placements::preference(session).await?;
+                    Ok::<_, Fault>((backends, preference))
+                })
             })
             .await?;
         Ok(Self {
@@ -128,6 +141,7 @@ impl ContentStore {
             clock: parts.clock,
             metrics: parts.metrics,
             config: parts.config,
+            health: Arc::new(health::Health::new(preference)),
             backends: backends.into_iter().collect(),
         })
     }

@@ -166,7 +166,8 @@ impl Piece {
         let opening = opening(&store.keys, customer, self.content, &location).await?;
         match location.place {
             Place::Inline(bytes) => Ok(Step::Bytes(self.inline(&bytes, opening)?)),
-            Place::Stored { offset, copies } => {
+            Place::Stored { offset, mut copies } => {
+                store.health.sort(&mut copies, |copy| copy.backend);
                 self.state = PieceState::Copies {
                     offset,
                     left: copies,
@@ -260,6 +261,7 @@ impl Piece {
                 Some(Err(fault)) if left.is_empty() && *asked_again => return Err(fault),
                 Some(Err(fault)) => {
                     tracing::debug!(%fault, "try another copy");
+                    store.health.note(reader.backend, Some(fault.kind()));
                     *reading = None;
                 }
                 None => return Err(corrupt),
@@ -269,9 +271,10 @@ impl Piece {
             // The content may have moved since SQL was read.
             match locate(store, self.content).await? {
                 Location {
-                    place: Place::Stored { offset, copies },
+                    place: Place::Stored { offset, mut copies },
                     ..
                 } => {
+                    store.health.sort(&mut copies, |copy| copy.backend);
                     // The data key stays; only what wraps it may have changed.
                     self.state = PieceState::Copies {
                         offset,
@@ -296,6 +299,7 @@ impl Piece {
 
 /// One copy of a content while a range of it is read.
 struct Reading {
+    backend: i64,
     blob: blob::Reader,
     opener: Option<Opener>,
 }
@@ -320,8 +324,13 @@ impl Reading {
         };
         let backend = store.backend_name(copy.backend)?;
         let range = offset + stored.start..offset + stored.end;
+        let blob = store.blobs.read(backend, &name, range).await;
+        store
+            .health
+            .note(copy.backend, blob.as_ref().err().map(Fault::kind));
         Ok(Self {
-            blob: store.blobs.read(backend, &name, range).await?,
+            backend: copy.backend,
+            blob: blob?,
             opener,
         })
     }

@@ -11,7 +11,6 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -21,12 +20,12 @@ use super::ContentStore;
 use super::frames::Sealer;
 use super::open::Token;
 use super::sealing::{Seal, stored_length};
-use crate::blob::{BlobName, BlobStore, Writer};
-use crate::meta::contents::{self, CopyRow, Known, NewBlob, Sealing};
-use crate::meta::{buckets, releases};
+use super::target::{StoredBlob, Target};
+use crate::meta::contents::{self, Known, Sealing};
+use crate::meta::releases;
 use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::{BlobId, ContentId, SpaceId};
+use crate::model::ids::{ContentId, SpaceId};
 
 /// Bytes hashed and written in one go while few bodies are received: each hop to another thread is shared
 /// by many bytes.
@@ -113,54 +112,8 @@ impl Received {
     /// From here on the bytes stay unless [`ContentStore::settle`] says otherwise, whoever goes away.
     pub fn begin_commit(&self) {
         if let Holding::Stored(stored) = &self.holding {
-            stored.state.store(COMMITTING, Ordering::SeqCst);
+            stored.begin_commit();
         }
-    }
-}
-
-/// Nobody has tried to name it: dropping it deletes the bytes.
-const FRESH: u8 = 0;
-/// A transaction may name it at any moment: dropping it leaves the bytes.
-const COMMITTING: u8 = 1;
-/// The transaction ended without naming it.
-const DISCARDED: u8 = 2;
-
-/// A finished blob that no row is known to name.
-pub(super) struct StoredBlob {
-    blob: NewBlob,
-    blobs: BlobStore,
-    copies: Vec<(String, BlobName)>,
-    state: AtomicU8,
-}
-
-impl StoredBlob {
-    pub(super) fn blob(&self) -> &NewBlob {
-        &self.blob
-    }
-
-    pub(super) fn discard(&self) {
-        self.state.store(DISCARDED, Ordering::SeqCst);
-    }
-}
-
-impl Drop for StoredBlob {
-    fn drop(&mut self) {
-        if self.state.load(Ordering::SeqCst) == COMMITTING {
-            return;
-        }
-        let blobs = self.blobs.clone();
-        let copies = std::mem::take(&mut self.copies);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move {
-            for (backend, name) in copies {
-                if let Err(fault) = blobs.delete(&backend, &name).await {
-                    // The sweep will find it.
-                    tracing::debug!(%fault, "drop unused blob");
-                }
-            }
-        });
     }
 }
 
@@ -324,9 +277,10 @@ impl ContentStore {
         if is_inline {
             return Ok(begun.end(incoming, digests, Holding::Inline(bytes), sealing));
         }
-        let mut target = self.new_blob(incoming).await?;
-        target.writer.write(bytes).await?;
-        let stored = target.finish(incoming, digests.length, &self.blobs).await?;
+        let expected = stored_length(&incoming.seal, digests.length);
+        let mut target = self.new_blob(incoming.space, Some(expected)).await?;
+        target.write(bytes).await?;
+        let stored = target.finish(expected).await?;
         Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
     }
 
@@ -341,12 +295,13 @@ impl ContentStore {
             None => (None, None),
             Some((sealer, sealing)) => (Some(sealer), Some(sealing)),
         };
-        let mut target = self.new_blob(incoming).await?;
+        let size = incoming.length.map(|it| stored_length(&incoming.seal, it));
+        let mut target = self.new_blob(incoming.space, size).await?;
         let mut hashing = Hashing::new(incoming);
         let mut batch = first.freeze();
         let mut spare = BytesMut::new();
         while !batch.is_empty() {
-            let work = process(hashing, sealer, &mut target.writer, batch.clone());
+            let work = process(hashing, sealer, &mut target, batch.clone());
             let enough = batch_bytes(self.open.writes());
             let (done, next) = tokio::join!(work, source.read_batch(spare, enough));
             (hashing, sealer) = done?;
@@ -362,83 +317,15 @@ impl ContentStore {
                 .find(incoming.space, digests.sha256, digests.length)
                 .await?
         {
-            target.writer.abort().await;
+            target.abort().await;
             return Ok(begun.end(incoming, digests, Holding::Known(known.id), None));
         }
         if let Some(sealer) = sealer {
-            target.writer.write(sealer.finish()?).await?;
+            target.write(sealer.finish()?).await?;
         }
-        let stored = target.finish(incoming, digests.length, &self.blobs).await?;
+        let expected = stored_length(&incoming.seal, digests.length);
+        let stored = target.finish(expected).await?;
         Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
-    }
-
-    /// Begins a blob where the space's placement says.
-    async fn new_blob(&self, incoming: &Incoming) -> Result<Target, Fault> {
-        let space = incoming.space;
-        let placement = self
-            .meta
-            .read("find placement", move |session| {
-                Box::pin(buckets::placement_of(session, space))
-            })
-            .await?;
-        let backend = *placement.first().ok_or_else(|| {
-            Fault::new(Kind::Corrupt, "find placement").context(format_args!("space {space}"))
-        })?;
-        let id = self.uids.next()?;
-        let name = BlobName::new(id);
-        let backend_name = self.backend_name(backend)?.to_owned();
-        let mut writer = self.blobs.create(&backend_name, &name)?;
-        if let Some(length) = incoming.length {
-            writer = writer.expect_size(stored_length(&incoming.seal, length));
-        }
-        Ok(Target {
-            id: BlobId(id),
-            name,
-            backend,
-            backend_name,
-            writer,
-        })
-    }
-}
-
-/// A blob being written.
-struct Target {
-    id: BlobId,
-    name: BlobName,
-    backend: i64,
-    backend_name: String,
-    writer: Writer,
-}
-
-impl Target {
-    /// Completes the blob of a body of `length` bytes.
-    async fn finish(
-        self,
-        incoming: &Incoming,
-        length: u64,
-        blobs: &BlobStore,
-    ) -> Result<StoredBlob, Fault> {
-        let expected = stored_length(&incoming.seal, length);
-        let size = self.writer.finish().await?;
-        let stored = StoredBlob {
-            blob: NewBlob {
-                id: self.id,
-                size,
-                copies: vec![CopyRow {
-                    backend: self.backend,
-                    name: self.name.as_str().to_owned(),
-                }],
-            },
-            blobs: blobs.clone(),
-            copies: vec![(self.backend_name, self.name)],
-            state: AtomicU8::new(FRESH),
-        };
-        if size == expected {
-            Ok(stored)
-        } else {
-            Err(Fault::new(Kind::Corrupt, "write blob")
-                .context(format_args!("{expected} bytes sent, {size} stored")))
-        }
     }
 }
 
@@ -479,7 +366,7 @@ async fn compute<T: Send + 'static>(
 async fn process(
     hashing: Hashing,
     sealer: Option<Sealer>,
-    writer: &mut Writer,
+    target: &mut Target,
     batch: Bytes,
 ) -> Result<(Hashing, Option<Sealer>), Fault> {
     let Hashing {
@@ -499,12 +386,12 @@ async fn process(
     let panicked = |error| Fault::new(Kind::Internal, "work on body").source(error);
     let write = async {
         let Some(mut sealer) = sealer else {
-            writer.write(batch).await?;
+            target.write(batch).await?;
             return Ok::<_, Fault>(None);
         };
         let seal = move || sealer.push(&batch).map(|sealed| (sealer, sealed));
         let (sealer, sealed) = spawn_blocking(seal).await.map_err(panicked)??;
-        writer.write(sealed).await?;
+        target.write(sealed).await?;
         Ok(Some(sealer))
     };
     let (md5, identity, sealer) = tokio::join!(md5, identity, write);

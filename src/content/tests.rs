@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::blob::{self, BackendConfig};
 use crate::keys::{CustomerKey, MasterKey, NewKmsKey};
+use crate::meta::placements::{self, Placement};
 use crate::meta::{Durability, buckets, identities};
 use crate::model::content::Protection;
 use crate::model::ids::{EPOCH, TenantId};
@@ -70,9 +71,12 @@ impl Install {
                     };
                     identities::insert_tenant(session, &tenant).await?;
                     let backend = buckets::ensure_backend(session, 10, "local", "fs").await?;
-                    let placement =
-                        buckets::ensure_placement(session, 11, "default", backend).await?;
-                    buckets::space(session, SpaceId(12), TENANT, placement).await
+                    let wanted = Placement {
+                        backends: vec![backend],
+                        copies_required: 1,
+                    };
+                    placements::record(session, 11, "default", &wanted).await?;
+                    buckets::space(session, SpaceId(12), TENANT, 11).await
                 })
             })
             .await

@@ -1,6 +1,6 @@
-//! Rows of buckets, and of the backends, placements and spaces they name.
+//! Rows of buckets, and of the backends and spaces they name.
 
-use super::catalog::{BACKENDS, BUCKETS, PLACEMENT_BACKENDS, PLACEMENTS, SPACES};
+use super::catalog::{BACKENDS, BUCKETS, SPACES};
 use super::session::{Row, Session, params};
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::content::Protection;
@@ -317,18 +317,6 @@ fn encrypted(protection: Protection) -> i64 {
     }
 }
 
-/// Where a space's blobs go: backend ids in order.
-pub async fn placement_of(session: &mut Session, space: SpaceId) -> Result<Vec<i64>, Fault> {
-    session
-        .query(
-            "SELECT b.backend_id FROM spaces s JOIN placement_backends b ON b.placement_id = s.placement_id
-             WHERE s.id = $1 ORDER BY b.ordinal",
-            params![space.0],
-            |row| row.int(0),
-        )
-        .await
-}
-
 /// Every backend's id by name.
 pub async fn backends(session: &mut Session) -> Result<Vec<(i64, String)>, Fault> {
     session
@@ -360,40 +348,6 @@ pub async fn ensure_backend(
         .execute(
             "INSERT INTO backends (id, name, service) VALUES ($1, $2, $3)",
             params![new_id, name, service],
-        )
-        .await?;
-    Ok(new_id)
-}
-
-/// The placement of this name, made with `new_id` on one backend when there is none yet.
-pub async fn ensure_placement(
-    session: &mut Session,
-    new_id: i64,
-    name: &str,
-    backend: i64,
-) -> Result<i64, Fault> {
-    let found = session
-        .query_one(
-            "SELECT id FROM placements WHERE name = $1",
-            params![name],
-            |row| row.int(0),
-        )
-        .await?;
-    if let Some(id) = found {
-        return Ok(id);
-    }
-    session.changed(&PLACEMENTS, params![new_id]);
-    session.changed(&PLACEMENT_BACKENDS, params![new_id]);
-    session
-        .execute(
-            "INSERT INTO placements (id, name, rev, copies_required) VALUES ($1, $2, 1, 1)",
-            params![new_id, name],
-        )
-        .await?;
-    session
-        .execute(
-            "INSERT INTO placement_backends (placement_id, ordinal, backend_id) VALUES ($1, 0, $2)",
-            params![new_id, backend],
         )
         .await?;
     Ok(new_id)

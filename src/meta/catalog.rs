@@ -10,7 +10,7 @@
 //! are left out on purpose; a test holds the list against the schema, so that a new table or column is a decision:
 //!
 //! - uploads in progress and their parts: a client begins them anew;
-//! - outboxes, jobs, deliveries, nodes, releases: they describe work, which is found again;
+//! - outboxes, jobs, moves, deliveries, nodes, releases: they describe work, which is found again;
 //! - `usage` is counted anew.
 //!
 //! ```text
@@ -130,8 +130,8 @@ tables! {
          "expires_at" Int, "state" Text, "created" Int, "role" Text, "session" Text]
         references [2 => TENANTS, 5 => ACCESS_KEYS] unique [[1]];
     BACKENDS = 3 "backends" (1, 1)
-        ["id" Int, "name" Text, "service" Text, "node_id" Int]
-        references [] unique [[1]];
+        ["id" Int, "name" Text, "service" Text, "node_id" Int, "moved_to" Int]
+        references [4 => BACKENDS] unique [[1]];
     PLACEMENTS = 4 "placements" (1, 1)
         ["id" Int, "name" Text, "rev" Int, "copies_required" Int]
         references [] unique [[1]];
@@ -156,7 +156,7 @@ tables! {
         ["id" Int, "size" Int, "state" Text, "since" Int, "owned" Int]
         references [] unique [];
     COPIES = 11 "copies" (1, 2)
-        ["blob_id" Int, "backend_id" Int, "name" Bytes, "state" Text]
+        ["blob_id" Int, "backend_id" Int, "name" Bytes, "state" Text, "since" Int]
         references [0 => BLOBS, 1 => BACKENDS] unique [];
     CONTENTS = 12 "contents" (1, 1)
         ["id" Int, "space_id" Int, "sha256" Bytes, "length" Int, "kind" Text, "depth" Int, "md5" Bytes,
@@ -485,6 +485,7 @@ mod tests {
         "jobs",
         "manifest_parts",
         "manifest_writer",
+        "moves",
         "nodes",
         "recovery",
         "released",

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::catalog;
 use super::codec;
+use super::copies::{self, AnyCopy, CopyState};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
@@ -76,6 +77,8 @@ pub struct NewBlob {
     pub size: u64,
     /// Where its copies are.
     pub copies: Vec<CopyRow>,
+    /// Copies its placement wants beside these, whose bytes are not written yet.
+    pub missing: Vec<CopyRow>,
 }
 
 /// What [`location`] reads of contents `c` and their live copies `p`; the bytes come last.
@@ -279,14 +282,7 @@ pub async fn insert_stored(
             params![blob.id.0, blob.size as i64, new.now],
         )
         .await?;
-    for copy in &blob.copies {
-        session
-            .execute(
-                "INSERT INTO copies (blob_id, backend_id, name, state) VALUES ($1, $2, $3, 'live')",
-                params![blob.id.0, copy.backend, copy.name.as_bytes()],
-            )
-            .await?;
-    }
+    insert_copies(session, blob, new.now).await?;
     let id = insert(session, new, "stored", Some(blob), None).await?;
     if id != new.id {
         session
@@ -300,6 +296,20 @@ pub async fn insert_stored(
     session.changed(&catalog::BLOBS, params![blob.id.0]);
     session.changed(&catalog::COPIES, params![blob.id.0]);
     Ok(id)
+}
+
+async fn insert_copies(session: &mut Session, blob: &NewBlob, now: Millis) -> Result<(), Fault> {
+    let live = blob.copies.iter().map(|copy| (copy, CopyState::Live));
+    let missing = blob.missing.iter().map(|copy| (copy, CopyState::Missing));
+    for (copy, state) in live.chain(missing) {
+        let copy = AnyCopy {
+            backend: copy.backend,
+            name: copy.name.clone(),
+            state,
+        };
+        copies::write(session, blob.id, &copy, now).await?;
+    }
+    Ok(())
 }
 
 async fn insert(

@@ -24,6 +24,7 @@ pub mod buckets;
 pub mod catalog;
 mod codec;
 pub mod contents;
+pub mod copies;
 pub mod copy;
 mod dialect;
 pub mod events;
@@ -33,8 +34,11 @@ pub mod jobs;
 pub mod lifecycle;
 pub mod listing;
 pub mod manifests;
+pub mod moves;
 pub mod nodes;
 pub mod objects;
+pub mod placements;
+pub mod rehoming;
 pub mod releases;
 pub mod scratch;
 mod server;
@@ -96,7 +100,11 @@ impl MetaStore {
         engine.read(|session| Box::pin(copy::refuse_unfinished(session)))?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording?, Ordering::SeqCst);
-        Ok(Self::of(Engine::Sqlite(Arc::new(engine)), recording, metrics))
+        Ok(Self::of(
+            Engine::Sqlite(Arc::new(engine)),
+            recording,
+            metrics,
+        ))
     }
 
     /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
@@ -115,7 +123,11 @@ impl MetaStore {
             .await?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording.await?, Ordering::SeqCst);
-        Ok(Self::of(Engine::Server(Arc::new(engine)), recording, metrics))
+        Ok(Self::of(
+            Engine::Server(Arc::new(engine)),
+            recording,
+            metrics,
+        ))
     }
 
     fn of(engine: Engine, recording: Arc<AtomicBool>, metrics: Arc<Metrics>) -> Self {

@@ -154,3 +154,13 @@ pub async fn oldest_open(session: &mut Session) -> Result<Option<(Millis, Millis
         .await?;
     Ok(found.flatten())
 }
+
+/// The newest of the times before which no node has a write open; `None` when no node has beaten yet.
+pub async fn newest_write(session: &mut Session) -> Result<Option<Millis>, Fault> {
+    let found = session
+        .query_one("SELECT MAX(oldest_write) FROM nodes", &[], |row| {
+            row.opt_int(0)
+        })
+        .await?;
+    Ok(found.flatten())
+}

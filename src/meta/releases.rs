@@ -136,23 +136,43 @@ pub async fn condemn_blob(session: &mut Session, blob: BlobId, now: Millis) -> R
         .await?;
     session
         .execute(
-            "UPDATE copies SET state = 'deleting' WHERE blob_id = $1",
-            params![blob.0],
+            "UPDATE copies SET state = 'deleting', since = $1 WHERE blob_id = $2",
+            params![now, blob.0],
         )
         .await
 }
 
-/// Condemned blobs that were marked before `before`, at most `limit`; `true`: their bytes are ours to delete.
+/// A condemned blob whose time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condemned {
+    /// When it was marked.
+    pub since: Millis,
+    /// Which.
+    pub blob: BlobId,
+    /// Whether its bytes are ours to delete.
+    pub owned: bool,
+}
+
+/// Condemned blobs that were marked before `before`, after `after` in order of that time and id, at most `limit`.
 pub async fn condemned(
     session: &mut Session,
     before: Millis,
+    after: (Millis, BlobId),
     limit: usize,
-) -> Result<Vec<(BlobId, bool)>, Fault> {
+) -> Result<Vec<Condemned>, Fault> {
     session
         .query(
-            "SELECT id, owned FROM blobs WHERE state = 'deleting' AND since < $1 ORDER BY since LIMIT $2",
-            params![before, limit as i64],
-            |row| Ok((BlobId(row.int(0)?), row.int(1)? != 0)),
+            "SELECT id, owned, since FROM blobs
+             WHERE state = 'deleting' AND since < $1 AND (since > $2 OR (since = $2 AND id > $3))
+             ORDER BY since, id LIMIT $4",
+            params![before, after.0, after.1.0, limit as i64],
+            |row| {
+                Ok(Condemned {
+                    blob: BlobId(row.int(0)?),
+                    owned: row.int(1)? != 0,
+                    since: row.int(2)?,
+                })
+            },
         )
         .await
 }
@@ -186,12 +206,17 @@ pub async fn forget_blob(session: &mut Session, blob: BlobId) -> Result<(), Faul
         .await
 }
 
-/// Whether any row names this blob at this backend.
-pub async fn is_named(session: &mut Session, backend: i64, blob: BlobId) -> Result<bool, Fault> {
+/// Whether any row names this copy of a blob at this backend.
+pub async fn is_named(
+    session: &mut Session,
+    backend: i64,
+    blob: BlobId,
+    name: &str,
+) -> Result<bool, Fault> {
     let found = session
         .query_one(
-            "SELECT 1 FROM copies WHERE blob_id = $1 AND backend_id = $2",
-            params![blob.0, backend],
+            "SELECT 1 FROM copies WHERE blob_id = $1 AND backend_id = $2 AND name = $3",
+            params![blob.0, backend, name.as_bytes()],
             |row| row.int(0),
         )
         .await?;

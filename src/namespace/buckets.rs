@@ -17,6 +17,8 @@ pub struct NewBucket {
     pub name: BucketName,
     /// Where it will say it is.
     pub region: String,
+    /// The placement of its blobs, one of those that are open; `None` is the install's.
+    pub placement: Option<String>,
     /// Whether its versions can be locked; they are then kept from the start.
     pub object_lock: bool,
     /// What is set from the start.
@@ -64,8 +66,16 @@ impl Namespace {
         }
     }
 
-    /// Creates a bucket. [`Condition::BucketOwned`] and [`Condition::BucketTaken`] when the name is taken.
+    /// Creates a bucket. [`Condition::BucketOwned`] and [`Condition::BucketTaken`] when the name is taken,
+    /// [`Condition::NoSuchPlacement`] when its placement is not open.
     pub async fn create_bucket(&self, new: NewBucket) -> Result<(), Condition> {
+        let placement = match &new.placement {
+            None => self.default_placement,
+            Some(name) => *self
+                .open_placements
+                .get(name)
+                .ok_or(Condition::NoSuchPlacement)?,
+        };
         let new = Bucket {
             id: BucketId(self.uids.next()?),
             name: new.name,
@@ -82,7 +92,7 @@ impl Namespace {
             rev: 1,
             settings: new.settings,
         };
-        let (placement, buckets_max) = (self.default_placement, self.config.buckets_max);
+        let buckets_max = self.config.buckets_max;
         self.meta
             .transact("create bucket", move |session| {
                 let mut new = new.clone();

@@ -19,6 +19,8 @@ pub enum Condition {
     BucketNotEmpty,
     /// The tenant has as many buckets as it may.
     TooManyBuckets,
+    /// No placement of this name is open to those who make buckets.
+    NoSuchPlacement,
     /// The key has no current version.
     NoSuchKey,
     /// The key has no version of this id.

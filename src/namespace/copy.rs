@@ -76,9 +76,7 @@ impl Namespace {
         for _ in 0..TRIES {
             let version = &object.version;
             let checksum = self.checksum_for_copy(version, request.checksum).await?;
-            let by_reference = self
-                .may_share(&source.bucket, version, &request.target)
-                .await?;
+            let by_reference = self.may_share(version, &request.target).await?;
             let Some(checksum) = checksum.filter(|_| by_reference) else {
                 return self.copy_bytes(source, &object, request).await;
             };

@@ -5,8 +5,8 @@
 
 use crate::content::Seal;
 use crate::keys::{CustomerKey, KeyError, KmsKey};
-use crate::meta::buckets;
 use crate::meta::uploads::UploadRow;
+use crate::meta::{buckets, rehoming};
 use crate::model::bucket::{Bucket, Dedup, DefaultEncryption};
 use crate::model::content::Protection;
 use crate::model::fault::{Fault, Kind};
@@ -283,23 +283,25 @@ impl Namespace {
         Ok(())
     }
 
-    /// Whether `target` may refer to the bytes of a version in `bucket`: both lie in one space, and nobody's
-    /// own key is needed to read them.
+    /// Whether `target` may refer to the bytes of a version: they lie in its space, which is not always that of the
+    /// version's bucket while one moves, and nobody's own key is needed to read them. A content that is gone may be
+    /// referred to as far as is known here.
     pub(super) async fn may_share(
         &self,
-        bucket: &Bucket,
         version: &Version,
         target: &Target,
     ) -> Result<bool, Condition> {
-        let space = match &version.encryption {
-            Some(Encryption::Customer { .. }) => return Ok(false),
-            None => bucket.space,
-            Some(Encryption::S3) => self.space_beside(bucket, Protection::Tenant).await?,
-            Some(Encryption::Kms { key, .. }) => {
-                let key = self.keys.kms(bucket.tenant, key).await?;
-                self.space_beside(bucket, Protection::Kms(key.id)).await?
-            }
-        };
-        Ok(space == target.space && !target.is_customers())
+        if target.is_customers() || matches!(version.encryption, Some(Encryption::Customer { .. }))
+        {
+            return Ok(false);
+        }
+        let content = version.content;
+        let identity = self
+            .meta
+            .read("find content", move |session| {
+                Box::pin(rehoming::identity(session, content))
+            })
+            .await?;
+        Ok(identity.is_none_or(|identity| identity.space == target.space))
     }
 }

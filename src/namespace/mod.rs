@@ -16,8 +16,10 @@ mod logs;
 mod multipart;
 mod notify;
 mod objects;
+mod rehome;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, SpaceId, UidGenerator};
 use crate::model::names::BucketName;
 
-pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received};
+pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received, Rehoming, Work};
 pub use crate::keys::CustomerKey;
 pub use crate::meta::Bell;
 pub use crate::meta::uploads::UploadRow;
@@ -51,6 +53,7 @@ pub use multipart::{
 };
 pub use notify::Cause;
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
+pub use rehome::{RehomeCursor, RehomeRound, Switched};
 pub use versions::{ChangeRequest, DeleteRequest, Deleted, Reason, VersionChange};
 
 /// Largest single put and largest part, in bytes ("Amazon S3 multipart upload limits").
@@ -84,8 +87,10 @@ pub struct Parts {
     pub uids: Arc<UidGenerator>,
     /// The worker whose share of the usage counters this process writes.
     pub worker: u16,
-    /// Where new spaces put their blobs.
+    /// Where the blobs of new buckets go.
     pub default_placement: i64,
+    /// Where they may go instead, by the name that whoever makes the bucket gives.
+    pub open_placements: BTreeMap<String, i64>,
     /// The time.
     pub clock: Clock,
     /// Rung after a commit that told of something.
@@ -104,6 +109,7 @@ pub struct Namespace {
     uids: Arc<UidGenerator>,
     worker: u16,
     default_placement: i64,
+    open_placements: BTreeMap<String, i64>,
     clock: Clock,
     config: Config,
     bell: Bell,
@@ -136,6 +142,7 @@ impl Namespace {
             uids: parts.uids,
             worker: parts.worker,
             default_placement: parts.default_placement,
+            open_placements: parts.open_placements,
             clock: parts.clock,
             config: parts.config,
             bell: parts.bell,

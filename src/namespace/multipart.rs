@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::encryption::check_upload_key;
 use super::listing::prefix_end;
+use super::rehome::space_of_joined;
 use super::{
     Cause, Condition, CopySource, CustomerKey, Namespace, Recheck, Target, Written, lock_bucket,
     release,
@@ -312,7 +313,7 @@ impl Namespace {
         let version = &source.object.version;
         let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
         if range == (0..version.size)
-            && self.may_share(&source.bucket, version, target).await?
+            && self.may_share(version, target).await?
             && let Some(digests) = self.digests(version.content).await?
             && algorithm.is_none_or(|algorithm| digests.checksum(algorithm).is_some())
         {
@@ -574,7 +575,7 @@ struct Completion {
 impl Completion {
     async fn run(&self, session: &mut Session) -> Result<Completed, Condition> {
         let request = &self.request;
-        lock_bucket(session, &request.bucket, request.recheck.as_ref()).await?;
+        let bucket = lock_bucket(session, &request.bucket, request.recheck.as_ref()).await?;
         let upload = lock_upload(session, request.bucket.id, &request.key, request.upload).await?;
         match (upload.state, &upload.completed) {
             (State::Open, _) => {}
@@ -597,7 +598,7 @@ impl Completion {
         let version = Version {
             uid: self.uid,
             is_null: true,
-            content: self.content(session, &parts).await?,
+            content: self.content(session, &bucket, &parts).await?,
             size,
             etag: ETag::multipart(parts.iter().map(|part| &part.md5)),
             modified: self.now,
@@ -717,6 +718,7 @@ impl Completion {
     async fn content(
         &self,
         session: &mut Session,
+        bucket: &Bucket,
         parts: &[&PartRow],
     ) -> Result<ContentId, Condition> {
         if let [only] = parts {
@@ -734,7 +736,7 @@ impl Completion {
             extents.push((extent, part.sender));
             start += part.size;
         }
-        let space = content_rows::space_of(session, parts[0].content).await?;
+        let space = space_of_joined(session, bucket, self.request.upload.0).await?;
         content_rows::insert_composite(session, self.composite, space, &extents, self.now).await?;
         // An empty last part has no extent to live on through.
         for empty in parts.iter().filter(|part| part.size == 0) {

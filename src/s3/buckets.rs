@@ -91,15 +91,17 @@ impl Gateway {
             .as_ref()
             .and_then(|configuration| configuration.location_constraint.as_ref())
             .map_or("", BucketLocationConstraint::as_str);
-        check_location(wanted, region).map_err(|misplaced| match misplaced {
+        // As Ceph's gateway has it: a region, or none, and behind a colon one of the placements that are open.
+        let (place, placement) = match wanted.split_once(':') {
+            Some((place, placement)) => (place, Some(placement.to_owned())),
+            None => (wanted, None),
+        };
+        check_location(place, region).map_err(|misplaced| match misplaced {
             Misplaced::Elsewhere => s3_error!(
                 IllegalLocationConstraintException,
-                "The {wanted} location constraint is incompatible for the region specific endpoint this request was sent to."
+                "The {place} location constraint is incompatible for the region specific endpoint this request was sent to."
             ),
-            Misplaced::Nowhere => s3_error!(
-                InvalidLocationConstraint,
-                "The specified location-constraint is not valid"
-            ),
+            Misplaced::Nowhere => error::no_such_location(),
         })?;
         let identity = caller.signed()?;
         let location = match wanted {
@@ -123,6 +125,7 @@ impl Gateway {
             tenant: identity.tenant.id,
             name: name.clone(),
             region: region.to_owned(),
+            placement,
             object_lock: input.object_lock_enabled_for_bucket == Some(true),
             settings: Settings {
                 acl,

@@ -90,6 +90,7 @@ pub(super) fn of_condition(condition: Condition) -> S3Error {
             BucketNotEmpty,
             "The bucket you tried to delete is not empty"
         ),
+        Condition::NoSuchPlacement => no_such_location(),
         Condition::TooManyBuckets => s3_error!(
             TooManyBuckets,
             "You have attempted to create more buckets than allowed"
@@ -210,6 +211,14 @@ pub(super) fn malformed_xml() -> S3Error {
 
 pub(super) fn invalid_argument(message: &'static str) -> S3Error {
     s3_error!(InvalidArgument, "{message}")
+}
+
+/// A location that is no region, or a placement that is not open.
+pub(super) fn no_such_location() -> S3Error {
+    s3_error!(
+        InvalidLocationConstraint,
+        "The specified location-constraint is not valid"
+    )
 }
 
 pub(super) fn not_implemented() -> S3Error {

@@ -30,7 +30,9 @@ CREATE TABLE IF NOT EXISTS backends (
     id BIGINT PRIMARY KEY,
     name VARCHAR(255) NOT NULL UNIQUE,
     service VARCHAR(255) NOT NULL,
-    node_id BIGINT
+    node_id BIGINT,
+    moved_to BIGINT,
+    FOREIGN KEY (moved_to) REFERENCES backends(id)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS placements (
@@ -90,10 +92,32 @@ CREATE TABLE IF NOT EXISTS copies (
     backend_id BIGINT NOT NULL,
     name VARBINARY(1024) NOT NULL,
     state VARCHAR(16) NOT NULL,
+    since BIGINT NOT NULL,
     PRIMARY KEY (blob_id, backend_id),
     KEY copies_backend (backend_id, blob_id),
+    KEY copies_unsettled (state, since),
     FOREIGN KEY (blob_id) REFERENCES blobs(id),
     FOREIGN KEY (backend_id) REFERENCES backends(id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS moves (
+    id BIGINT PRIMARY KEY,
+    kind VARCHAR(16) NOT NULL,
+    source_id BIGINT NOT NULL,
+    target_id BIGINT NOT NULL,
+    bucket_id BIGINT,
+    bucket_name VARCHAR(255),
+    state VARCHAR(16) NOT NULL,
+    switched BIGINT NOT NULL,
+    rate BIGINT,
+    total BIGINT NOT NULL,
+    total_bytes BIGINT NOT NULL,
+    moved BIGINT NOT NULL,
+    moved_bytes BIGINT NOT NULL,
+    failed BIGINT NOT NULL,
+    reason TEXT,
+    remains BIGINT,
+    ended BIGINT
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS contents (

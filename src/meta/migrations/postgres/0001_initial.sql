@@ -29,7 +29,8 @@ CREATE TABLE backends (
     id BIGINT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     service TEXT NOT NULL,
-    node_id BIGINT                              -- NULL: every node reaches it
+    node_id BIGINT,                             -- NULL: every node reaches it
+    moved_to BIGINT REFERENCES backends(id)     -- where its blobs go since it was moved away from
 );
 
 CREATE TABLE placements (
@@ -83,9 +84,32 @@ CREATE TABLE copies (
     backend_id BIGINT NOT NULL REFERENCES backends(id),
     name BYTEA NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('live', 'missing', 'deleting')),
+    since BIGINT NOT NULL,                      -- when it got this state
     PRIMARY KEY (blob_id, backend_id)
 );
 CREATE INDEX copies_backend ON copies(backend_id, blob_id);
+CREATE INDEX copies_unsettled ON copies(state, since) WHERE state <> 'live';
+
+-- One row a move, kept when it has ended. Of a backend, the ids are backends'; of a bucket, placements'.
+CREATE TABLE moves (
+    id BIGINT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('backend', 'bucket')),
+    source_id BIGINT NOT NULL,
+    target_id BIGINT NOT NULL,
+    bucket_id BIGINT,
+    bucket_name TEXT,
+    state TEXT NOT NULL CHECK (state IN ('copying', 'emptying', 'done', 'ended')),
+    switched BIGINT NOT NULL,                   -- from then on nothing new is planned at the source
+    rate BIGINT,                                -- bytes per second; NULL is without a limit
+    total BIGINT NOT NULL,                      -- of blobs or versions, when it began
+    total_bytes BIGINT NOT NULL,
+    moved BIGINT NOT NULL,
+    moved_bytes BIGINT NOT NULL,
+    failed BIGINT NOT NULL,                     -- in the last pass
+    reason TEXT,                                -- of the last failure
+    remains BIGINT,                             -- objects left at the source when it ended
+    ended BIGINT
+);
 
 -- One immutable byte sequence. sha256 is NULL for contents that are never found by digest: composites,
 -- dedup off, customer keys, imported. The inline bytes are the last column, so that a row's head is read

@@ -1,0 +1,461 @@
+"""Placements over several backends, mirrors, and moves between backends and placements while clients work."""
+
+import itertools
+import json
+import random
+import subprocess
+import threading
+
+import pytest
+
+from support.server import BINARY
+from support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(900)
+
+KIB, MIB = 1024, 1024 * 1024
+CUSTOMER = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}
+SETTINGS = {
+    "OSPROXY_STORAGE__GRACE_SECONDS": "20",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
+    "OSPROXY_JOBS__POLL_SECONDS": "1",
+    "OSPROXY_JOBS__LEASE_SECONDS": "10",
+}
+TWO_DISKS = """
+[storage]
+placement = "a"
+
+[backend.a]
+service = "fs"
+options = { root = "a" }
+
+[backend.b]
+service = "fs"
+options = { root = "b" }
+"""
+BOTH = """
+[placement.both]
+backends = ["a", "b"]
+copies_required = 1
+open = true
+
+[placement.secret]
+backends = ["b"]
+"""
+
+
+@pytest.fixture
+def install(tmp_path, own_server):
+    """Makes servers on a configuration file."""
+
+    def make(text, data="data"):
+        path = tmp_path / f"{data}.toml"
+        path.write_text(text)
+        return own_server(data, env=SETTINGS | {"OSPROXY_CONFIG": str(path)})
+
+    return make
+
+
+def blobs(server, root):
+    """The blobs under a root of `fs`."""
+    return sorted(path for path in (server.data_dir / root).glob("*/*") if path.is_file())
+
+
+def body(seed, size):
+    return random.Random(seed).randbytes(size)
+
+
+def moves(server):
+    return json.loads(server.command("move", "status", "--json").stdout)
+
+
+def begin(server, *words):
+    return json.loads(server.command("move", *words, "--background", "--json").stdout)
+
+
+def ended(server, id, deadline=400):
+    def look():
+        now = next(move for move in moves(server) if move["id"] == id)
+        return now if now["state"] in ("done", "ended") else None
+
+    return wait_until(look, deadline, f"the end of move {id}")
+
+
+def versions(s3, bucket):
+    """Everything clients see of a bucket's versions, and their bytes."""
+    seen = {}
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for version in page.get("Versions", []):
+            named = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
+            extra = CUSTOMER if version["Key"].startswith("customer") else {}
+            found = s3.get_object(**named, **extra)
+            seen[version["Key"], version["VersionId"]] = (
+                version["ETag"],
+                version["LastModified"],
+                version["IsLatest"],
+                version["Size"],
+                found["Body"].read(),
+                found.get("Metadata"),
+                found.get("ServerSideEncryption"),
+            )
+    return seen
+
+
+def multipart(s3, bucket, key, bodies, **settings):
+    customer = {k: v for k, v in settings.items() if k.startswith("SSECustomer")}
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=key, **settings)["UploadId"]
+    parts = []
+    for number, part in enumerate(bodies, 1):
+        etag = s3.upload_part(
+            Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=part, **customer
+        )["ETag"]
+        parts.append({"ETag": etag, "PartNumber": number})
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+
+
+def fill(s3, bucket):
+    """Versions of every kind: inline, stored, composite, encrypted, equal ones, overwritten ones."""
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for seed, size in enumerate([0, 1000, 40 * KIB, 300 * KIB, MIB]):
+        s3.put_object(Bucket=bucket, Key=f"plain{seed}", Body=body(seed, size), Metadata={"seed": str(seed)})
+        s3.put_object(Bucket=bucket, Key=f"equal{seed}", Body=body(seed, size))
+        s3.put_object(Bucket=bucket, Key="again", Body=body(100 + seed, size))
+        s3.put_object(Bucket=bucket, Key=f"sse{seed}", Body=body(seed, size), ServerSideEncryption="AES256")
+        s3.put_object(Bucket=bucket, Key=f"kms{seed}", Body=body(seed, size), ServerSideEncryption="aws:kms")
+        s3.put_object(Bucket=bucket, Key=f"customer{seed}", Body=body(seed, size), **CUSTOMER)
+    parts = [body(200, 5 * MIB), body(201, 70 * KIB)]
+    multipart(s3, bucket, "joined", parts)
+    multipart(s3, bucket, "joined-equal", parts)
+    multipart(s3, bucket, "joined-sse", parts, ServerSideEncryption="AES256")
+    multipart(s3, bucket, "customer-joined", parts, **CUSTOMER)
+    s3.delete_object(Bucket=bucket, Key="again")
+
+
+class Load:
+    """Clients that write, read, copy and delete until they are stopped, and note what failed or was not as it should be."""
+
+    def __init__(self, endpoint, bucket, threads=4):
+        self.endpoint, self.bucket = endpoint, bucket
+        self.wrong, self.requests = [], 0
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(threads)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(120)
+            assert not thread.is_alive()
+
+    def run(self, number):
+        s3, dice = self.endpoint.client(), random.Random(number)
+        # Some bodies are those of other clients: what is equal is stored once.
+        bodies = [body(dice.randrange(6), size) for size in (500, 30 * KIB, 90 * KIB, 400 * KIB)]
+        for turn in itertools.count():
+            if self.stopping.is_set():
+                return
+            try:
+                self.turn(s3, dice, f"load/{number}/{turn}", bodies)
+                self.requests += 1
+            except Exception as error:  # any failure is one
+                self.wrong.append(f"{number}/{turn}: {error!r}")
+
+    def turn(self, s3, dice, key, bodies):
+        here = {"Bucket": self.bucket, "Key": key}
+        sent = dice.choice(bodies)
+        if dice.random() < 0.1:
+            sent = body(dice.randrange(3), 5 * MIB) + sent
+            multipart(s3, self.bucket, key, [sent[: 5 * MIB], sent[5 * MIB :]])
+            etag = None
+        else:
+            etag = s3.put_object(**here, Body=sent)["ETag"]
+        head = s3.head_object(**here)
+        got = s3.get_object(**here)
+        read = got["Body"].read()
+        if read != sent or head["ContentLength"] != len(sent) or (etag and got["ETag"] != etag):
+            self.wrong.append(f"{key}: other bytes or ETag")
+        copy = {"Bucket": self.bucket, "Key": f"{key}-copy"}
+        s3.copy_object(**copy, CopySource=here)
+        if s3.get_object(**copy, Range="bytes=0-99")["Body"].read() != sent[:100]:
+            self.wrong.append(f"{key}: other bytes in the copy")
+        if dice.random() < 0.5:
+            s3.delete_object(**here)
+
+
+def test_a_backend_moves_while_clients_work(install):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    fill(s3, "old")
+    s3.create_bucket(Bucket="busy")
+    foreign = blobs(server, "a")[0].parent / "not-ours.txt"
+    foreign.write_text("left alone")
+    before = versions(s3, "old")
+    with Load(server.endpoint, "busy") as load:
+        wait_until(lambda: load.requests > 10, what="some load")
+        move = begin(server, "--from", "a", "--to", "b")
+        at_begin = load.requests
+        done = ended(server, move["id"])
+        wait_until(lambda: load.requests > at_begin + 10, what="load after the move")
+    assert load.wrong == []
+    assert done["failed"] == 0 and done["state"] == "done", done
+    assert done["remains"] == 1, done  # the foreign file
+    assert blobs(server, "a") == [foreign]
+    assert versions(s3, "old") == before
+    # The server does without the old backend, and the configuration still names it.
+    server.stop()
+    (server.data_dir / "a").rename(server.data_dir / "a-is-gone")
+    server.start()
+    s3 = server.endpoint.client()
+    assert versions(s3, "old") == before
+    s3.put_object(Bucket="old", Key="new", Body=body(9, MIB))
+    assert blobs(server, "a") == []
+
+
+def test_a_move_that_is_killed_goes_on_and_comes_back(install):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    fill(s3, "old")
+    before = versions(s3, "old")
+    total = len(blobs(server, "a"))
+    move = begin(server, "--from", "a", "--to", "b", "--rate", 400 * KIB)
+    assert move["total"] == total
+    for wanted in (2, 5):
+        wait_until(lambda: len(blobs(server, "b")) >= wanted, what=f"{wanted} blobs moved")
+        assert moves(server)[0]["state"] == "copying"
+        server.kill()
+        server.start()
+        s3 = server.endpoint.client()
+        assert versions(s3, "old") == before
+    # The same order again is the same move, at another rate.
+    again = begin(server, "--from", "a", "--to", "b")
+    assert again["id"] == move["id"] and again["rate"] is None
+    done = ended(server, move["id"])
+    assert (done["failed"], done["remains"]) == (0, 0)
+    assert done["moved"] == total
+    assert blobs(server, "a") == []
+    assert versions(s3, "old") == before
+    done = server.command("move", "--from", "b", "--to", "a", "--json")
+    back = json.loads(done.stdout)
+    assert (back["state"], back["remains"]) == ("done", 0)
+    assert blobs(server, "b") == []
+    assert versions(s3, "old") == before
+
+
+def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="here")
+    for words, text in [
+        (("--from", "a", "--to", "c"), "there is no backend c; there are a, b, local"),
+        (("--from", "a", "--to", "a"), "already"),
+        (("--from", "b", "--to", "local", "--bucket", "here"), "at the placement a"),
+        (("--from", "b", "--to", "a", "--bucket", "here"), "already"),
+        (("--from", "a", "--to", "b", "--bucket", "nowhere"), "there is no bucket nowhere"),
+        (("--from", "a", "--to", "c", "--bucket", "here"), "there is no placement c"),
+    ]:
+        done = server.command("move", *words, check=False)
+        assert done.returncode == 1 and text in done.stderr, done
+    for words in [("--from", "a"), ("--from", "a", "--to", "b", "--rate", "0"), ("--to", "b", "status")]:
+        assert server.command("move", *words, check=False).returncode == 2, words
+    assert moves(server) == []
+    s3.put_object(Bucket="here", Key="k", Body=body(1, MIB))
+    assert len(blobs(server, "a")) == 1
+
+
+def test_a_bucket_moves_while_clients_work(install):
+    server = install(TWO_DISKS + BOTH)
+    s3 = server.endpoint.client()
+    fill(s3, "moved")
+    fill(s3, "stays")
+    # Begun before the move, completed after it, with a part from each time.
+    upload = s3.create_multipart_upload(Bucket="moved", Key="begun")["UploadId"]
+    named = {"Bucket": "moved", "Key": "begun", "UploadId": upload}
+    first = s3.upload_part(**named, PartNumber=1, Body=body(300, 5 * MIB))["ETag"]
+    before, others = versions(s3, "moved"), versions(s3, "stays")
+    kept = len(blobs(server, "a"))
+    with Load(server.endpoint, "moved", threads=3) as load:
+        wait_until(lambda: load.requests > 5, what="some load")
+        move = begin(server, "--from", "a", "--to", "b", "--bucket", "moved")
+        done = ended(server, move["id"])
+    assert load.wrong == []
+    assert (done["state"], done["failed"]) == ("done", 0), done
+    after = versions(s3, "moved")
+    assert {name: after[name] for name in before} == before
+    second = s3.upload_part(**named, PartNumber=2, Body=b"end")["ETag"]
+    parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second, "PartNumber": 2}]
+    s3.complete_multipart_upload(**named, MultipartUpload={"Parts": parts})
+    assert s3.get_object(Bucket="moved", Key="begun")["Body"].read() == body(300, 5 * MIB) + b"end"
+    # Without the old backend the bucket that moved is whole, once the grace is over, and the other is not.
+    assert versions(s3, "stays") == others
+    wait_until(lambda: len(blobs(server, "a")) < kept, 60, "the collector")
+    server.stop()
+    (server.data_dir / "a").rename(server.data_dir / "a-is-away")
+    server.start()
+    s3 = server.endpoint.client()
+    after = versions(s3, "moved")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_client_chooses_among_the_open_placements(install):
+    server = install(TWO_DISKS + BOTH)
+    s3 = server.endpoint.client()
+
+    def create(name, location):
+        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": location})
+
+    create("mirrored", "us-east-1:both")
+    create("mirrored-too", ":both")
+    assert s3.get_bucket_location(Bucket="mirrored")["LocationConstraint"] is None
+    for name in ("mirrored", "mirrored-too"):
+        s3.put_object(Bucket=name, Key="k", Body=body(1, MIB))
+    assert len(blobs(server, "a")) == len(blobs(server, "b")) == 1
+    for location in ("us-east-1:secret", "us-east-1:a", "us-east-1:nowhere", "us-east-1:", "mars:both"):
+        with pytest.raises(s3.exceptions.ClientError) as refused:
+            create("refused", location)
+        assert refused.value.response["Error"]["Code"] == "InvalidLocationConstraint", location
+    with pytest.raises(s3.exceptions.ClientError) as refused:
+        create("refused", "eu-west-1:both")
+    assert refused.value.response["Error"]["Code"] == "IllegalLocationConstraintException"
+
+
+def test_a_placement_with_buckets_keeps_its_backends(install, tmp_path):
+    server = install(TWO_DISKS + BOTH)
+    s3 = server.endpoint.client()
+    create = {"LocationConstraint": "us-east-1:both"}
+    s3.create_bucket(Bucket="mirrored", CreateBucketConfiguration=create)
+    server.stop()
+    config = tmp_path / "data.toml"
+    config.write_text(TWO_DISKS + BOTH.replace('["a", "b"]', '["b", "a"]'))
+    server.launch()
+    assert server.wait() == 1
+    assert "placement.both.backends" in server.tail() and "osproxy move" in server.tail()
+    # Without buckets it may change, and so may the number of copies at any time.
+    config.write_text((TWO_DISKS + BOTH).replace("copies_required = 1", "").replace('["b"]', '["a"]'))
+    server.start()
+
+
+class Vendor:
+    """Another server as an S3 vendor, at an address that it keeps."""
+
+    def __init__(self, own_server):
+        self.server = own_server("vendor")
+        self.s3, self.admin = self.server.s3_port, self.server.admin_port
+        self.server.endpoint.client().create_bucket(Bucket="blobs")
+
+    def backend(self, name):
+        identity = self.server.identity
+        return f"""
+[backend.{name}]
+service = "s3"
+retries = 1
+timeout_seconds = 5
+options = {{ bucket = "blobs", endpoint = "http://127.0.0.1:{self.s3}", region = "us-east-1", \
+access_key_id = "{identity.access_key}", secret_access_key = "{identity.secret_key}" }}
+"""
+
+    def blobs(self):
+        pages = self.server.endpoint.client().get_paginator("list_objects_v2").paginate(Bucket="blobs")
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def kill(self):
+        self.server.kill()
+
+    def start(self):
+        """At the same address as before."""
+        server = self.server
+        arguments = ["serve", "--data-dir", str(server.data_dir), "--s3-listen", f"127.0.0.1:{self.s3}"]
+        command = [str(BINARY), *arguments, "--admin-listen", f"127.0.0.1:{self.admin}"]
+        server._ready = threading.Event()
+        server.process = subprocess.Popen(
+            command, env=server._environment(), cwd=server.data_dir.parent, stderr=subprocess.PIPE
+        )
+        server.s3_port, server.admin_port = self.s3, self.admin
+        server._reader = threading.Thread(target=server._read_log, args=(server.process,), daemon=True)
+        server._reader.start()
+        assert server._ready.wait(30)
+
+
+def test_a_mirror_may_be_away_and_is_repaired(install, own_server):
+    vendor = Vendor(own_server)
+    mirrored = BOTH + '[placement.strict]\nbackends = ["a", "b"]\nopen = true\n'
+    server = install(TWO_DISKS.split("[backend.b]")[0] + vendor.backend("b") + mirrored)
+    s3 = server.endpoint.client()
+    for bucket, placement in (("loose", "both"), ("strict", "strict")):
+        location = {"LocationConstraint": f"us-east-1:{placement}"}
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=location)
+    sizes = (100 * KIB, MIB, 7 * MIB)
+    for number, size in enumerate(sizes):
+        s3.put_object(Bucket="loose", Key=f"k{number}", Body=body(number, size))
+        s3.put_object(Bucket="strict", Key=f"k{number}", Body=body(50 + number, size))
+    assert len(blobs(server, "a")) == len(vendor.blobs()) == 6
+    vendor.kill()
+    for number, size in enumerate(sizes):
+        s3.put_object(Bucket="loose", Key=f"k{number + 10}", Body=body(number + 10, size))
+        assert s3.get_object(Bucket="loose", Key=f"k{number}")["Body"].read() == body(number, size)
+        with pytest.raises(s3.exceptions.ClientError) as refused:
+            s3.put_object(Bucket="strict", Key="refused", Body=body(60, size))
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    with pytest.raises(s3.exceptions.ClientError):
+        s3.head_object(Bucket="strict", Key="refused")
+    vendor.start()
+    wait_until(lambda: len(vendor.blobs()) >= 9, 60, "the repair of the mirror")
+    assert len(blobs(server, "a")) == 9
+    s3.put_object(Bucket="strict", Key="taken", Body=body(61, MIB))
+    # Either backend alone has all of it.
+    server.stop()
+    (server.data_dir / "a").rename(server.data_dir / "a-is-away")
+    server.start()
+    s3 = server.endpoint.client()
+    for number, size in enumerate(sizes):
+        for key in (number, number + 10):
+            assert s3.get_object(Bucket="loose", Key=f"k{key}")["Body"].read() == body(key, size)
+    assert s3.get_object(Bucket="strict", Key="taken")["Body"].read() == body(61, MIB)
+    # Deleting deletes both.
+    for key in ("k0", "k1", "k2", "taken"):
+        s3.delete_object(Bucket="strict", Key=key)
+    wait_until(lambda: len(vendor.blobs()) == 6, 60, "the collector")
+
+
+def test_an_install_moves_to_another_vendor_and_back(install, own_server):
+    vendor = Vendor(own_server)
+    server = install(TWO_DISKS + vendor.backend("cloud"))
+    s3 = server.endpoint.client()
+    fill(s3, "old")
+    s3.create_bucket(Bucket="busy")
+    before = versions(s3, "old")
+    with Load(server.endpoint, "busy", threads=2) as load:
+        there = ended(server, begin(server, "--from", "a", "--to", "cloud")["id"])
+        assert versions(s3, "old") == before
+        assert blobs(server, "a") == []
+        back = ended(server, begin(server, "--from", "cloud", "--to", "b")["id"])
+    assert load.wrong == []
+    for done in (there, back):
+        assert (done["state"], done["failed"], done["remains"]) == ("done", 0, 0), done
+    assert vendor.blobs() == []
+    assert versions(s3, "old") == before
+
+
+def test_a_damaged_blob_is_left_and_reported(install):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="here")
+    for number in range(3):
+        s3.put_object(Bucket="here", Key=f"k{number}", Body=body(number, MIB))
+    damaged = blobs(server, "a")[1]
+    bytes_ = bytearray(damaged.read_bytes())
+    bytes_[1000] ^= 1
+    damaged.write_bytes(bytes_)
+    done = server.command("move", "--from", "a", "--to", "b", "--json", check=False)
+    assert done.returncode == 1, done
+    found = json.loads(done.stdout)
+    assert (found["state"], found["moved"], found["failed"], found["remains"]) == ("done", 2, 1, 1), found
+    assert damaged.name in found["reason"] and "not those that were stored" in found["reason"]
+    assert blobs(server, "a") == [damaged]

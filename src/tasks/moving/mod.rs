@@ -1,0 +1,358 @@
+//! Moves: a whole backend, or one bucket, brought elsewhere while it is used; and the copies that mirrors miss.
+//!
+//! ```text
+//!   start      in one transaction: new writes go to the target, the row of the move, its job
+//!   copying    passes over what lies at the source, until one that began when no write planned before
+//!              the start was open finds nothing
+//!   emptying   of a backend: until the collector has deleted the old copies; what else lies there is counted
+//!   done
+//! ```
+//!
+//! Nothing but rows says how far a move is: a run that is cut anywhere is gone on with by the next one, on any node.
+//! What fails is tried again in the next pass, for as long as the move is not ended; only what is found to be
+//! damaged wherever it lies is left, and reported.
+
+mod order;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Failure, JobHandler, Outcome, Run};
+use crate::content::{ContentStore, Copied, MendReport, Route, Work};
+use crate::meta::jobs::Lease;
+use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress};
+use crate::meta::{MetaStore, copies, nodes};
+use crate::model::clock::{Clock, Millis};
+use crate::model::fault::{Fault, Kind};
+use crate::model::ids::{BlobId, BucketId};
+use crate::model::job;
+use crate::namespace::{Namespace, RehomeCursor, Rehoming};
+
+pub use order::{MoveError, MoveOrder, MoveSummary, Moves};
+
+/// The type of the jobs that move.
+const KIND: &str = "move";
+/// How long after the start a write may still begin as if there was no move: a bucket's settings are remembered for
+/// a second, and nodes' clocks differ a little.
+const SETTLING: Millis = 10_000;
+/// Pause before it is asked again whether writes planned before the start are over.
+const WRITES_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before what failed is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(15);
+/// Pause before it is asked again whether the old copies are deleted.
+const EMPTYING_PAUSE: Duration = Duration::from_secs(10);
+/// Blobs copied at a time.
+const AT_A_TIME: usize = 4;
+/// Blobs after which it is recorded how far the move is.
+const RECORDED_EVERY: usize = 8;
+
+/// What one job is about.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Payload {
+    id: i64,
+}
+
+/// Runs the jobs of moves.
+pub struct Mover {
+    /// The rows.
+    pub meta: MetaStore,
+    /// The bytes.
+    pub content: Arc<ContentStore>,
+    /// What refers to them.
+    pub namespace: Arc<Namespace>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl JobHandler for Mover {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn at_once(&self) -> usize {
+        2
+    }
+
+    fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
+        Box::pin(async move {
+            let Payload { id } = run.payload()?;
+            Ok(self.step(id, Some(run.lease())).await?)
+        })
+    }
+}
+
+/// What a pass over the source came to.
+#[derive(Debug, Default)]
+struct Pass {
+    moved: u64,
+    /// What may succeed the next time.
+    failed: u64,
+    /// What is damaged wherever it lies.
+    lost: u64,
+    reason: Option<String>,
+}
+
+impl Mover {
+    /// Goes on with a move as far as that can be done at once. Public for tests, which have no engine.
+    pub async fn step(&self, id: i64, lease: Option<Lease>) -> Result<Outcome, Fault> {
+        let Some(row) = self.row(id).await? else {
+            return Ok(Outcome::done());
+        };
+        let work = Work::new(row.rate, lease);
+        match (row.state, &row.what) {
+            (MoveState::Done | MoveState::Ended, _) => Ok(Outcome::done()),
+            (MoveState::Copying, _) => self.copy(&row, &work).await,
+            (MoveState::Emptying, Moved::Backend) => self.empty(&row, &work).await,
+            (MoveState::Emptying, Moved::Bucket { .. }) => self.end(&row, &work, None).await,
+        }
+    }
+
+    async fn copy(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
+        // Asked before the pass: what it then finds to be nothing stays nothing.
+        let settled = self.is_settled(row).await?;
+        let pass = match &row.what {
+            Moved::Backend => self.backend_pass(row, work).await?,
+            Moved::Bucket { id, .. } => self.bucket_pass(row, *id, work).await?,
+        };
+        let (id, hold) = (row.id, work.hold());
+        let (failed, reason) = (pass.failed + pass.lost, Arc::new(pass.reason));
+        self.meta
+            .transact("record pass", move |session| {
+                let reason = Arc::clone(&reason);
+                Box::pin(async move {
+                    hold.on(session).await?;
+                    moves::set_failed(session, id, failed, reason.as_deref()).await
+                })
+            })
+            .await?;
+        if pass.failed > 0 {
+            return Ok(Outcome::More(FAILED_PAUSE));
+        }
+        if !settled {
+            return Ok(Outcome::More(WRITES_PAUSE));
+        }
+        if pass.moved > 0 {
+            return Ok(Outcome::More(Duration::ZERO));
+        }
+        match &row.what {
+            Moved::Bucket { .. } => self.end(row, work, None).await,
+            Moved::Backend => {
+                let now = self.clock.now();
+                self.meta
+                    .transact("move is copied", move |session| {
+                        Box::pin(async move {
+                            hold.on(session).await?;
+                            moves::set_state(session, id, MoveState::Emptying, None, now).await
+                        })
+                    })
+                    .await?;
+                Ok(Outcome::More(Duration::ZERO))
+            }
+        }
+    }
+
+    /// Whether no write is open that may have been planned before the move began.
+    async fn is_settled(&self, row: &MoveRow) -> Result<bool, Fault> {
+        let open = self
+            .meta
+            .read("find open", |session| Box::pin(nodes::oldest_open(session)))
+            .await?;
+        let oldest = open.map_or_else(|| self.clock.now(), |(_, write)| write);
+        Ok(oldest > row.switched + SETTLING)
+    }
+
+    async fn backend_pass(&self, row: &MoveRow, work: &Work) -> Result<Pass, Fault> {
+        let (mut pass, mut after) = (Pass::default(), BlobId(i64::MIN));
+        let route = Route {
+            from: Some(row.source),
+            to: row.target,
+        };
+        loop {
+            let blobs = self.content.blobs_at(row.source, after).await?;
+            let Some(last) = blobs.last() else {
+                return Ok(pass);
+            };
+            after = *last;
+            for some in blobs.chunks(RECORDED_EVERY) {
+                let mut copied = stream::iter(some.to_vec())
+                    .map(|blob| self.content.copy_blob(blob, route, work))
+                    .buffer_unordered(AT_A_TIME);
+                let mut done = Progress::default();
+                while let Some(outcome) = copied.next().await {
+                    match outcome {
+                        Ok(Copied::Live(bytes)) => {
+                            done.moved += 1;
+                            done.bytes += bytes;
+                        }
+                        Ok(Copied::Gone) => {}
+                        Err(fault) => pass.note(&fault),
+                    }
+                }
+                drop(copied);
+                pass.moved += done.moved;
+                if !self.record(row, work, done).await? {
+                    return Ok(pass);
+                }
+            }
+        }
+    }
+
+    async fn bucket_pass(
+        &self,
+        row: &MoveRow,
+        bucket: BucketId,
+        work: &Work,
+    ) -> Result<Pass, Fault> {
+        let (mut pass, mut run) = (Pass::default(), Rehoming::default());
+        let mut next = Some(RehomeCursor::begin());
+        while let Some(cursor) = next {
+            let round = self.namespace.rehome_round(bucket, cursor, &mut run, work);
+            let round = round.await?;
+            next = round.next;
+            pass.moved += round.moved;
+            pass.failed += round.failed;
+            pass.lost += round.lost;
+            pass.reason = round.reason.or(pass.reason);
+            let done = Progress {
+                moved: round.moved,
+                bytes: round.bytes,
+            };
+            if !self.record(row, work, done).await? {
+                return Ok(pass);
+            }
+        }
+        Ok(pass)
+    }
+
+    /// Records how far the move is, and takes its rate; `false` when it is to end.
+    async fn record(&self, row: &MoveRow, work: &Work, done: Progress) -> Result<bool, Fault> {
+        let (id, lease, total) = (row.id, work.lease(), row.total);
+        let now = self
+            .meta
+            .transact("record move", move |session| {
+                Box::pin(async move {
+                    if let Some(lease) = lease {
+                        lease.hold(session).await?;
+                        // It has come forward: its attempts are counted anew.
+                        let before = moves::find(session, id).await?;
+                        let moved = before.map_or(0, |before| before.progress.moved);
+                        let progress = job::Progress {
+                            done: moved + done.moved,
+                            total: Some(total.max(moved + done.moved)),
+                        };
+                        lease.checkpoint(session, &(), progress).await?;
+                    }
+                    if done != Progress::default() {
+                        moves::advance(session, id, done).await?;
+                    }
+                    moves::find(session, id).await
+                })
+            })
+            .await?;
+        let Some(now) = now.filter(|now| now.state.is_open()) else {
+            return Ok(false);
+        };
+        work.pace.set(now.rate);
+        Ok(true)
+    }
+
+    /// Waits until the old copies are deleted, then counts what is left.
+    async fn empty(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
+        let source = row.source;
+        let (live, unsettled) = self
+            .meta
+            .scan("look at source", move |session| {
+                Box::pin(async move {
+                    let live = copies::live_at(session, source).await?.0;
+                    let unsettled = copies::any_unsettled_at(session, source).await?;
+                    Ok::<_, Fault>((live, unsettled))
+                })
+            })
+            .await?;
+        if live > row.failed {
+            // Something came after all.
+            let (id, hold, now) = (row.id, work.hold(), self.clock.now());
+            self.meta
+                .transact("copy again", move |session| {
+                    Box::pin(async move {
+                        hold.on(session).await?;
+                        moves::set_state(session, id, MoveState::Copying, None, now).await
+                    })
+                })
+                .await?;
+            return Ok(Outcome::More(Duration::ZERO));
+        }
+        if unsettled {
+            return Ok(Outcome::More(EMPTYING_PAUSE));
+        }
+        let swept = self.content.sweep_source(source).await?;
+        if swept.ours > live {
+            // Not named by any row, and too young to be taken for an orphan.
+            return Ok(Outcome::More(EMPTYING_PAUSE));
+        }
+        self.end(row, work, Some(swept.ours + swept.foreign)).await
+    }
+
+    async fn end(
+        &self,
+        row: &MoveRow,
+        work: &Work,
+        remains: Option<u64>,
+    ) -> Result<Outcome, Fault> {
+        let (id, hold, now) = (row.id, work.hold(), self.clock.now());
+        self.meta
+            .transact("end move", move |session| {
+                Box::pin(async move {
+                    hold.on(session).await?;
+                    moves::set_state(session, id, MoveState::Done, remains, now).await
+                })
+            })
+            .await?;
+        tracing::info!(id, remains, failed = row.failed, "moved");
+        Ok(Outcome::done())
+    }
+
+    async fn row(&self, id: i64) -> Result<Option<MoveRow>, Fault> {
+        self.meta
+            .read("find move", move |session| {
+                Box::pin(moves::find(session, id))
+            })
+            .await
+    }
+}
+
+impl Pass {
+    fn note(&mut self, fault: &Fault) {
+        tracing::warn!(%fault, "blob not moved");
+        match fault.kind() {
+            Kind::Corrupt => self.lost += 1,
+            _ => self.failed += 1,
+        }
+        self.reason = Some(fault.to_string());
+    }
+}
+
+/// Writes the copies that mirrors miss. The rows of the missing copies, written in the transaction of the blob's own,
+/// are the work to be done; that they are looked for, and not queued, keeps uploads from waiting for one row.
+pub struct Mend(pub Arc<ContentStore>);
+
+impl JobHandler for Mend {
+    fn kind(&self) -> &'static str {
+        "mend"
+    }
+
+    fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
+        Box::pin(async move {
+            let work = Work::new(None, Some(run.lease()));
+            let report = self.0.mend(&work).await?;
+            if report != MendReport::default() {
+                tracing::info!(?report, "missing copies");
+            }
+            Ok(Outcome::report(&report)?)
+        })
+    }
+}
