@@ -5,6 +5,7 @@
 //! `config/reference.toml` shows every key. Each section belongs to the module that obeys it; this file only
 //! gathers them.
 
+mod backend;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -16,14 +17,16 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::Value;
 use figment::{Figment, Provider as _};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use layers::Layer;
 
+use crate::blob;
 use crate::keys::Secret;
 use crate::model::url::ServerUrl;
 use crate::tasks;
+
+pub use backend::{Backend, Options};
 
 /// Every setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -331,110 +334,6 @@ impl Default for Limits {
     }
 }
 
-// ---- [backend.NAME] ----
-
-/// Section `[backend.NAME]`: one place where blobs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// The kind of service: `fs`, `s3` and others.
-    pub service: String,
-    /// What the service needs. A relative `root` of `fs` is under `data_dir`.
-    #[serde(default)]
-    pub options: Options,
-    /// Operations at a time.
-    #[serde(default = "Backend::default_concurrency")]
-    pub concurrency: NonZeroU32,
-    /// Seconds for one operation, or for one piece of a transfer.
-    #[serde(default = "Backend::default_timeout_seconds")]
-    pub timeout_seconds: NonZeroU64,
-    /// How often an operation is tried again after a failure that may pass.
-    #[serde(default = "Backend::default_retries")]
-    pub retries: u32,
-}
-
-impl Backend {
-    /// The name of the backend that exists without configuration.
-    pub const LOCAL: &str = "local";
-
-    /// The file system under `data_dir`.
-    fn local() -> Self {
-        Self {
-            service: "fs".to_owned(),
-            options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
-            concurrency: Self::default_concurrency(),
-            timeout_seconds: Self::default_timeout_seconds(),
-            retries: Self::default_retries(),
-        }
-    }
-
-    fn default_concurrency() -> NonZeroU32 {
-        const { NonZeroU32::new(64).expect("not zero") }
-    }
-
-    fn default_timeout_seconds() -> NonZeroU64 {
-        const { NonZeroU64::new(30).expect("not zero") }
-    }
-
-    fn default_retries() -> u32 {
-        3
-    }
-}
-
-/// Options of a service, as text. Those that may be a secret print as `***`.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Options(pub BTreeMap<String, String>);
-
-/// Options whose values may be shown; any other may be a secret.
-const SHOWN: [&str; 6] = [
-    "root",
-    "bucket",
-    "container",
-    "endpoint",
-    "region",
-    "enable_virtual_host_style",
-];
-
-impl Options {
-    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| {
-            let is_shown = SHOWN.contains(&name.as_str());
-            (name.as_str(), if is_shown { value } else { "***" })
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Options {
-    /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut options = BTreeMap::new();
-        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
-            let text = match &value {
-                Value::String(_, text) => text.clone(),
-                Value::Bool(..) | Value::Num(..) => show(&value),
-                _ => {
-                    let problem = format!("expected a text, a number or a flag for {name}");
-                    return Err(D::Error::custom(problem));
-                }
-            };
-            options.insert(name, text);
-        }
-        Ok(Self(options))
-    }
-}
-
-impl Serialize for Options {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.shown())
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.shown()).finish()
-    }
-}
-
 // ---- secrets ----
 
 /// What is only taken from the environment.
@@ -563,7 +462,7 @@ impl Config {
                 self.admin.listen,
             ));
         }
-        for name in self.backend.keys() {
+        for (name, backend) in &self.backend {
             let is_plain = !name.is_empty()
                 && name.len() <= 32
                 && name
@@ -576,6 +475,8 @@ impl Config {
                     name,
                 ));
             }
+            blob::check(&backend.to_blob_config())
+                .map_err(|problem| ConfigError(format!("backend.{name}: {problem}")))?;
         }
         if !self.backend.contains_key(&self.storage.backend) {
             let names: Vec<&str> = self.backend.keys().map(String::as_str).collect();
@@ -749,6 +650,32 @@ mod tests {
     }
 
     #[test]
+    fn examples_of_backends_and_the_variables_they_name_are_accepted() {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/config/backends");
+        let mut count = 0;
+        for entry in std::fs::read_dir(examples).expect("the examples") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("an example");
+            let secrets: Vec<String> = text
+                .split([' ', ',', '\n'])
+                .map(|word| word.trim_end_matches('.'))
+                .filter_map(|word| match word.strip_prefix("...__") {
+                    Some(option) => Some(format!("OSPROXY_BACKEND__MAIN__OPTIONS__{option}")),
+                    None => word.starts_with(PREFIX).then(|| word.to_owned()),
+                })
+                .collect();
+            let secrets: Vec<(&str, &str)> = secrets
+                .iter()
+                .map(|name| (name.as_str(), "c2VjcmV0"))
+                .collect();
+            let config = load(&text, &secrets);
+            assert!(config.is_ok(), "{}: {config:?}", path.display());
+            count += 1;
+        }
+        assert!(count > 5);
+    }
+
+    #[test]
     fn later_layers_win() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("test.toml");
@@ -778,7 +705,7 @@ mod tests {
     #[test]
     fn environment_reads_a_value_as_what_the_setting_is() {
         let config = load(
-            "[backend.vendor]\nservice = \"s3\"\noptions = { n = 8, flag = true }\n",
+            "[backend.vendor]\nservice = \"s3\"\noptions = { bucket = 8, region = \"r\", enable_virtual_host_style = true }\n",
             &[
                 ("OSPROXY_S3__DOMAINS", "s3.example.com, s3.test"),
                 ("OSPROXY_HTTP__MAX_CONNECTIONS", "7"),
@@ -793,8 +720,8 @@ mod tests {
         assert_eq!(config.storage.durability, Durability::Relaxed);
         let vendor = &config.backend["vendor"];
         assert_eq!(vendor.options.0["secret_access_key"], "007");
-        assert_eq!(vendor.options.0["n"], "8");
-        assert_eq!(vendor.options.0["flag"], "true");
+        assert_eq!(vendor.options.0["bucket"], "8");
+        assert_eq!(vendor.options.0["enable_virtual_host_style"], "true");
         assert_eq!(vendor.retries, 9);
         assert_eq!(config.backend["local"], Backend::local());
     }
@@ -838,12 +765,12 @@ mod tests {
     #[test]
     fn local_backend_with_another_service_inherits_no_options() {
         let config = load(
-            "[backend.local]\nservice = \"s3\"\noptions.bucket = \"b\"\n",
+            "[backend.local]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\" }\n",
             &[],
         )
         .expect("valid");
         let names: Vec<&String> = config.backend["local"].options.0.keys().collect();
-        assert_eq!(names, ["bucket"]);
+        assert_eq!(names, ["bucket", "region"]);
     }
 
     #[test]
@@ -928,6 +855,22 @@ mod tests {
                 "[backend.local.options]\nodd = [1]",
                 ["backend.local.options: ", "odd"],
             ),
+            (
+                "[backend.local.options]\nodd = 1",
+                ["backend.local: ", "`odd`"],
+            ),
+            (
+                "[backend.local]\nblob_max_bytes = 1000",
+                ["backend.local: ", "`blob_max_bytes`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s3\"\noptions.bukcet = \"b\"",
+                ["backend.x: ", "`bukcet`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s4\"",
+                ["backend.x: ", "built in are"],
+            ),
             ("[s3", ["", "test.toml"]),
         ] {
             let text = refusal(file, &[]);
@@ -994,7 +937,7 @@ mod tests {
     #[test]
     fn secrets_come_from_the_environment_and_print_as_stars() {
         let config = load(
-            "[backend.local.options]\naccess_key_id = \"visible\"\n",
+            "[backend.x]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\", access_key_id = \"visible\" }\n",
             &[
                 ("OSPROXY_ROOT_ACCESS_KEY", "0123"),
                 ("OSPROXY_ROOT_SECRET_KEY", "visible"),

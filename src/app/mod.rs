@@ -30,7 +30,9 @@ pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
     LostObject, Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
 };
-pub use crate::meta::copy::{CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress};
+pub use crate::meta::copy::{
+    CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress,
+};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
     KmsName, Stats, Wish,

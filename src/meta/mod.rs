@@ -96,7 +96,11 @@ impl MetaStore {
         engine.read(|session| Box::pin(copy::refuse_unfinished(session)))?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording?, Ordering::SeqCst);
-        Ok(Self::of(Engine::Sqlite(Arc::new(engine)), recording, metrics))
+        Ok(Self::of(
+            Engine::Sqlite(Arc::new(engine)),
+            recording,
+            metrics,
+        ))
     }
 
     /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
@@ -115,7 +119,11 @@ impl MetaStore {
             .await?;
         let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
         recording.store(is_recording.await?, Ordering::SeqCst);
-        Ok(Self::of(Engine::Server(Arc::new(engine)), recording, metrics))
+        Ok(Self::of(
+            Engine::Server(Arc::new(engine)),
+            recording,
+            metrics,
+        ))
     }
 
     fn of(engine: Engine, recording: Arc<AtomicBool>, metrics: Arc<Metrics>) -> Self {

@@ -210,7 +210,8 @@ impl Snapshot {
             Place::Sqlite(path) => (sqlite::attach(path)?, None),
             Place::Server(url) => {
                 // How it syncs is no matter: nothing is to survive there.
-                let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed, Arc::default())?;
+                let engine =
+                    server::Engine::attach(url, CONNECTIONS, Durability::Relaxed, Arc::default())?;
                 (engine.session().await?, Some(engine))
             }
         };
@@ -311,7 +312,11 @@ async fn walk(
 /// Opens a target, marked or not, with the newest schema.
 async fn attach_target(to: &Place, durability: Durability) -> Result<MetaStore, Fault> {
     let engine = match to {
-        Place::Sqlite(path) => Engine::Sqlite(Arc::new(sqlite::Engine::open(path, durability, Arc::default())?)),
+        Place::Sqlite(path) => Engine::Sqlite(Arc::new(sqlite::Engine::open(
+            path,
+            durability,
+            Arc::default(),
+        )?)),
         Place::Server(url) => {
             let engine = server::Engine::open(url, CONNECTIONS, durability, Arc::default()).await?;
             Engine::Server(Arc::new(engine))
