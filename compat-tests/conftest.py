@@ -28,6 +28,7 @@ from support import database
 from support.endpoint import Endpoint, Identity
 from support.raw import Raw
 from support.server import Server
+from support.vendors import VENDORS, settings_for
 
 pytest_plugins = ["support.results"]
 SECOND = Identity("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeysecondsec1")
@@ -36,6 +37,7 @@ SECOND = Identity("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeyseconds
 def pytest_addoption(parser):
     group = parser.getgroup("S3 endpoint")
     group.addoption("--endpoint", help="URL of an S3 endpoint to test instead of a freshly started server")
+    group.addoption("--backend", choices=sorted(VENDORS), help="where the server under test keeps its blobs")
     group.addoption("--domain", help="with --endpoint: the domain of its virtual hosts")
     group.addoption(
         "--database", choices=["postgres", "mariadb"], help="a server database for every install, in place of SQLite"
@@ -44,7 +46,8 @@ def pytest_addoption(parser):
 
 
 def pytest_report_header(config):
-    return f"endpoint: {config.getoption('endpoint') or 'own server'}, seed: {config.getoption('seed')}"
+    where = config.getoption("endpoint") or f"own server, blobs at {config.getoption('backend') or 'its default'}"
+    return f"endpoint: {where}, seed: {config.getoption('seed')}"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -71,11 +74,19 @@ def server_database(request):
 def server(request, tmp_path_factory):
     """The session's own server. Tests that use it are osproxy_only or go through `endpoint`."""
     env = {"OSPROXY_NOTIFICATION__TARGET__EVENTS__KIND": "queue"}
-    running = Server(tmp_path_factory.mktemp("server") / "data", env=env).start()
-    yield running
-    code = running.stop()
-    assert code == 0, f"the server ended with {code}:\n{running.tail()}"
-    assert not any("panicked" in line for line in running.log), running.tail()
+    vendor = None
+    if name := request.config.getoption("backend"):
+        vendor = VENDORS[name](tmp_path_factory.mktemp("vendor")).start()
+        env |= settings_for(vendor)
+    try:
+        running = Server(tmp_path_factory.mktemp("server") / "data", env=env).start()
+        yield running
+        code = running.stop()
+        assert code == 0, f"the server ended with {code}:\n{running.tail()}"
+        assert not any("panicked" in line for line in running.log), running.tail()
+    finally:
+        if vendor:
+            vendor.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@
 //! `config/reference.toml` shows every key. Each section belongs to the module that obeys it; this file only
 //! gathers them.
 
+mod backend;
 mod layers;
 mod places;
 
@@ -19,10 +20,12 @@ use figment::value::Value;
 use figment::{Figment, Provider as _};
 use serde::{Deserialize, Serialize};
 
-pub use places::{Backend, Options, Placement};
+pub use backend::{Backend, Options};
+pub use places::Placement;
 
 use layers::Layer;
 
+use crate::blob;
 use crate::keys::Secret;
 use crate::model::url::ServerUrl;
 use crate::tasks;
@@ -487,6 +490,10 @@ impl Config {
                 ));
             }
         }
+        for (name, backend) in &self.backend {
+            blob::check(&backend.to_blob_config())
+                .map_err(|problem| ConfigError(format!("backend.{name}: {problem}")))?;
+        }
         self.check_placements()?;
         if !self.backend.contains_key(self.manifests_backend()) {
             return Err(expected(
@@ -652,6 +659,32 @@ mod tests {
     }
 
     #[test]
+    fn examples_of_backends_and_the_variables_they_name_are_accepted() {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/config/backends");
+        let mut count = 0;
+        for entry in std::fs::read_dir(examples).expect("the examples") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("an example");
+            let secrets: Vec<String> = text
+                .split([' ', ',', '\n'])
+                .map(|word| word.trim_end_matches('.'))
+                .filter_map(|word| match word.strip_prefix("...__") {
+                    Some(option) => Some(format!("OSPROXY_BACKEND__MAIN__OPTIONS__{option}")),
+                    None => word.starts_with(PREFIX).then(|| word.to_owned()),
+                })
+                .collect();
+            let secrets: Vec<(&str, &str)> = secrets
+                .iter()
+                .map(|name| (name.as_str(), "c2VjcmV0"))
+                .collect();
+            let config = load(&text, &secrets);
+            assert!(config.is_ok(), "{}: {config:?}", path.display());
+            count += 1;
+        }
+        assert!(count > 5);
+    }
+
+    #[test]
     fn later_layers_win() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("test.toml");
@@ -681,7 +714,7 @@ mod tests {
     #[test]
     fn environment_reads_a_value_as_what_the_setting_is() {
         let config = load(
-            "[backend.vendor]\nservice = \"s3\"\noptions = { n = 8, flag = true }\n",
+            "[backend.vendor]\nservice = \"s3\"\noptions = { bucket = 8, region = \"r\", enable_virtual_host_style = true }\n",
             &[
                 ("OSPROXY_S3__DOMAINS", "s3.example.com, s3.test"),
                 ("OSPROXY_HTTP__MAX_CONNECTIONS", "7"),
@@ -696,8 +729,8 @@ mod tests {
         assert_eq!(config.storage.durability, Durability::Relaxed);
         let vendor = &config.backend["vendor"];
         assert_eq!(vendor.options.0["secret_access_key"], "007");
-        assert_eq!(vendor.options.0["n"], "8");
-        assert_eq!(vendor.options.0["flag"], "true");
+        assert_eq!(vendor.options.0["bucket"], "8");
+        assert_eq!(vendor.options.0["enable_virtual_host_style"], "true");
         assert_eq!(vendor.retries, 9);
         assert_eq!(config.backend["local"], Backend::local());
     }
@@ -741,12 +774,12 @@ mod tests {
     #[test]
     fn local_backend_with_another_service_inherits_no_options() {
         let config = load(
-            "[backend.local]\nservice = \"s3\"\noptions.bucket = \"b\"\n",
+            "[backend.local]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\" }\n",
             &[],
         )
         .expect("valid");
         let names: Vec<&String> = config.backend["local"].options.0.keys().collect();
-        assert_eq!(names, ["bucket"]);
+        assert_eq!(names, ["bucket", "region"]);
     }
 
     #[test]
@@ -854,6 +887,22 @@ mod tests {
                 "[backend.local.options]\nodd = [1]",
                 ["backend.local.options: ", "odd"],
             ),
+            (
+                "[backend.local.options]\nodd = 1",
+                ["backend.local: ", "`odd`"],
+            ),
+            (
+                "[backend.local]\nblob_max_bytes = 1000",
+                ["backend.local: ", "`blob_max_bytes`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s3\"\noptions.bukcet = \"b\"",
+                ["backend.x: ", "`bukcet`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s4\"",
+                ["backend.x: ", "built in are"],
+            ),
             ("[s3", ["", "test.toml"]),
         ] {
             let text = refusal(file, &[]);
@@ -920,7 +969,7 @@ mod tests {
     #[test]
     fn secrets_come_from_the_environment_and_print_as_stars() {
         let config = load(
-            "[backend.local.options]\naccess_key_id = \"visible\"\n",
+            "[backend.x]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\", access_key_id = \"visible\" }\n",
             &[
                 ("OSPROXY_ROOT_ACCESS_KEY", "0123"),
                 ("OSPROXY_ROOT_SECRET_KEY", "visible"),

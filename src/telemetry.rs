@@ -64,6 +64,8 @@ pub struct LogError(String);
 /// not one of the server, and the access log has it. A directive of the same target in the setting wins.
 const QUIET: &str =
     "s3s=off,hyper=warn,hyper_util=warn,opendal=warn,fred=off,reqwest=warn,rustls=warn";
+/// What is never logged: the library that signs requests to backends writes their secret keys at `debug`.
+const SILENT: &str = "reqsign";
 
 impl Config {
     /// Checks `level` without starting the log.
@@ -76,8 +78,11 @@ impl Config {
                     "expected a level or target=level, found {word:?}"
                 )));
             }
+            if word.contains(SILENT) {
+                return Err(LogError(format!("{SILENT} logs secrets, found {word:?}")));
+            }
         }
-        EnvFilter::try_new(format!("{QUIET},{}", self.level))
+        EnvFilter::try_new(format!("{QUIET},{},{SILENT}=off", self.level))
             .map_err(|error| LogError(format!("{error} in {:?}", self.level)))
     }
 }
@@ -336,6 +341,9 @@ pub struct Metrics {
     open_connections: Gauge,
     requests_in_flight: Gauge,
     store_duration: Family<StoreLabels, Histogram, fn() -> Histogram>,
+    backend_errors: Family<BackendErrorLabels, Counter>,
+    backend_retries: Family<StoreLabels, Counter>,
+    backend_wait: Family<BackendLabels, Histogram, fn() -> Histogram>,
     rejected: Family<ReasonLabels, Counter>,
     events: Family<EventLabels, Counter>,
     events_waiting: Family<TargetLabels, Gauge>,
@@ -372,6 +380,9 @@ impl Metrics {
             open_connections: Gauge::default(),
             requests_in_flight: Gauge::default(),
             store_duration: Family::new_with_constructor(histogram),
+            backend_errors: Family::default(),
+            backend_retries: Family::default(),
+            backend_wait: Family::new_with_constructor(histogram),
             rejected: Family::default(),
             events: Family::default(),
             events_waiting: Family::default(),
@@ -429,6 +440,21 @@ impl Metrics {
             "store_duration_seconds",
             "One operation of a metadata or blob store",
             metrics.store_duration.clone(),
+        );
+        registry.register(
+            "backend_errors",
+            "Operations of a backend that failed, repeats included, by kind of fault",
+            metrics.backend_errors.clone(),
+        );
+        registry.register(
+            "backend_retries",
+            "Requests to a backend that were made again after a failure that may pass",
+            metrics.backend_retries.clone(),
+        );
+        registry.register(
+            "backend_wait_seconds",
+            "How long an operation waited for its turn at a backend",
+            metrics.backend_wait.clone(),
         );
         registry.register(
             "rejected",
@@ -615,6 +641,36 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
+    /// Counts an operation of a backend that failed; `kind` is a fixed word.
+    pub fn backend_failed(&self, store: &Arc<str>, operation: &'static str, kind: &'static str) {
+        self.backend_errors
+            .get_or_create(&BackendErrorLabels {
+                store: Arc::clone(store),
+                operation,
+                kind,
+            })
+            .inc();
+    }
+
+    /// Counts a request to a backend that is made again.
+    pub fn backend_repeated(&self, store: &Arc<str>, operation: &'static str) {
+        self.backend_retries
+            .get_or_create(&StoreLabels {
+                store: Arc::clone(store),
+                operation,
+            })
+            .inc();
+    }
+
+    /// Records how long an operation waited for its turn at a backend.
+    pub fn backend_waited(&self, store: &Arc<str>, waited: Duration) {
+        self.backend_wait
+            .get_or_create(&BackendLabels {
+                store: Arc::clone(store),
+            })
+            .observe(waited.as_secs_f64());
+    }
+
     /// All metrics as OpenMetrics text, which Prometheus reads.
     pub fn expose(&self) -> String {
         let mut text = String::new();
@@ -681,6 +737,18 @@ struct OperationLabels {
 struct StoreLabels {
     store: Arc<str>,
     operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    store: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendErrorLabels {
+    store: Arc<str>,
+    operation: &'static str,
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -764,6 +832,9 @@ mod tests {
         metrics.dedup_hit();
         metrics.instant_upload();
         metrics.store_done(&Arc::from("local"), "read", Duration::from_micros(90));
+        metrics.backend_failed(&Arc::from("far"), "open blob", "unavailable");
+        metrics.backend_repeated(&Arc::from("far"), "read");
+        metrics.backend_waited(&Arc::from("far"), Duration::from_millis(2));
         metrics.rejected("overloaded");
         metrics.job_done("collect", "done");
         metrics.jobs_waiting("collect", 3);
@@ -784,6 +855,9 @@ mod tests {
             "osproxy_redis_connected 1",
             "osproxy_hints_total{topic=\"buckets\",outcome=\"heard\"} 1",
             "osproxy_store_duration_seconds_count{store=\"local\",operation=\"read\"} 1",
+            "osproxy_backend_errors_total{store=\"far\",operation=\"open blob\",kind=\"unavailable\"} 1",
+            "osproxy_backend_retries_total{store=\"far\",operation=\"read\"} 1",
+            "osproxy_backend_wait_seconds_count{store=\"far\"} 1",
             "osproxy_rejected_total{reason=\"overloaded\"} 1",
             "osproxy_jobs_total{type=\"collect\",outcome=\"done\"} 1",
             "osproxy_jobs_running{type=\"collect\"} 1",
@@ -804,7 +878,7 @@ mod tests {
 
     #[test]
     fn a_bad_level_is_refused_and_names_the_setting() {
-        for level in ["info,osproxy=loud", "loud", ""] {
+        for level in ["info,osproxy=loud", "loud", "", "reqsign_core=debug"] {
             let config = Config {
                 level: level.to_owned(),
                 ..Config::default()

@@ -18,7 +18,7 @@ _records = []
 
 def is_whole_run(config):
     """Only a run of everything against our own server may replace the results that the table is made of."""
-    chosen = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("endpoint")
+    chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "endpoint", "backend"))
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
 
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::{self, Held};
-use crate::blob::{self, BackendConfig, BlobStore, Observer};
+use crate::blob::{self, BackendConfig, BlobStore, Event, Observer};
 use crate::cluster::{Heart, Hints, Node, Oldest, Role, Topic};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
@@ -307,26 +307,19 @@ fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
         .backend
         .iter()
         .map(|(name, backend)| {
-            let mut options = backend.options.0.clone();
+            let mut backend = backend.to_blob_config();
             if backend.service == "fs"
-                && let Some(root) = options.get_mut("root")
+                && let Some(root) = backend.options.get_mut("root")
             {
                 // An absolute one replaces the directory.
                 *root = dir.join(&*root).to_string_lossy().into_owned();
             }
-            let backend = BackendConfig {
-                service: backend.service.clone(),
-                timeout_seconds: backend.timeout_seconds.get(),
-                retries: backend.retries as usize,
-                concurrency: backend.concurrency.get() as usize,
-                options,
-            };
             (name.clone(), backend)
         })
         .collect()
 }
 
-/// Puts the times of every backend into the metrics, under names that are shared and not made anew each time.
+/// Puts what happens at every backend into the metrics, under names that are shared and not made anew each time.
 fn observer(config: &Config, metrics: &Arc<Metrics>) -> Observer {
     let names: BTreeMap<String, Arc<str>> = config
         .backend
@@ -335,8 +328,23 @@ fn observer(config: &Config, metrics: &Arc<Metrics>) -> Observer {
         .collect();
     let metrics = Arc::clone(metrics);
     Arc::new(move |seen| {
-        if let Some(name) = names.get(seen.backend) {
-            metrics.store_done(name, seen.operation, seen.elapsed);
+        let Some(name) = names.get(seen.backend) else {
+            return;
+        };
+        match seen.event {
+            Event::Repeated { request } => metrics.backend_repeated(name, request),
+            Event::Done {
+                operation,
+                elapsed,
+                waited,
+                fault,
+            } => {
+                metrics.store_done(name, operation, elapsed);
+                metrics.backend_waited(name, waited);
+                if let Some(kind) = fault {
+                    metrics.backend_failed(name, operation, kind.name());
+                }
+            }
         }
     })
 }

@@ -62,6 +62,9 @@ pub struct BackendConfig {
     /// How many requests are under way at once. Not used by `fs`.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
+    /// Bytes of the longest blob; longer contents are kept as several.
+    #[serde(default = "default_blob_max_bytes")]
+    pub blob_max_bytes: u64,
     /// The service's own options, such as `root`, `bucket` and `endpoint`.
     #[serde(flatten, deserialize_with = "scalars")]
     pub options: BTreeMap<String, String>,
@@ -79,6 +82,10 @@ fn default_concurrency() -> usize {
     64
 }
 
+fn default_blob_max_bytes() -> u64 {
+    super::BLOB_MAX_BYTES
+}
+
 impl BackendConfig {
     /// A backend of `service` with every common setting at its default.
     pub fn new<const N: usize>(service: &str, options: [(&str, &str); N]) -> Self {
@@ -87,6 +94,7 @@ impl BackendConfig {
             timeout_seconds: default_timeout_seconds(),
             retries: default_retries(),
             concurrency: default_concurrency(),
+            blob_max_bytes: default_blob_max_bytes(),
             options: options
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
@@ -115,6 +123,7 @@ impl fmt::Debug for BackendConfig {
             .field("timeout_seconds", &self.timeout_seconds)
             .field("retries", &self.retries)
             .field("concurrency", &self.concurrency)
+            .field("blob_max_bytes", &self.blob_max_bytes)
             .field("options", &options)
             .finish()
     }

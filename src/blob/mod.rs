@@ -34,21 +34,59 @@ use crate::model::fault::{Fault, Kind};
 pub use config::{BackendConfig, Durability, Limits};
 pub use name::BlobName;
 
-/// What an [`Observer`] is told about one operation at a backend.
+/// The longest blob of any backend, unless its configuration says less: what a vendor takes in one object
+/// differs, and this much all of them take.
+pub const BLOB_MAX_BYTES: u64 = 4 << 30;
+/// The shortest that a longest blob may be: shorter ones would make rows of contents instead of blobs.
+pub const BLOB_MAX_AT_LEAST: u64 = 1 << 20;
+
+/// What an [`Observer`] is told of a backend.
 #[derive(Debug)]
 pub struct Observation<'a> {
     /// The configured name of the backend.
     pub backend: &'a str,
-    /// A fixed short phrase such as `"read blob"`, the same as in faults.
-    pub operation: &'static str,
-    /// From the call to its answer, waiting for a turn not counted.
-    pub elapsed: Duration,
-    /// Why it failed, if it did.
-    pub fault: Option<Kind>,
+    /// What happened there.
+    pub event: Event,
 }
 
-/// Called at the end of every operation at a backend; it must neither block nor panic.
+/// Something that happened at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// An operation has ended.
+    Done {
+        /// A fixed short phrase such as `"read blob"`, the same as in faults.
+        operation: &'static str,
+        /// From its turn to its answer.
+        elapsed: Duration,
+        /// How long it waited for its turn.
+        waited: Duration,
+        /// Why it failed, if it did.
+        fault: Option<Kind>,
+    },
+    /// A request that failed for a passing reason is made again.
+    Repeated {
+        /// The kind of request, a fixed word such as `"read"`.
+        request: &'static str,
+    },
+}
+
+/// Called for every event at a backend; it must neither block nor panic.
 pub type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
+
+/// Says what is wrong with a backend's configuration, as far as that can be known without asking the backend.
+/// The text names the option at fault and no secret.
+pub fn check(config: &BackendConfig) -> Result<(), String> {
+    if !(BLOB_MAX_AT_LEAST..=BLOB_MAX_BYTES).contains(&config.blob_max_bytes) {
+        return Err(format!(
+            "`blob_max_bytes` is between {BLOB_MAX_AT_LEAST} and {BLOB_MAX_BYTES}"
+        ));
+    }
+    if config.service == fs::SERVICE {
+        fs::check(config)
+    } else {
+        dal::check(config)
+    }
+}
 
 /// Where bytes live. Cheap to clone.
 #[derive(Clone)]
@@ -86,6 +124,7 @@ impl BlobStore {
                 backend: name.as_str().into(),
                 observer: observer.clone(),
             };
+            check(config).map_err(|problem| watch.config_fault(problem))?;
             let cleanups = cleanups.clone();
             let backend = if config.service == fs::SERVICE {
                 let store =
@@ -179,10 +218,10 @@ impl BlobStore {
         Ok(BlobList { inner })
     }
 
-    /// The largest blob that a backend takes, `None` when there is no limit that matters.
-    pub fn blob_max_bytes(&self, backend: &str) -> Result<Option<u64>, Fault> {
+    /// Bytes of the longest blob that a backend takes: what was configured, or less where the service takes less.
+    pub fn blob_max_bytes(&self, backend: &str) -> Result<u64, Fault> {
         Ok(match self.backend(backend, "write blob")? {
-            Backend::Fs(_) => None,
+            Backend::Fs(store) => store.blob_max_bytes(),
             Backend::Dal(store) => store.blob_max_bytes(),
         })
     }
@@ -319,19 +358,37 @@ struct Watch {
 }
 
 impl Watch {
-    fn record<T>(&self, operation: &'static str, started: Instant, result: &Result<T, Fault>) {
-        (self.observer)(&Observation {
-            backend: &self.backend,
+    fn record<T>(
+        &self,
+        operation: &'static str,
+        started: Instant,
+        waited: Duration,
+        result: &Result<T, Fault>,
+    ) {
+        self.tell(Event::Done {
             operation,
             elapsed: started.elapsed(),
+            waited,
             fault: result.as_ref().err().map(Fault::kind),
         });
     }
 
+    fn repeated(&self, request: &'static str) {
+        self.tell(Event::Repeated { request });
+    }
+
+    fn tell(&self, event: Event) {
+        (self.observer)(&Observation {
+            backend: &self.backend,
+            event,
+        });
+    }
+
+    /// A fault names the blob by its id alone: the name at the backend is the backend's business.
     fn fault(&self, kind: Kind, operation: &'static str, name: &BlobName) -> Fault {
         Fault::new(kind, operation)
             .context(format_args!("backend {}", self.backend))
-            .context(format_args!("blob {name}"))
+            .context(format_args!("blob {}", name.id_digits()))
     }
 
     fn config_fault(&self, problem: impl std::fmt::Display) -> Fault {

@@ -63,6 +63,11 @@ impl BlobName {
         id.cast_signed()
     }
 
+    /// The id as the name begins with it.
+    pub(super) fn id_digits(&self) -> &str {
+        &self.as_str()[..HALF]
+    }
+
     /// The 32 digits.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")

@@ -35,9 +35,13 @@ async fn fixture(limits: &Limits) -> Fixture {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let observer: Observer = Arc::new(move |it: &Observation<'_>| {
-        log.lock()
-            .unwrap()
-            .push((it.backend.to_owned(), it.operation, it.fault));
+        if let Event::Done {
+            operation, fault, ..
+        } = it.event
+        {
+            let seen = (it.backend.to_owned(), operation, fault);
+            log.lock().unwrap().push(seen);
+        }
     });
     let store = BlobStore::open(&backends, Durability::Durable, limits, observer)
         .await

@@ -1,62 +1,11 @@
-//! Where blobs go: backends, and the placements that are made of them.
+//! Sections `[placement.NAME]`: to which backends the blobs of buckets go.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 
-use figment::value::Value;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::{Config, ConfigError, expected, show};
-
-/// Section `[backend.NAME]`: one place where blobs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// The kind of service: `fs`, `s3` and others.
-    pub service: String,
-    /// What the service needs. A relative `root` of `fs` is under `data_dir`.
-    #[serde(default)]
-    pub options: Options,
-    /// Operations at a time.
-    #[serde(default = "Backend::default_concurrency")]
-    pub concurrency: NonZeroU32,
-    /// Seconds for one operation, or for one piece of a transfer.
-    #[serde(default = "Backend::default_timeout_seconds")]
-    pub timeout_seconds: NonZeroU64,
-    /// How often an operation is tried again after a failure that may pass.
-    #[serde(default = "Backend::default_retries")]
-    pub retries: u32,
-}
-
-impl Backend {
-    /// The name of the backend that exists without configuration.
-    pub const LOCAL: &str = "local";
-
-    /// The file system under `data_dir`.
-    pub(super) fn local() -> Self {
-        Self {
-            service: "fs".to_owned(),
-            options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
-            concurrency: Self::default_concurrency(),
-            timeout_seconds: Self::default_timeout_seconds(),
-            retries: Self::default_retries(),
-        }
-    }
-
-    fn default_concurrency() -> NonZeroU32 {
-        const { NonZeroU32::new(64).expect("not zero") }
-    }
-
-    fn default_timeout_seconds() -> NonZeroU64 {
-        const { NonZeroU64::new(30).expect("not zero") }
-    }
-
-    fn default_retries() -> u32 {
-        3
-    }
-}
+use super::{Backend, Config, ConfigError, expected};
 
 /// Section `[placement.NAME]`: to which backends the blobs of a bucket go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,60 +44,6 @@ impl Placement {
     pub fn copies_required(&self) -> usize {
         self.copies_required
             .map_or(self.backends.len(), |it| it.get() as usize)
-    }
-}
-
-/// Options of a service, as text. Those that may be a secret print as `***`.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Options(pub BTreeMap<String, String>);
-
-/// Options whose values may be shown; any other may be a secret.
-const SHOWN: [&str; 6] = [
-    "root",
-    "bucket",
-    "container",
-    "endpoint",
-    "region",
-    "enable_virtual_host_style",
-];
-
-impl Options {
-    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| {
-            let is_shown = SHOWN.contains(&name.as_str());
-            (name.as_str(), if is_shown { value } else { "***" })
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Options {
-    /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut options = BTreeMap::new();
-        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
-            let text = match &value {
-                Value::String(_, text) => text.clone(),
-                Value::Bool(..) | Value::Num(..) => show(&value),
-                _ => {
-                    let problem = format!("expected a text, a number or a flag for {name}");
-                    return Err(D::Error::custom(problem));
-                }
-            };
-            options.insert(name, text);
-        }
-        Ok(Self(options))
-    }
-}
-
-impl Serialize for Options {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.shown())
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.shown()).finish()
     }
 }
 

@@ -50,6 +50,16 @@ impl Frames {
         self.length + self.count() * TAG_BYTES
     }
 
+    /// The longest content whose stored form takes no more than `stored_max` bytes.
+    pub(super) fn capacity(frame_bytes: u32, stored_max: u64) -> u64 {
+        let frame = u64::from(frame_bytes);
+        let (whole, rest) = (
+            stored_max / (frame + TAG_BYTES),
+            stored_max % (frame + TAG_BYTES),
+        );
+        whole * frame + rest.saturating_sub(TAG_BYTES)
+    }
+
     /// The first frame of those that `range` of the content lies in, and where they are stored.
     fn covering(&self, range: &Range<u64>) -> (u64, Range<u64>) {
         let stored = self.frame + TAG_BYTES;

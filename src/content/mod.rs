@@ -21,6 +21,7 @@ mod collect;
 mod copies;
 mod frames;
 mod health;
+mod mirrored;
 mod open;
 mod pace;
 mod reader;
@@ -38,7 +39,7 @@ use std::time::Duration;
 
 use crate::blob::BlobStore;
 use crate::keys::Keys;
-use crate::meta::contents::{self, Known, Location, NewContent};
+use crate::meta::contents::{self, Known, Location, NewContent, NewRun};
 use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
 use crate::model::digest::Sha256Digest;
@@ -189,15 +190,24 @@ impl ContentStore {
             space: received.space,
             digests: &received.digests,
             shared: received.shared,
-            sealing: received.sealing.as_ref(),
             now,
         };
         Ok(match &received.holding {
-            receive::Holding::Inline(bytes) => {
-                Linked::To(contents::insert_inline(session, &new, bytes).await?)
+            receive::Holding::Inline(bytes, sealing) => {
+                let sealing = sealing.as_ref();
+                Linked::To(contents::insert_inline(session, &new, bytes, sealing).await?)
             }
-            receive::Holding::Stored(stored) => {
-                Linked::To(contents::insert_stored(session, &new, stored.blob()).await?)
+            receive::Holding::Stored(segments) => {
+                let runs: Vec<_> = segments
+                    .iter()
+                    .map(|segment| NewRun {
+                        content: segment.content,
+                        length: segment.length,
+                        blob: segment.blob(),
+                        sealing: segment.sealing.as_ref(),
+                    })
+                    .collect();
+                Linked::To(contents::insert_stored(session, &new, &runs).await?)
             }
             receive::Holding::Known(id) => {
                 if contents::lock(session, *id).await? {
@@ -226,8 +236,8 @@ impl ContentStore {
     }
 
     fn discard(&self, received: &Received) {
-        if let receive::Holding::Stored(stored) = &received.holding {
-            stored.discard();
+        for segment in received.segments() {
+            segment.discard();
         }
     }
 

@@ -17,10 +17,9 @@ use futures::{Stream, StreamExt};
 use tokio::task::spawn_blocking;
 
 use super::ContentStore;
-use super::frames::Sealer;
 use super::open::Token;
-use super::sealing::{Seal, stored_length};
-use super::target::{StoredBlob, Target};
+use super::sealing::Seal;
+use super::target::{Segment, Target};
 use crate::meta::contents::{self, Known, Sealing};
 use crate::meta::releases;
 use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
@@ -95,24 +94,30 @@ pub struct Received {
     pub(super) shared: bool,
     pub(super) new_id: ContentId,
     pub(super) holding: Holding,
-    /// How the bytes that are held are encrypted.
-    pub(super) sealing: Option<Sealing>,
     /// Keeps the sweep from this blob until the transaction has ended.
     _open: Token,
 }
 
 pub(super) enum Holding {
-    /// As they go into the row.
-    Inline(Bytes),
+    /// As they go into the row, and how they are encrypted.
+    Inline(Bytes, Option<Sealing>),
     Known(ContentId),
-    Stored(StoredBlob),
+    /// In blobs: one, or several where the backend takes none of that length. In order, never empty.
+    Stored(Vec<Segment>),
 }
 
 impl Received {
     /// From here on the bytes stay unless [`ContentStore::settle`] says otherwise, whoever goes away.
     pub fn begin_commit(&self) {
-        if let Holding::Stored(stored) = &self.holding {
-            stored.begin_commit();
+        for segment in self.segments() {
+            segment.begin_commit();
+        }
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        match &self.holding {
+            Holding::Stored(segments) => segments,
+            Holding::Inline(..) | Holding::Known(_) => &[],
         }
     }
 }
@@ -178,7 +183,7 @@ impl ContentStore {
         if let Some(known) = self.known_by_signature(&incoming).await? {
             source.drain().await?;
             let holding = Holding::Known(known.id);
-            return Ok(begun.end(&incoming, known.digests, holding, None));
+            return Ok(begun.end(&incoming, known.digests, holding));
         }
         // One byte more than fits tells a short body from a long one, where its length does not.
         let enough = match incoming.length {
@@ -241,7 +246,6 @@ impl ContentStore {
             shared: true,
             new_id: ContentId(self.uids.next()?),
             holding: Holding::Known(known.id),
-            sealing: None,
             _open: self.open.write(),
         })
     }
@@ -262,26 +266,25 @@ impl ContentStore {
                 .find(incoming.space, digests.sha256, digests.length)
                 .await?
         {
-            return Ok(begun.end(incoming, digests, Holding::Known(known.id), None));
+            return Ok(begun.end(incoming, digests, Holding::Known(known.id)));
         }
-        let (bytes, sealing) = match self.begin_sealing(&incoming.seal, begun.id).await? {
-            None => (bytes, None),
-            Some((mut sealer, sealing)) => {
-                let seal = move || {
-                    let first = sealer.push(&bytes)?;
-                    Ok([first, sealer.finish()?].concat().into())
-                };
-                (compute(length, seal).await?, Some(sealing))
-            }
-        };
         if is_inline {
-            return Ok(begun.end(incoming, digests, Holding::Inline(bytes), sealing));
+            let holding = match self.begin_sealing(&incoming.seal, begun.id).await? {
+                None => Holding::Inline(bytes, None),
+                Some((mut sealer, sealing)) => {
+                    let seal = move || {
+                        let first = sealer.push(&bytes)?;
+                        Ok([first, sealer.finish()?].concat().into())
+                    };
+                    Holding::Inline(compute(length, seal).await?, Some(sealing))
+                }
+            };
+            return Ok(begun.end(incoming, digests, holding));
         }
-        let expected = stored_length(&incoming.seal, digests.length);
-        let mut target = self.new_blob(incoming.space, Some(expected)).await?;
+        let mut target = Target::begin(self, incoming, begun.id).await?;
         target.write(bytes).await?;
-        let stored = target.finish(expected).await?;
-        Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
+        let stored = target.finish(digests.length).await?;
+        Ok(begun.end_stored(incoming, digests, stored))
     }
 
     async fn receive_long(
@@ -291,20 +294,15 @@ impl ContentStore {
         mut source: Source<'_, '_>,
         begun: Begun,
     ) -> Result<Received, ReceiveError> {
-        let (mut sealer, sealing) = match self.begin_sealing(&incoming.seal, begun.id).await? {
-            None => (None, None),
-            Some((sealer, sealing)) => (Some(sealer), Some(sealing)),
-        };
-        let size = incoming.length.map(|it| stored_length(&incoming.seal, it));
-        let mut target = self.new_blob(incoming.space, size).await?;
+        let mut target = Target::begin(self, incoming, begun.id).await?;
         let mut hashing = Hashing::new(incoming);
         let mut batch = first.freeze();
         let mut spare = BytesMut::new();
         while !batch.is_empty() {
-            let work = process(hashing, sealer, &mut target, batch.clone());
+            let work = process(hashing, &mut target, batch.clone());
             let enough = batch_bytes(self.open.writes());
             let (done, next) = tokio::join!(work, source.read_batch(spare, enough));
-            (hashing, sealer) = done?;
+            hashing = done?;
             // Nobody else holds the batch any more: its buffer takes the one after the next.
             spare = batch.try_into_mut().unwrap_or_default();
             spare.clear();
@@ -318,39 +316,38 @@ impl ContentStore {
                 .await?
         {
             target.abort().await;
-            return Ok(begun.end(incoming, digests, Holding::Known(known.id), None));
+            return Ok(begun.end(incoming, digests, Holding::Known(known.id)));
         }
-        if let Some(sealer) = sealer {
-            target.write(sealer.finish()?).await?;
-        }
-        let expected = stored_length(&incoming.seal, digests.length);
-        let stored = target.finish(expected).await?;
-        Ok(begun.end(incoming, digests, Holding::Stored(stored), sealing))
+        let stored = target.finish(digests.length).await?;
+        Ok(begun.end_stored(incoming, digests, stored))
     }
 }
 
 impl Begun {
-    fn end(
-        self,
-        incoming: &Incoming,
-        digests: Digests,
-        holding: Holding,
-        sealing: Option<Sealing>,
-    ) -> Received {
+    fn end(self, incoming: &Incoming, digests: Digests, holding: Holding) -> Received {
         Received {
             digests,
             space: incoming.space,
             shared: incoming.is_shared(),
             new_id: self.id,
             holding,
-            sealing,
             _open: self.open,
         }
+    }
+
+    fn end_stored(
+        mut self,
+        incoming: &Incoming,
+        digests: Digests,
+        (id, segments): (ContentId, Vec<Segment>),
+    ) -> Received {
+        self.id = id;
+        self.end(incoming, digests, Holding::Stored(segments))
     }
 }
 
 /// Runs work over `length` bytes in memory: here, or on another thread when it would hold up this one.
-async fn compute<T: Send + 'static>(
+pub(super) async fn compute<T: Send + 'static>(
     length: usize,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
@@ -362,13 +359,12 @@ async fn compute<T: Send + 'static>(
         .map_err(|error| Fault::new(Kind::Internal, "work on body").source(error))?
 }
 
-/// Hashes, encrypts and writes one batch, side by side.
+/// Hashes and writes one batch, side by side.
 async fn process(
     hashing: Hashing,
-    sealer: Option<Sealer>,
-    target: &mut Target,
+    target: &mut Target<'_>,
     batch: Bytes,
-) -> Result<(Hashing, Option<Sealer>), Fault> {
+) -> Result<Hashing, Fault> {
     let Hashing {
         mut md5,
         mut identity,
@@ -384,23 +380,12 @@ async fn process(
         identity
     });
     let panicked = |error| Fault::new(Kind::Internal, "work on body").source(error);
-    let write = async {
-        let Some(mut sealer) = sealer else {
-            target.write(batch).await?;
-            return Ok::<_, Fault>(None);
-        };
-        let seal = move || sealer.push(&batch).map(|sealed| (sealer, sealed));
-        let (sealer, sealed) = spawn_blocking(seal).await.map_err(panicked)??;
-        target.write(sealed).await?;
-        Ok(Some(sealer))
-    };
-    let (md5, identity, sealer) = tokio::join!(md5, identity, write);
-    let sealer = sealer?;
-    let hashing = Hashing {
+    let (md5, identity, written) = tokio::join!(md5, identity, target.write(batch));
+    written?;
+    Ok(Hashing {
         md5: md5.map_err(panicked)?,
         identity: identity.map_err(panicked)?,
-    };
-    Ok((hashing, sealer))
+    })
 }
 
 /// How many bytes one of `bodies` bodies should gather before they are hashed and written.

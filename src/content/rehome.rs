@@ -17,10 +17,10 @@ use sha2::{Digest, Sha256};
 
 use super::copies::{Copied, Route};
 use super::frames::Frames;
+use super::mirrored::StoredBlob;
 use super::open::Token;
-use super::target::StoredBlob;
 use super::{ContentStore, Work};
-use crate::meta::contents::{self, Location, NewContent, Place, Sealing};
+use crate::meta::contents::{self, Location, NewContent, NewRun, Place, Sealing};
 use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::rehoming::{self, Identity};
 use crate::meta::{Session, placements, releases, wrap_keys};
@@ -184,13 +184,21 @@ impl Leaf {
             space: self.space,
             digests: &self.digests,
             shared: self.shared,
-            sealing: self.sealing.as_ref(),
             now,
         };
+        let sealing = self.sealing.as_ref();
         match &self.bytes {
-            LeafBytes::Inline(bytes) => contents::insert_inline(session, &new, bytes).await,
+            LeafBytes::Inline(bytes) => {
+                contents::insert_inline(session, &new, bytes, sealing).await
+            }
             LeafBytes::Stored(stored) => {
-                contents::insert_stored(session, &new, stored.blob()).await
+                let run = NewRun {
+                    content: self.id,
+                    length: self.digests.length,
+                    blob: stored.blob(),
+                    sealing,
+                };
+                contents::insert_stored(session, &new, &[run]).await
             }
         }
     }
@@ -362,6 +370,14 @@ impl ContentStore {
     ) -> Result<StoredBlob, Fault> {
         let length = location.length;
         let mut target = self.new_blob(space, Some(length)).await?;
+        if length > target.size_max() {
+            let most = target.size_max();
+            return Err(Fault::new(Kind::Config, "move content")
+                .context(format_args!("content {content} has {length} bytes"))
+                .context(format_args!(
+                    "a blob there has at most {most}: raise its blob_max_bytes"
+                )));
+        }
         let mut reader = self.open(content, location, 0..length);
         let mut digest = Sha256::new();
         while let Some(bytes) = reader.next().await {

@@ -54,6 +54,14 @@ pub(super) fn stored_length(seal: &Seal, length: u64) -> u64 {
     }
 }
 
+/// Most bytes whose stored form takes no more than `stored_max`.
+pub(super) fn plain_capacity(seal: &Seal, stored_max: u64) -> u64 {
+    match seal {
+        Seal::Plain => stored_max,
+        Seal::Key(_) | Seal::Customer(_) => Frames::capacity(FRAME_BYTES, stored_max),
+    }
+}
+
 /// What opens a content; `None` when it is stored as it came. [`Kind::Corrupt`] when no key at hand does.
 pub(super) async fn opening(
     keys: &Keys,

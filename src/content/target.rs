@@ -1,278 +1,192 @@
-//! A new blob while it is written to every backend of its placement at once.
+//! Where a body's bytes go: one blob, or several one after the other where a backend takes none so long.
 //!
-//! All copies get the same bytes in one pass, each batch before the next one is taken: the slowest of them sets the
-//! pace of its own request. One that fails is dropped while enough others are left, and noted as missing beside
-//! them; a backend that failed a moment ago is not even tried then.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+//! Each blob is a content of its own, encrypted under a data key of its own; several are joined as the extents of
+//! a composite. A blob is finished before the next is begun, so that a body holds one part's memory at a time.
+//! Until rows name them, dropping what was written removes it.
 
 use bytes::Bytes;
-use futures::future::join_all;
 
 use super::ContentStore;
-use super::health::Health;
-use crate::blob::{BlobName, BlobStore, Writer};
-use crate::meta::contents::{CopyRow, NewBlob};
-use crate::meta::placements;
+use super::frames::Sealer;
+use super::mirrored::{Mirrored, StoredBlob};
+use super::receive::{Incoming, compute};
+use super::sealing::{plain_capacity, stored_length};
+use crate::meta::contents::{NewBlob, Sealing};
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::{BlobId, SpaceId};
+use crate::model::ids::ContentId;
 
-/// A blob being written.
-pub(super) struct Target {
-    id: BlobId,
-    copies: Vec<Copy>,
-    /// Fewer copies are a fault.
-    required: usize,
-    /// Backends that will have no copy yet.
-    missing: Vec<i64>,
-    health: Arc<Health>,
-    blobs: BlobStore,
+/// The blobs of one body while they are written.
+pub(super) struct Target<'a> {
+    store: &'a ContentStore,
+    incoming: &'a Incoming,
+    finished: Vec<Segment>,
+    open: Open,
+    /// Bytes of the body in all blobs.
+    written: u64,
 }
 
-struct Copy {
-    backend: i64,
-    backend_name: String,
-    name: BlobName,
-    writer: Writer,
+/// The blob being written.
+struct Open {
+    content: ContentId,
+    blob: Mirrored,
+    /// Bytes of the body that it takes.
+    length_max: u64,
+    sealer: Option<Sealer>,
+    sealing: Option<Sealing>,
+    /// Bytes of the body in it.
+    length: u64,
 }
 
-impl ContentStore {
-    /// Begins a blob where the placement of `space` says, of `size` bytes where that is known.
-    pub(super) async fn new_blob(
-        &self,
-        space: SpaceId,
-        size: Option<u64>,
-    ) -> Result<Target, Fault> {
-        let placement = self
-            .meta
-            .read("find placement", move |session| {
-                Box::pin(placements::of_space(session, space))
-            })
-            .await?;
-        if placement.backends.is_empty() {
-            return Err(
-                Fault::new(Kind::Corrupt, "find placement").context(format_args!("space {space}"))
-            );
-        }
-        let required = placement.copies_required;
-        let (avoided, healthy): (Vec<i64>, Vec<i64>) = placement
-            .backends
-            .iter()
-            .partition(|backend| self.health.is_avoided(**backend));
-        let (missing, chosen) = if healthy.len() >= required {
-            (avoided, healthy)
-        } else {
-            (Vec::new(), placement.backends)
-        };
-        let mut target = Target {
-            id: BlobId(self.uids.next()?),
-            copies: Vec::with_capacity(chosen.len()),
-            required,
-            missing,
-            health: Arc::clone(&self.health),
-            blobs: self.blobs.clone(),
-        };
-        let mut refused = None;
-        for backend in chosen {
-            match self.begin_copy(target.id, backend, size) {
-                Ok(copy) => target.copies.push(copy),
-                Err(fault) => target.give_up(backend, &mut refused, fault),
-            }
-        }
-        target.enough(refused)?;
-        Ok(target)
+/// A finished blob that holds one run of a body, as a content.
+pub(super) struct Segment {
+    /// The content that fills the blob.
+    pub(super) content: ContentId,
+    /// Bytes of the body in it.
+    pub(super) length: u64,
+    /// How they are encrypted.
+    pub(super) sealing: Option<Sealing>,
+    stored: StoredBlob,
+}
+
+impl Segment {
+    pub(super) fn blob(&self) -> &NewBlob {
+        self.stored.blob()
     }
 
-    fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {
-        let backend_name = self.backend_name(backend)?.to_owned();
-        let name = BlobName::new(id.0);
-        let mut writer = self.blobs.create(&backend_name, &name)?;
-        if let Some(size) = size {
-            writer = writer.expect_size(size);
-        }
-        Ok(Copy {
-            backend,
-            backend_name,
-            name,
-            writer,
+    /// From here on the bytes stay unless [`Self::discard`] is called, whoever goes away.
+    pub(super) fn begin_commit(&self) {
+        self.stored.begin_commit();
+    }
+
+    /// The transaction ended without naming it.
+    pub(super) fn discard(&self) {
+        self.stored.discard();
+    }
+}
+
+impl<'a> Target<'a> {
+    /// Begins a body where the space's placement says. `first` is the id of its content, unless it takes
+    /// several.
+    pub(super) async fn begin(
+        store: &'a ContentStore,
+        incoming: &'a Incoming,
+        first: ContentId,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            store,
+            incoming,
+            finished: Vec::new(),
+            open: Open::begin(store, incoming, first, incoming.length).await?,
+            written: 0,
         })
     }
-}
 
-impl Target {
-    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
-        if let [only] = &mut self.copies[..] {
-            let written = only.writer.write(bytes).await;
-            self.health
-                .note(only.backend, written.as_ref().err().map(Fault::kind));
-            return written;
-        }
-        let writes = self
-            .copies
-            .iter_mut()
-            .map(|it| it.writer.write(bytes.clone()));
-        let outcomes = join_all(writes).await;
-        let mut refused = None;
-        let copies = std::mem::take(&mut self.copies);
-        for (copy, outcome) in copies.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => self.copies.push(copy),
-                // Dropped, the writer takes along what it has written.
-                Err(fault) => self.give_up(copy.backend, &mut refused, fault),
+    /// Appends bytes of the body.
+    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            let room = self.open.length_max - self.open.length;
+            if room == 0 {
+                self.roll_over().await?;
+                continue;
             }
+            let fits = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
+            let now = bytes.split_to(fits);
+            self.written += now.len() as u64;
+            self.open.write(now).await?;
         }
-        self.enough(refused)
+        Ok(())
     }
 
-    /// Removes what has been written, as well as that can be done.
+    /// Removes what has been written.
     pub(super) async fn abort(self) {
-        join_all(self.copies.into_iter().map(|copy| copy.writer.abort())).await;
+        self.open.blob.abort().await;
     }
 
-    /// Completes the blob, which must be of `expected` bytes.
-    pub(super) async fn finish(mut self, expected: u64) -> Result<StoredBlob, Fault> {
-        let copies = std::mem::take(&mut self.copies);
-        let finishes = copies.into_iter().map(async |copy| {
-            let Copy {
-                backend,
-                backend_name,
-                name,
-                writer,
-            } = copy;
-            (backend, backend_name, name, writer.finish().await)
-        });
-        let outcomes = join_all(finishes).await;
-        let mut stored = StoredBlob {
-            blob: NewBlob {
-                id: self.id,
-                size: expected,
-                copies: Vec::new(),
-                missing: Vec::new(),
-            },
-            blobs: self.blobs.clone(),
-            copies: Vec::new(),
-            wrong: Vec::new(),
-            state: AtomicU8::new(FRESH),
+    /// Completes a body of `length` bytes. Answers the id that its content is to have, and its blobs in order;
+    /// when they are several the content is a composite of theirs.
+    pub(super) async fn finish(mut self, length: u64) -> Result<(ContentId, Vec<Segment>), Fault> {
+        if self.written != length {
+            let written = self.written;
+            return Err(Fault::new(Kind::Internal, "write blob")
+                .context(format_args!("{written} of {length} bytes written")));
+        }
+        let last = self.open.finish(self.incoming).await?;
+        let id = if self.finished.is_empty() {
+            last.content
+        } else {
+            ContentId(self.store.uids.next()?)
         };
-        let mut refused = None;
-        for (backend, backend_name, name, outcome) in outcomes {
-            let outcome = outcome.and_then(|size| match size == expected {
-                true => Ok(()),
-                false => {
-                    // Its bytes are there and nobody may name them.
-                    stored.wrong.push((backend_name.clone(), name));
-                    Err(Fault::new(Kind::Corrupt, "write blob")
-                        .context(format_args!("{expected} bytes sent, {size} stored")))
-                }
-            });
-            match outcome {
-                Ok(()) => {
-                    self.health.note(backend, None);
-                    stored.blob.copies.push(CopyRow {
-                        backend,
-                        name: name.as_str().to_owned(),
-                    });
-                    stored.copies.push((backend_name, name));
-                }
-                Err(fault) => self.give_up(backend, &mut refused, fault),
-            }
-        }
-        if stored.copies.len() < self.required {
-            return Err(too_few(refused));
-        }
-        stored.drop_wrong();
-        // A name that was tried may have bytes still: the copy to come gets one of its own.
-        stored.blob.missing = self
-            .missing
-            .iter()
-            .map(|backend| CopyRow {
-                backend: *backend,
-                name: BlobName::new(self.id.0).as_str().to_owned(),
-            })
-            .collect();
-        Ok(stored)
+        self.finished.push(last);
+        Ok((id, self.finished))
     }
 
-    fn give_up(&mut self, backend: i64, refused: &mut Option<Fault>, fault: Fault) {
-        tracing::warn!(%fault, "copy of a new blob not written");
-        self.health.note(backend, Some(fault.kind()));
-        self.missing.push(backend);
-        *refused = Some(fault);
-    }
-
-    fn enough(&self, refused: Option<Fault>) -> Result<(), Fault> {
-        if self.copies.len() < self.required {
-            return Err(too_few(refused));
-        }
+    async fn roll_over(&mut self) -> Result<(), Fault> {
+        let content = ContentId(self.store.uids.next()?);
+        let left = self
+            .incoming
+            .length
+            .map(|length| length.saturating_sub(self.written));
+        let next = Open::begin(self.store, self.incoming, content, left).await?;
+        let full = std::mem::replace(&mut self.open, next);
+        let segment = full.finish(self.incoming).await?;
+        self.finished.push(segment);
         Ok(())
     }
 }
 
-fn too_few(refused: Option<Fault>) -> Fault {
-    refused.unwrap_or_else(|| {
-        Fault::new(Kind::Unavailable, "write blob").context("too few backends are left")
-    })
-}
-
-/// Nobody has tried to name it: dropping it deletes the bytes.
-const FRESH: u8 = 0;
-/// A transaction may name it at any moment: dropping it leaves the bytes.
-const COMMITTING: u8 = 1;
-/// The transaction ended without naming it.
-const DISCARDED: u8 = 2;
-
-/// A finished blob that no row is known to name.
-pub(super) struct StoredBlob {
-    blob: NewBlob,
-    blobs: BlobStore,
-    copies: Vec<(String, BlobName)>,
-    /// Finished, but not as they should be.
-    wrong: Vec<(String, BlobName)>,
-    state: AtomicU8,
-}
-
-impl StoredBlob {
-    pub(super) fn blob(&self) -> &NewBlob {
-        &self.blob
-    }
-
-    /// From here on the bytes stay unless they are discarded.
-    pub(super) fn begin_commit(&self) {
-        self.state.store(COMMITTING, Ordering::SeqCst);
-    }
-
-    pub(super) fn discard(&self) {
-        self.state.store(DISCARDED, Ordering::SeqCst);
-    }
-
-    fn drop_wrong(&mut self) {
-        let wrong = std::mem::take(&mut self.wrong);
-        if !wrong.is_empty() {
-            delete_later(self.blobs.clone(), wrong);
+impl Open {
+    /// Nothing is asked of a backend, and no memory taken, before the first write. `left` is what is still to come
+    /// of the body.
+    async fn begin(
+        store: &ContentStore,
+        incoming: &Incoming,
+        content: ContentId,
+        left: Option<u64>,
+    ) -> Result<Self, Fault> {
+        let (sealer, sealing) = match store.begin_sealing(&incoming.seal, content).await? {
+            None => (None, None),
+            Some((sealer, sealing)) => (Some(sealer), Some(sealing)),
+        };
+        let mut blob = store.new_blob(incoming.space, None).await?;
+        let length_max = plain_capacity(&incoming.seal, blob.size_max());
+        if let Some(left) = left {
+            blob.expect_size(stored_length(&incoming.seal, left.min(length_max)));
         }
+        Ok(Self {
+            content,
+            blob,
+            length_max,
+            sealer,
+            sealing,
+            length: 0,
+        })
     }
-}
 
-impl Drop for StoredBlob {
-    fn drop(&mut self) {
-        self.drop_wrong();
-        if self.state.load(Ordering::SeqCst) != COMMITTING {
-            delete_later(self.blobs.clone(), std::mem::take(&mut self.copies));
-        }
-    }
-}
-
-/// Deletes copies in the background. What is left is found by the sweep.
-fn delete_later(blobs: BlobStore, copies: Vec<(String, BlobName)>) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return;
-    };
-    runtime.spawn(async move {
-        for (backend, name) in copies {
-            if let Err(fault) = blobs.delete(&backend, &name).await {
-                tracing::debug!(%fault, "drop unused blob");
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let length = bytes.len();
+        let stored = match self.sealer.take() {
+            None => bytes,
+            Some(mut sealer) => {
+                let seal = move || sealer.push(&bytes).map(|sealed| (sealer, sealed));
+                let (sealer, sealed) = compute(length, seal).await?;
+                self.sealer = Some(sealer);
+                sealed
             }
+        };
+        self.length += length as u64;
+        self.blob.write(stored).await
+    }
+
+    async fn finish(mut self, incoming: &Incoming) -> Result<Segment, Fault> {
+        if let Some(sealer) = self.sealer {
+            self.blob.write(sealer.finish()?).await?;
         }
-    });
+        let expected = stored_length(&incoming.seal, self.length);
+        Ok(Segment {
+            content: self.content,
+            length: self.length,
+            sealing: self.sealing,
+            stored: self.blob.finish(expected).await?,
+        })
+    }
 }

@@ -43,6 +43,10 @@ fn customer(fill: u8) -> CustomerKey {
 
 impl Install {
     async fn new() -> Self {
+        Self::with_blobs_of(blob::BLOB_MAX_BYTES).await
+    }
+
+    async fn with_blobs_of(blob_max_bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meta.db");
         let meta = MetaStore::open(&path, Durability::Relaxed, Metrics::new()).unwrap();
@@ -50,8 +54,10 @@ impl Install {
         let uids = UidGenerator::new(clock.clone(), 0, clock.now());
         uids.extend(clock.now() + 1_000_000_000);
         let uids = Arc::new(uids);
-        let backend =
-            BackendConfig::new("fs", [("root", dir.path().join("blobs").to_str().unwrap())]);
+        let backend = BackendConfig {
+            blob_max_bytes,
+            ..BackendConfig::new("fs", [("root", dir.path().join("blobs").to_str().unwrap())])
+        };
         let blobs = BlobStore::open(
             &BTreeMap::from([("local".to_owned(), backend)]),
             blob::Durability::Relaxed,
@@ -466,4 +472,101 @@ async fn a_disabled_kms_key_neither_takes_nor_gives_bytes_and_its_contents_wait(
         install.read(id, 0..5 * FRAME, None).await.unwrap(),
         body(6, 5 * FRAME)
     );
+}
+
+/// What a body takes in blobs of 1 MiB.
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn a_body_longer_than_a_blob_lies_in_several_and_reads_as_one() {
+    let install = Install::with_blobs_of(MIB as u64).await;
+    let sealed = MIB - MIB.div_ceil(FRAME + 16) * 16;
+    let tenant = install.under(Protection::Tenant).await;
+    let customers = (install.plain, Seal::Customer(customer(1)));
+    for (under, capacity) in [
+        ((install.plain, Seal::Plain), MIB),
+        (tenant, sealed),
+        (customers, sealed),
+    ] {
+        for length in [
+            capacity - 1,
+            capacity,
+            capacity + 1,
+            2 * capacity,
+            3 * capacity + 12_345,
+        ] {
+            let before = install.blobs().len();
+            let bytes = body(length as u8, length);
+            let id = install.put(under.clone(), bytes.clone()).await;
+            assert_eq!(install.blobs().len() - before, length.div_ceil(capacity));
+            let place = install.location(id).await.place;
+            let is_composite = place == contents::Place::Composite;
+            assert_eq!(is_composite, length > capacity, "{length}");
+            let edges = [0, 1, capacity - 1, capacity, capacity + 1, length];
+            for start in edges.into_iter().filter(|start| *start < length) {
+                for end in edges
+                    .into_iter()
+                    .filter(|end| (start..=length).contains(end))
+                {
+                    let read = install.read(id, start..end, Some(customer(1))).await;
+                    assert!(
+                        read.unwrap() == bytes[start..end],
+                        "{length} {start}..{end}"
+                    );
+                }
+            }
+        }
+    }
+    for path in install.blobs() {
+        assert!(std::fs::metadata(path).unwrap().len() <= MIB as u64);
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_several_blobs_is_known_again() {
+    let install = Install::with_blobs_of(MIB as u64).await;
+    let bytes = body(1, 3 * MIB + 5);
+    let under = (install.plain, Seal::Plain);
+    let first = install.put(under.clone(), bytes.clone()).await;
+    let blobs = install.blobs();
+    assert_eq!(blobs.len(), 4);
+    // Nothing refers to it, so that it is written again and loses to the row that stands.
+    let (again, received) = install.store(under, bytes).await;
+    assert_eq!(again, first);
+    drop(received);
+    for _ in 0..200 {
+        if install.blobs().len() == blobs.len() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let (mut left, mut before) = (install.blobs(), blobs);
+    left.sort();
+    before.sort();
+    assert_eq!(left, before);
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_early_takes_the_blobs_it_finished_along() {
+    let install = Install::with_blobs_of(MIB as u64).await;
+    let incoming = Incoming {
+        space: install.plain,
+        shared: true,
+        seal: Seal::Plain,
+        length: None,
+        limit: u64::MAX,
+        verified_sha256: None,
+        sha1: false,
+    };
+    let frames = [Ok(body(1, 2 * MIB)), Ok(body(2, MIB)), Err("gone".into())];
+    let mut stream = std::pin::pin!(futures::stream::iter(frames));
+    let refused = install.content.receive(incoming, stream.as_mut()).await;
+    assert!(matches!(refused, Err(ReceiveError::Body(_))));
+    for _ in 0..200 {
+        if install.blobs().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(install.blobs(), Vec::<PathBuf>::new());
 }

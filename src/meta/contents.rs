@@ -169,7 +169,7 @@ pub async fn find(
         .await
 }
 
-/// The digests a content was stored with; `None` when it is gone or has no digest (a composite).
+/// The digests a content was stored with; `None` when it is gone or has none (joined parts).
 pub async fn digests(session: &mut Session, id: ContentId) -> Result<Option<Digests>, Fault> {
     let found = session
         .query_one(
@@ -253,10 +253,27 @@ pub struct NewContent<'a> {
     pub digests: &'a Digests,
     /// Whether other uploads may find it by digest.
     pub shared: bool,
-    /// How its bytes are encrypted; `None` for bytes as they are.
-    pub sealing: Option<&'a Sealing>,
     /// When.
     pub now: Millis,
+}
+
+/// One run of a new content, in a blob of its own.
+pub struct NewRun<'a> {
+    /// The id of the content that fills the blob. The new content's own when there is one run.
+    pub content: ContentId,
+    /// Bytes of the content in it.
+    pub length: u64,
+    /// The blob.
+    pub blob: &'a NewBlob,
+    /// How the bytes are encrypted; `None` for bytes as they are.
+    pub sealing: Option<&'a Sealing>,
+}
+
+/// Where the bytes of a content row are.
+enum Holds<'a> {
+    Bytes(&'a [u8], Option<&'a Sealing>),
+    Blob(&'a NewBlob, Option<&'a Sealing>),
+    Extents,
 }
 
 /// Inserts an inline content unless an equal one is known; returns the id of the one that stands.
@@ -264,38 +281,129 @@ pub async fn insert_inline(
     session: &mut Session,
     new: &NewContent<'_>,
     bytes: &[u8],
+    sealing: Option<&Sealing>,
 ) -> Result<ContentId, Fault> {
-    insert(session, new, "inline", None, Some(bytes)).await
+    insert(session, new, Holds::Bytes(bytes, sealing)).await
 }
 
-/// Inserts a blob, its copies and a content that fills it, unless an equal content is known; returns the id
-/// of the one that stands. When that is not `new.id`, the blob's rows are gone again and its bytes are the
-/// caller's to drop after the commit.
+/// Inserts a content that lies in `runs`, one after the other, with their blobs, unless an equal content is
+/// known; returns the id of the one that stands. One run is the content's own blob; several make it a composite
+/// of contents that only it refers to. When the id is not `new.id`, no row of the blobs is there and their bytes
+/// are the caller's to drop after the commit.
 pub async fn insert_stored(
     session: &mut Session,
     new: &NewContent<'_>,
-    blob: &NewBlob,
+    runs: &[NewRun<'_>],
 ) -> Result<ContentId, Fault> {
+    if let [only] = runs {
+        insert_blob(session, only.blob, new.now).await?;
+        let id = insert(session, new, Holds::Blob(only.blob, only.sealing)).await?;
+        if id == new.id {
+            blob_changed(session, only.blob);
+        } else {
+            delete_blob(session, only.blob).await?;
+        }
+        return Ok(id);
+    }
+    let id = insert(session, new, Holds::Extents).await?;
+    if id != new.id {
+        return Ok(id);
+    }
+    session.changed(&catalog::EXTENTS, params![id.0]);
+    let mut start = 0;
+    for (ordinal, run) in runs.iter().enumerate() {
+        insert_blob(session, run.blob, new.now).await?;
+        blob_changed(session, run.blob);
+        insert_run(session, new, run).await?;
+        let extent = Extent {
+            start,
+            length: run.length,
+            child: run.content,
+            child_offset: 0,
+        };
+        insert_extent(session, new.id, ordinal, &extent, None).await?;
+        start += run.length;
+    }
+    Ok(id)
+}
+
+async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Result<(), Fault> {
     session
         .execute(
             "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, 1)",
-            params![blob.id.0, blob.size as i64, new.now],
+            params![blob.id.0, blob.size as i64, now],
         )
         .await?;
-    insert_copies(session, blob, new.now).await?;
-    let id = insert(session, new, "stored", Some(blob), None).await?;
-    if id != new.id {
-        session
-            .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.id.0])
-            .await?;
-        session
-            .execute("DELETE FROM blobs WHERE id = $1", params![blob.id.0])
-            .await?;
-        return Ok(id);
-    }
+    insert_copies(session, blob, now).await
+}
+
+fn blob_changed(session: &mut Session, blob: &NewBlob) {
     session.changed(&catalog::BLOBS, params![blob.id.0]);
     session.changed(&catalog::COPIES, params![blob.id.0]);
-    Ok(id)
+}
+
+async fn delete_blob(session: &mut Session, blob: &NewBlob) -> Result<(), Fault> {
+    session
+        .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.id.0])
+        .await?;
+    session
+        .execute("DELETE FROM blobs WHERE id = $1", params![blob.id.0])
+        .await
+}
+
+/// A run's own content: without digests, because only its composite is known by them.
+async fn insert_run(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    run: &NewRun<'_>,
+) -> Result<(), Fault> {
+    session.changed(&catalog::CONTENTS, params![run.content.0]);
+    let coding = run
+        .sealing
+        .map(|sealing| codec::coding_to_column(sealing.frame_bytes))
+        .transpose()?;
+    session
+        .execute(
+            "INSERT INTO contents (id, space_id, length, kind, depth, created, blob_id, blob_offset,
+                                   stored_length, coding, key_wrapped, key_id)
+             VALUES ($1, $2, $3, 'stored', 0, $4, $5, 0, $6, $7, $8, $9)",
+            params![
+                run.content.0,
+                new.space.0,
+                run.length as i64,
+                new.now,
+                run.blob.id.0,
+                run.blob.size as i64,
+                coding.as_deref(),
+                run.sealing.map(|sealing| &sealing.key_wrapped[..]),
+                run.sealing.and_then(|sealing| sealing.key).map(|key| key.0),
+            ],
+        )
+        .await
+}
+
+async fn insert_extent(
+    session: &mut Session,
+    composite: ContentId,
+    ordinal: usize,
+    extent: &Extent,
+    sender: Option<SenderId>,
+) -> Result<(), Fault> {
+    session
+        .execute(
+            "INSERT INTO extents (content_id, ordinal, start, length, child_id, child_offset, sender)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            params![
+                composite.0,
+                ordinal as i64,
+                extent.start as i64,
+                extent.length as i64,
+                extent.child.0,
+                extent.child_offset as i64,
+                sender.map(|sender| sender.0),
+            ],
+        )
+        .await
 }
 
 async fn insert_copies(session: &mut Session, blob: &NewBlob, now: Millis) -> Result<(), Fault> {
@@ -315,14 +423,16 @@ async fn insert_copies(session: &mut Session, blob: &NewBlob, now: Millis) -> Re
 async fn insert(
     session: &mut Session,
     new: &NewContent<'_>,
-    kind: &'static str,
-    blob: Option<&NewBlob>,
-    bytes: Option<&[u8]>,
+    holds: Holds<'_>,
 ) -> Result<ContentId, Fault> {
+    let (kind, depth, blob, bytes, sealing) = match holds {
+        Holds::Bytes(bytes, sealing) => ("inline", 0, None, Some(bytes), sealing),
+        Holds::Blob(blob, sealing) => ("stored", 0, Some(blob), None, sealing),
+        Holds::Extents => ("composite", 1, None, None, None),
+    };
     let digests = new.digests;
     let sha256 = new.shared.then_some(&digests.sha256.0[..]);
-    let coding = new
-        .sealing
+    let coding = sealing
         .map(|sealing| codec::coding_to_column(sealing.frame_bytes))
         .transpose()?;
     session
@@ -330,7 +440,7 @@ async fn insert(
             "INSERT INTO contents (id, space_id, sha256, length, kind, depth, md5, crc32, crc32c, crc64nvme,
                                    sha1, created, blob_id, blob_offset, stored_length, coding, key_wrapped,
                                    key_id, bytes)
-             VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
              ON CONFLICT (space_id, sha256, length) DO NOTHING",
             params![
                 new.id.0,
@@ -338,6 +448,7 @@ async fn insert(
                 sha256,
                 digests.length as i64,
                 kind,
+                depth,
                 &digests.md5,
                 i64::from(digests.crc32),
                 i64::from(digests.crc32c),
@@ -348,8 +459,8 @@ async fn insert(
                 blob.map(|_| 0),
                 blob.map(|blob| blob.size as i64),
                 coding.as_deref(),
-                new.sealing.map(|sealing| &sealing.key_wrapped[..]),
-                new.sealing.and_then(|sealing| sealing.key).map(|key| key.0),
+                sealing.map(|sealing| &sealing.key_wrapped[..]),
+                sealing.and_then(|sealing| sealing.key).map(|key| key.0),
                 bytes,
             ],
         )
@@ -393,23 +504,28 @@ pub async fn insert_composite(
         )
         .await?;
     for (ordinal, (extent, sender)) in extents.iter().enumerate() {
-        session
-            .execute(
-                "INSERT INTO extents (content_id, ordinal, start, length, child_id, child_offset, sender)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                params![
-                    id.0,
-                    ordinal as i64,
-                    extent.start as i64,
-                    extent.length as i64,
-                    extent.child.0,
-                    extent.child_offset as i64,
-                    sender.map(|sender| sender.0),
-                ],
-            )
-            .await?;
+        insert_extent(session, id, ordinal, extent, *sender).await?;
     }
-    Ok(())
+    // A part may lie in several blobs, and then is a composite itself.
+    let below = session
+        .query_one(
+            "SELECT MAX(c.depth) FROM extents e JOIN contents c ON c.id = e.child_id WHERE e.content_id = $1",
+            params![id.0],
+            |row| row.opt_int(0),
+        )
+        .await?
+        .flatten();
+    match below {
+        None | Some(0) => Ok(()),
+        Some(depth) => {
+            session
+                .execute(
+                    "UPDATE contents SET depth = $1 WHERE id = $2",
+                    params![depth + 1, id.0],
+                )
+                .await
+        }
+    }
 }
 
 /// Where a content's bytes lie; `None` when it is gone.

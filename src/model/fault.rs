@@ -28,6 +28,22 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// A fixed lower-case word, for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::NotFound => "not_found",
+            Self::Unknown => "unknown",
+            Self::Corrupt => "corrupt",
+            Self::Full => "full",
+            Self::Config => "config",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// One failed operation of a store.
 #[derive(Debug)]
 pub struct Fault {

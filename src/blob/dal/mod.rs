@@ -7,15 +7,20 @@
 //! thread. (OpenDAL's own concurrency layer holds its turn as long as the stream lives, and waits without
 //! end.)
 //!
+//! What a service says of itself (its errors, its address) goes to the log at `debug` and nowhere else: a fault
+//! carries our words for it.
+//!
 //! OpenDAL keeps one part back until it has the next, so that a stream longer than a part has one part
 //! resident and at times a second one filling. Both come out of one [`PartBudget`].
 
-mod options;
 mod read;
+mod services;
+mod transport;
 mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use opendal::layers::{RetryEvent, RetryInterceptor, RetryLayer, TimeoutLayer};
@@ -25,8 +30,10 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::config::BackendConfig;
-use super::{BlobName, Watch};
+use super::{BLOB_MAX_AT_LEAST, BlobName, Watch};
 use crate::model::fault::{Fault, Kind};
+
+use self::transport::Checked;
 
 pub(super) use self::read::{List, Reader};
 pub(super) use self::write::Writer;
@@ -100,10 +107,12 @@ impl Pool {
 pub(super) struct Store {
     operator: Operator,
     part_bytes: usize,
-    blob_max_bytes: Option<u64>,
+    blob_max_bytes: u64,
     parts: PartBudget,
     turns: Semaphore,
     patience: Duration,
+    /// Requests made again after a failure, of all operations.
+    repeats: Arc<AtomicU64>,
     watch: Watch,
     cleanups: TaskTracker,
 }
@@ -115,42 +124,50 @@ impl Store {
         watch: Watch,
         cleanups: TaskTracker,
     ) -> Result<Self, Fault> {
-        if let Some(known) = options::known(&config.service)
-            && let Some(unknown) = config
-                .options
-                .keys()
-                .find(|key| !known.contains(&key.as_str()))
-        {
-            return Err(watch.config_fault(format_args!("unknown option `{unknown}`")));
-        }
-        if config.timeout_seconds == 0 || config.concurrency == 0 {
-            return Err(watch.config_fault("`timeout_seconds` and `concurrency` begin at 1"));
-        }
+        check_common(config).map_err(|problem| watch.config_fault(problem))?;
         let patience = Duration::from_secs(config.timeout_seconds);
-        let operator = Operator::via_iter(&config.service, config.options.clone())
-            .map_err(|error| watch.config_fault(&config.service).source(error))?
+        let repeats = Arc::new(AtomicU64::new(0));
+        let operator = services::operator(config).map_err(|problem| watch.config_fault(problem))?;
+        let context = operator.base_context();
+        let context = context.with_http_transport(Checked::over(context.http_transport()));
+        let operator = operator
+            .with_context(context)
             .layer(
                 TimeoutLayer::new()
                     .with_timeout(patience)
                     .with_io_timeout(patience),
             )
-            .layer(retry_layer(config.retries, &watch));
+            .layer(retry_layer(config.retries, &watch, &repeats));
         let can = operator.info().capability();
-        if !(can.read && can.write && can.stat && can.delete) {
-            return Err(watch.config_fault("the service cannot read, write, measure and delete"));
+        if !(can.read && can.write && can.stat && can.delete && can.list) {
+            return Err(watch.config_fault(format_args!(
+                "service {} cannot read, write, measure, delete and list",
+                config.service
+            )));
         }
-        let part_bytes = PART_BYTES.max(can.write_multi_min_size.unwrap_or(0));
         // The memory service takes a blob in several pieces although it does not say so.
-        let streams = can.write_can_multi || config.service == "memory";
-        let one_piece = (!streams).then_some(part_bytes as u64);
-        let total = can.write_total_max_size.map(|size| size as u64);
+        let in_parts = can.write_can_multi || config.service == "memory";
+        let (part_bytes, blob_max_bytes) = sizes(&Sizes {
+            in_parts,
+            part_min: can.write_multi_min_size,
+            part_max: can.write_multi_max_size,
+            total_max: can.write_total_max_size,
+            wanted: config.blob_max_bytes,
+        });
+        if blob_max_bytes < BLOB_MAX_AT_LEAST {
+            return Err(watch.config_fault(format_args!(
+                "service {} takes blobs of {blob_max_bytes} bytes at most, too short to be of use",
+                config.service
+            )));
+        }
         let store = Self {
             operator,
             part_bytes,
-            blob_max_bytes: one_piece.into_iter().chain(total).min(),
+            blob_max_bytes,
             parts,
             turns: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
             patience,
+            repeats,
             watch,
             cleanups,
         };
@@ -159,9 +176,9 @@ impl Store {
             backend = &*store.watch.backend,
             service = %config.service,
             answers,
-            lists = can.list,
+            in_parts,
             part_bytes,
-            blob_max_bytes = store.blob_max_bytes,
+            blob_max_bytes,
             "backend open"
         );
         Ok(store)
@@ -192,9 +209,15 @@ impl Store {
                 .config_fault("the service does not give back what it was given")),
             Err(error) => match error.kind() {
                 ErrorKind::Unexpected | ErrorKind::RateLimited | ErrorKind::Conflict => {
-                    tracing::warn!(backend = &*self.watch.backend, %error, "backend does not answer");
+                    self.watch.heard("probe", &error);
+                    tracing::warn!(
+                        backend = &*self.watch.backend,
+                        problem = problem(&error),
+                        "backend does not answer"
+                    );
                     Ok(false)
                 }
+                // Said in the service's own words: the process ends with them.
                 _ => Err(self
                     .watch
                     .config_fault("first request refused")
@@ -203,7 +226,7 @@ impl Store {
         }
     }
 
-    pub(super) fn blob_max_bytes(&self) -> Option<u64> {
+    pub(super) fn blob_max_bytes(&self) -> u64 {
         self.blob_max_bytes
     }
 
@@ -249,41 +272,123 @@ impl Store {
         name: &BlobName,
         act: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T, Fault> {
-        let busy = || {
-            self.watch
-                .fault(Kind::Busy, operation, name)
-                .context("no turn came free in time")
-        };
+        let asked = Instant::now();
         let turn = timeout(self.patience, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(busy());
-        };
         let started = Instant::now();
-        let result = act.await.map_err(|error| {
-            let kind = kind_of(&error, operation);
-            self.watch.fault(kind, operation, name).source(error)
-        });
-        self.watch.record(operation, started, &result);
+        let result = match turn {
+            Ok(Ok(_turn)) => act.await.map_err(|error| {
+                self.watch.heard(operation, &error);
+                self.watch
+                    .fault(kind_of(&error, operation), operation, name)
+                    .context(problem(&error))
+            }),
+            _ => Err(self
+                .watch
+                .fault(Kind::Busy, operation, name)
+                .context("no turn came free in time")),
+        };
+        self.watch
+            .record(operation, started, started - asked, &result);
         result
     }
 }
 
-fn retry_layer(retries: usize, watch: &Watch) -> RetryLayer<impl RetryInterceptor + use<>> {
-    let backend = watch.backend.clone();
+impl Watch {
+    /// Logs what the service said. Nobody but whoever asks for `debug` is to see it.
+    fn heard(&self, operation: &'static str, error: &opendal::Error) {
+        tracing::debug!(backend = &*self.backend, operation, %error, "answer of backend");
+    }
+}
+
+/// What is wrong with the settings that every service has.
+pub(super) fn check(config: &BackendConfig) -> Result<(), String> {
+    check_common(config)?;
+    services::operator(config).map(|_| ())
+}
+
+fn check_common(config: &BackendConfig) -> Result<(), String> {
+    if config.timeout_seconds == 0 || config.concurrency == 0 {
+        return Err("`timeout_seconds` and `concurrency` begin at 1".to_owned());
+    }
+    Ok(())
+}
+
+/// What a service says of lengths, and what was configured.
+struct Sizes {
+    in_parts: bool,
+    part_min: Option<usize>,
+    part_max: Option<usize>,
+    total_max: Option<usize>,
+    wanted: u64,
+}
+
+/// The length of a part, and of the longest blob. A service that takes a blob in one piece only gets blobs of one
+/// part, because the piece is held in memory.
+fn sizes(sizes: &Sizes) -> (usize, u64) {
+    let part = PART_BYTES
+        .max(sizes.part_min.unwrap_or(0))
+        .min(sizes.part_max.unwrap_or(usize::MAX));
+    let blob = [
+        Some(sizes.wanted),
+        sizes.total_max.map(|size| size as u64),
+        (!sizes.in_parts).then_some(PART_BYTES as u64),
+    ];
+    let blob = blob.into_iter().flatten().min().unwrap_or(sizes.wanted);
+    let part = usize::try_from(blob).map_or(part, |blob| part.min(blob));
+    (part, blob)
+}
+
+fn retry_layer(
+    retries: usize,
+    watch: &Watch,
+    repeats: &Arc<AtomicU64>,
+) -> RetryLayer<impl RetryInterceptor + use<>> {
+    let (watch, repeats) = (watch.clone(), Arc::clone(repeats));
     RetryLayer::new()
         .with_jitter()
         .with_min_delay(RETRY_PAUSE.start)
         .with_max_delay(RETRY_PAUSE.end)
         .with_max_times(retries)
         .with_notify(move |event: RetryEvent<'_>| {
+            repeats.fetch_add(1, Ordering::Relaxed);
+            watch.repeated(event.op.into_static());
             tracing::debug!(
-                backend = &*backend,
-                operation = ?event.op,
+                backend = &*watch.backend,
+                operation = event.op.into_static(),
                 attempt = event.attempt,
                 error = %event.err,
                 "request to backend repeated"
             );
         })
+}
+
+/// Our words for an error, for the log.
+fn problem(error: &opendal::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "permission denied",
+        ErrorKind::RateLimited => "too many requests",
+        ErrorKind::NotFound if is_bucket_missing(error) => "the bucket is not there",
+        ErrorKind::NotFound => "not there",
+        ErrorKind::RangeNotSatisfied => "shorter than the range",
+        ErrorKind::ConfigInvalid => "its settings do not fit",
+        ErrorKind::Unsupported => "the service cannot do this",
+        ErrorKind::ConditionNotMatch | ErrorKind::Conflict => "refused as a conflict",
+        _ => "no answer, or one that makes no sense",
+    }
+}
+
+/// Whether a service says that what all blobs lie in is missing, which says nothing about one blob.
+fn is_bucket_missing(error: &opendal::Error) -> bool {
+    let text = error.to_string();
+    [
+        "NoSuchBucket",
+        "ContainerNotFound",
+        "FilesystemNotFound",
+        "bucket does not exist",
+        "bucket not found",
+    ]
+    .iter()
+    .any(|code| text.contains(code))
 }
 
 /// What an error says. Whether OpenDAL calls it temporary is of no use: the retry layer has overwritten it.
@@ -292,14 +397,13 @@ fn kind_of(error: &opendal::Error, operation: &'static str) -> Kind {
         // The bucket's absence says nothing about the blob; nor does an answer to a write.
         ErrorKind::NotFound => match operation {
             "open blob" | "read blob" | "measure blob" | "delete blob"
-                if !error.to_string().contains("NoSuchBucket") =>
+                if !is_bucket_missing(error) =>
             {
                 Kind::NotFound
             }
             _ => Kind::Unavailable,
         },
         ErrorKind::RangeNotSatisfied => Kind::Corrupt,
-        ErrorKind::ConfigInvalid => Kind::Config,
         ErrorKind::Unsupported
         | ErrorKind::IsADirectory
         | ErrorKind::NotADirectory
@@ -315,5 +419,65 @@ fn opendal_error(error: std::io::Error) -> opendal::Error {
     match error.downcast::<opendal::Error>() {
         Ok(error) => error,
         Err(error) => opendal::Error::new(ErrorKind::Unexpected, "stream failed").set_source(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(in_parts: bool) -> Sizes {
+        Sizes {
+            in_parts,
+            part_min: None,
+            part_max: None,
+            total_max: None,
+            wanted: 4 << 30,
+        }
+    }
+
+    #[test]
+    fn parts_are_as_long_as_the_service_wants_and_no_longer_than_a_blob() {
+        assert_eq!(sizes(&of(true)), (PART_BYTES, 4 << 30));
+        let min = Sizes {
+            part_min: Some(8 << 20),
+            ..of(true)
+        };
+        assert_eq!(sizes(&min), (8 << 20, 4 << 30));
+        let max = Sizes {
+            part_max: Some(1 << 20),
+            ..of(true)
+        };
+        assert_eq!(sizes(&max), (1 << 20, 4 << 30));
+        let wanted = Sizes {
+            wanted: 1 << 20,
+            ..of(true)
+        };
+        assert_eq!(sizes(&wanted), (1 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn a_service_that_takes_one_piece_gets_blobs_of_one_part() {
+        assert_eq!(sizes(&of(false)), (PART_BYTES, PART_BYTES as u64));
+        let short = Sizes {
+            total_max: Some(4 << 20),
+            ..of(false)
+        };
+        assert_eq!(sizes(&short), (4 << 20, 4 << 20));
+    }
+
+    #[test]
+    fn a_missing_bucket_says_nothing_about_a_blob() {
+        let missing = |text: &str| opendal::Error::new(ErrorKind::NotFound, text.to_owned());
+        let kind = |text: &str, operation| kind_of(&missing(text), operation);
+        for operation in ["open blob", "read blob", "measure blob", "delete blob"] {
+            assert_eq!(kind("NoSuchKey", operation), Kind::NotFound);
+            for text in ["NoSuchBucket: x", "ContainerNotFound"] {
+                assert_eq!(kind(text, operation), Kind::Unavailable);
+            }
+        }
+        for operation in ["write blob", "finish blob", "list blobs"] {
+            assert_eq!(kind("NoSuchKey", operation), Kind::Unavailable);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Writing a blob to a service, part by part.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use opendal::{Buffer, ErrorKind};
@@ -21,6 +22,8 @@ pub(in crate::blob) struct Writer {
     part: Vec<Bytes>,
     part_len: usize,
     written: u64,
+    /// How many requests the service had seen repeated when this began.
+    repeats: u64,
     /// `None` while a task has it, and after a fault or a task that was not awaited.
     upload: Option<Upload>,
 }
@@ -52,6 +55,7 @@ impl Writer {
                 resident: None,
                 filling: None,
             }),
+            repeats: store.repeats.load(Ordering::Relaxed),
             store,
             name,
             expected: None,
@@ -66,9 +70,7 @@ impl Writer {
     }
 
     pub(in crate::blob) async fn write(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
-        if let Some(most) = self.store.blob_max_bytes
-            && self.written + bytes.len() as u64 > most
-        {
+        if self.written + bytes.len() as u64 > self.store.blob_max_bytes {
             return Err(self.misuse("write blob", "longer than the backend takes"));
         }
         while !bytes.is_empty() {
@@ -90,8 +92,29 @@ impl Writer {
             self.hand_over().await?;
         }
         let mut upload = self.step("finish blob", Step::Close).await?;
+        self.check().await?;
         upload.writer = None;
         Ok(self.written)
+    }
+
+    /// Measures the blob when any request was repeated meanwhile: some writers of OpenDAL append what was sent
+    /// before the failure a second time.
+    async fn check(&self) -> Result<(), Fault> {
+        if self.store.repeats.load(Ordering::Relaxed) == self.repeats {
+            return Ok(());
+        }
+        let stored = self.store.size(self.name).await?;
+        if stored == self.written {
+            return Ok(());
+        }
+        Err(self
+            .store
+            .watch
+            .fault(Kind::Unavailable, "finish blob", &self.name)
+            .context(format_args!(
+                "{} bytes written, {stored} stored after a repeat",
+                self.written
+            )))
     }
 
     pub(in crate::blob) async fn abort(mut self) {
@@ -202,9 +225,9 @@ async fn forget(store: Arc<Store>, name: BlobName, mut writer: opendal::Writer) 
     if let Err(error) = writer.abort().await
         && error.kind() != ErrorKind::Unsupported
     {
-        tracing::debug!(backend = &*store.watch.backend, blob = %name, %error, "parts left behind");
+        store.watch.heard("forget blob", &error);
     }
     if let Err(fault) = store.delete(name).await {
-        tracing::warn!(%fault, "unfinished blob left behind");
+        tracing::warn!(%fault, "unfinished blob is left to the sweep");
     }
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -38,11 +38,29 @@ pub(super) const SERVICE: &str = "fs";
 /// A range at least this long is announced as sequential, which widens the kernel's read-ahead.
 const LONG_RANGE_BYTES: u64 = 1 << 20;
 
+/// What is wrong with the options.
+pub(super) fn check(config: &BackendConfig) -> Result<(), String> {
+    root_of(config).map(|_| ())
+}
+
+fn root_of(config: &BackendConfig) -> Result<&str, String> {
+    if let Some(odd) = config.options.keys().find(|key| *key != "root") {
+        return Err(format!("{SERVICE} has no option `{odd}`; it has root"));
+    }
+    config
+        .options
+        .get("root")
+        .map(String::as_str)
+        .filter(|root| !root.is_empty())
+        .ok_or_else(|| "option `root` is missing".to_owned())
+}
+
 /// A directory tree of blobs.
 pub(super) struct Store {
     root: PathBuf,
     directories: Vec<Arc<Directory>>,
     durability: Durability,
+    blob_max_bytes: u64,
     buffers: Buffers,
     /// Set once the file system refuses to say what is cached.
     cache_unknown: AtomicBool,
@@ -58,12 +76,7 @@ impl Store {
         watch: Watch,
         cleanups: TaskTracker,
     ) -> Result<Self, Fault> {
-        if let Some(unknown) = config.options.keys().find(|key| *key != "root") {
-            return Err(watch.config_fault(format_args!("unknown option `{unknown}`")));
-        }
-        let Some(root) = config.options.get("root").filter(|root| !root.is_empty()) else {
-            return Err(watch.config_fault("option `root` is missing"));
-        };
+        let root = root_of(config).map_err(|problem| watch.config_fault(problem))?;
         let root = PathBuf::from(root);
         let path = root.clone();
         let directories = spawn_blocking(move || open_directories(&path))
@@ -81,11 +94,16 @@ impl Store {
             root,
             directories,
             durability,
+            blob_max_bytes: config.blob_max_bytes,
             buffers,
             cache_unknown: AtomicBool::new(false),
             watch,
             cleanups,
         })
+    }
+
+    pub(super) fn blob_max_bytes(&self) -> u64 {
+        self.blob_max_bytes
     }
 
     pub(super) fn create(self: &Arc<Self>, name: BlobName) -> Writer {
@@ -107,7 +125,8 @@ impl Store {
             }
             Ok(file)
         });
-        self.watch.record("open blob", started, &result);
+        self.watch
+            .record("open blob", started, Duration::ZERO, &result);
         let file = result?;
         let len = range.end - range.start;
         if len >= LONG_RANGE_BYTES {
@@ -157,14 +176,16 @@ impl Store {
             .and_then(|result| {
                 result.map_err(|error| self.write_fault("delete blob", &name, error))
             });
-        self.watch.record("delete blob", started, &result);
+        self.watch
+            .record("delete blob", started, Duration::ZERO, &result);
         result
     }
 
     pub(super) async fn size(&self, name: BlobName) -> Result<u64, Fault> {
         let started = Instant::now();
         let result = self.open_file(name).await.map(|(_, size)| size);
-        self.watch.record("measure blob", started, &result);
+        self.watch
+            .record("measure blob", started, Duration::ZERO, &result);
         result
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -59,7 +59,9 @@ impl Reader {
         }
         let started = Instant::now();
         let result = self.piece().await;
-        self.store.watch.record("read blob", started, &result);
+        self.store
+            .watch
+            .record("read blob", started, Duration::ZERO, &result);
         match &result {
             Ok(bytes) => self.offset += bytes.len() as u64,
             Err(_) => self.end = self.offset,
@@ -180,7 +182,9 @@ impl List {
                         .source(error)
                 })
             });
-        self.store.watch.record("list blobs", started, &result);
+        self.store
+            .watch
+            .record("list blobs", started, Duration::ZERO, &result);
         let (open, batch, skipped) = result?;
         self.open = open;
         self.batch = batch;

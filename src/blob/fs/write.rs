@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
@@ -69,7 +69,7 @@ impl Drop for Partial {
         if self.file.take().is_some()
             && let Err(error) = self.directory.unlink(&self.name)
         {
-            tracing::warn!(blob = %self.name, %error, "unfinished blob left behind");
+            tracing::warn!(blob = self.name.id_digits(), %error, "unfinished blob left behind");
         }
     }
 }
@@ -175,7 +175,9 @@ impl Writer {
             .and_then(|result| {
                 result.map_err(|error| self.store.write_fault(operation, &self.name, error))
             });
-        self.store.watch.record(operation, started, &result);
+        self.store
+            .watch
+            .record(operation, started, Duration::ZERO, &result);
         result
     }
 }

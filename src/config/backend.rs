@@ -1,0 +1,134 @@
+//! Section `[backend.NAME]`: where blobs are kept, and what the services need.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
+
+use figment::value::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::show;
+use crate::blob;
+
+/// Section `[backend.NAME]`: one place where blobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The kind of service: `fs`, `s3` and others.
+    pub service: String,
+    /// What the service needs. A relative `root` of `fs` is under `data_dir`.
+    #[serde(default)]
+    pub options: Options,
+    /// Operations at a time.
+    #[serde(default = "Backend::default_concurrency")]
+    pub concurrency: NonZeroU32,
+    /// Seconds for one operation, or for one piece of a transfer.
+    #[serde(default = "Backend::default_timeout_seconds")]
+    pub timeout_seconds: NonZeroU64,
+    /// How often an operation is tried again after a failure that may pass.
+    #[serde(default = "Backend::default_retries")]
+    pub retries: u32,
+    /// Bytes of the longest blob; longer contents are kept as several.
+    #[serde(default = "Backend::default_blob_max_bytes")]
+    pub blob_max_bytes: u64,
+}
+
+impl Backend {
+    /// The name of the backend that exists without configuration.
+    pub const LOCAL: &str = "local";
+
+    /// The file system under `data_dir`.
+    pub(super) fn local() -> Self {
+        Self {
+            service: "fs".to_owned(),
+            options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
+            concurrency: Self::default_concurrency(),
+            timeout_seconds: Self::default_timeout_seconds(),
+            retries: Self::default_retries(),
+            blob_max_bytes: Self::default_blob_max_bytes(),
+        }
+    }
+
+    /// As the store of blobs takes it.
+    pub fn to_blob_config(&self) -> blob::BackendConfig {
+        blob::BackendConfig {
+            service: self.service.clone(),
+            timeout_seconds: self.timeout_seconds.get(),
+            retries: self.retries as usize,
+            concurrency: self.concurrency.get() as usize,
+            blob_max_bytes: self.blob_max_bytes,
+            options: self.options.0.clone(),
+        }
+    }
+
+    fn default_concurrency() -> NonZeroU32 {
+        const { NonZeroU32::new(64).expect("not zero") }
+    }
+
+    fn default_timeout_seconds() -> NonZeroU64 {
+        const { NonZeroU64::new(30).expect("not zero") }
+    }
+
+    fn default_retries() -> u32 {
+        3
+    }
+
+    fn default_blob_max_bytes() -> u64 {
+        blob::BLOB_MAX_BYTES
+    }
+}
+
+/// Options of a service, as text. Those that may be a secret print as `***`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Options(pub BTreeMap<String, String>);
+
+/// Options whose values may be shown; any other may be a secret.
+const SHOWN: [&str; 6] = [
+    "root",
+    "bucket",
+    "container",
+    "endpoint",
+    "region",
+    "enable_virtual_host_style",
+];
+
+impl Options {
+    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| {
+            let is_shown = SHOWN.contains(&name.as_str());
+            (name.as_str(), if is_shown { value } else { "***" })
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Options {
+    /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut options = BTreeMap::new();
+        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
+            let text = match &value {
+                Value::String(_, text) => text.clone(),
+                Value::Bool(..) | Value::Num(..) => show(&value),
+                _ => {
+                    let problem = format!("expected a text, a number or a flag for {name}");
+                    return Err(D::Error::custom(problem));
+                }
+            };
+            options.insert(name, text);
+        }
+        Ok(Self(options))
+    }
+}
+
+impl Serialize for Options {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.shown())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
