@@ -16,6 +16,9 @@ use super::{Config, ConfigError, expected, show};
 pub struct Backend {
     /// The kind of service: `fs`, `s3` and others.
     pub service: String,
+    /// Whether all nodes reach it, or each has one of its own under this name.
+    #[serde(default)]
+    pub scope: Scope,
     /// What the service needs. A relative `root` of `fs` is under `data_dir`.
     #[serde(default)]
     pub options: Options,
@@ -38,6 +41,7 @@ impl Backend {
     pub(super) fn local() -> Self {
         Self {
             service: "fs".to_owned(),
+            scope: Scope::Shared,
             options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
             concurrency: Self::default_concurrency(),
             timeout_seconds: Self::default_timeout_seconds(),
@@ -96,6 +100,17 @@ impl Placement {
         self.copies_required
             .map_or(self.backends.len(), |it| it.get() as usize)
     }
+}
+
+/// Who reaches a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Every node.
+    #[default]
+    Shared,
+    /// Each node its own; the others read from it through that node.
+    Node,
 }
 
 /// Options of a service, as text. Those that may be a secret print as `***`.
@@ -199,6 +214,44 @@ impl Config {
                 "storage.placement",
                 format_args!("one of the placements and backends {}", names.join(", ")),
                 &self.storage.placement,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Whether a backend is one of each node. Alone with an embedded database, there is nobody else to reach it.
+    pub fn is_of_node(&self, backend: &Backend) -> bool {
+        backend.scope == Scope::Node && self.meta.server().is_some()
+    }
+
+    pub(super) fn check_nodes(&self) -> Result<(), ConfigError> {
+        self.node.check().map_err(ConfigError)?;
+        if self.meta.server().is_some() || !self.node.name.is_empty() {
+            self.node.check_name().map_err(ConfigError)?;
+        }
+        let own = self
+            .backend
+            .iter()
+            .find(|(_, backend)| self.is_of_node(backend));
+        if let Some((name, _)) = own
+            && self.node.listen.is_empty()
+        {
+            return Err(expected(
+                "node.listen",
+                format_args!(
+                    "an address where other nodes read what backend.{name} of scope \"node\" holds"
+                ),
+                "none",
+            ));
+        }
+        let manifests = self.backend.get(self.manifests_backend());
+        if self.manifests.enabled && manifests.is_some_and(|it| self.is_of_node(it)) {
+            return Err(expected(
+                "manifests.backend",
+                "a backend that every node reaches",
+                self.manifests_backend(),
             ));
         }
         Ok(())

@@ -75,7 +75,7 @@ impl ContentStore {
         };
         let mut refused = None;
         for backend in chosen {
-            match self.begin_copy(target.id, backend, size) {
+            match self.begin_copy(target.id, backend, size).await {
                 Ok(copy) => target.copies.push(copy),
                 Err(fault) => target.give_up(backend, &mut refused, fault),
             }
@@ -84,8 +84,8 @@ impl ContentStore {
         Ok(target)
     }
 
-    fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {
-        let backend_name = self.backend_name(backend)?.to_owned();
+    async fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {
+        let backend_name = self.backend(backend).await?.name.clone();
         let name = BlobName::new(id.0);
         let mut writer = self.blobs.create(&backend_name, &name)?;
         if let Some(size) = size {
