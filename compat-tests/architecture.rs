@@ -160,8 +160,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["meta/"]),
     ("opendal", &["blob/"]),
     ("fred", &["cluster/"]),
-    // Webhooks; opendal brings its own use of it.
-    ("reqwest", &["tasks/"]),
+    // Webhooks, and blobs of other nodes; opendal brings its own use of it.
+    ("reqwest", &["tasks/", "cluster/peers.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli.rs"]),
     ("figment", &["config.rs", "config/"]),

@@ -112,6 +112,8 @@ enum Command {
     Stats,
     /// Move all blobs of a backend to another, or a bucket to another placement, while they are used
     Move(MoveCommand),
+    /// List the nodes that share the database, with what they have open
+    Nodes,
     /// Delete the bytes that nothing refers to and whose grace has passed
     Gc,
     /// Rebuild a lost database from the manifests at the backends
@@ -283,6 +285,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Health(health) => meta::health(&config, &printer, &health),
         Command::Buckets => operate(config, async |operator| buckets(operator, &printer).await),
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),
+        Command::Nodes => operate(config, async |operator| nodes(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
         Command::Recover(command) => recover::recover(&config, &printer, &command),
     }
@@ -501,6 +504,23 @@ async fn stats(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
         size(stats.deleting_bytes),
     );
     printer.done(&encode(&stats)?, &text)
+}
+
+async fn nodes(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
+    let nodes = operator.nodes().await?;
+    let row = |node: &app::NodeStatus| {
+        vec![
+            // Too long for the numbers of some who read JSON.
+            ("id", json!(node.id.to_string())),
+            ("name", json!(node.name)),
+            ("worker", json!(node.worker)),
+            ("address", json!(node.address)),
+            ("beat_age_ms", json!(node.beat_age_ms)),
+            ("oldest_read_ms", json!(node.oldest_read_ms)),
+            ("oldest_write_ms", json!(node.oldest_write_ms)),
+        ]
+    };
+    printer.table(nodes.iter().map(row))
 }
 
 async fn gc(operator: &Operator, printer: &Printer) -> Result<(), Failure> {

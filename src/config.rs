@@ -20,7 +20,7 @@ use figment::value::Value;
 use figment::{Figment, Provider as _};
 use serde::{Deserialize, Serialize};
 
-pub use backend::{Backend, Options};
+pub use backend::{Backend, Options, Scope};
 pub use places::Placement;
 
 use layers::Layer;
@@ -502,7 +502,7 @@ impl Config {
                 &self.manifests.backend,
             ));
         }
-        Ok(())
+        self.check_nodes()
     }
 }
 
@@ -645,6 +645,36 @@ mod tests {
             &mut in_file,
         );
         assert_eq!(in_file, Config::default().effective());
+    }
+
+    #[test]
+    fn a_disk_of_each_node_needs_a_way_to_it_and_a_name_to_find_it_by() {
+        let url = ("OSPROXY_META__URL", "postgres://a:b@c/d");
+        let own = "[backend.local]\nservice = \"fs\"\nscope = \"node\"\n";
+        assert!(refusal(own, &[url]).starts_with("node.listen:"));
+        let listen = ("OSPROXY_NODE__LISTEN", "10.0.0.1:9002");
+        let all = ("OSPROXY_NODE__LISTEN", "0.0.0.0:9002");
+        let config = load(own, &[url, listen]).expect("accepted");
+        assert!(config.is_of_node(&config.backend["local"]));
+        assert!(refusal(own, &[url, all]).starts_with("node.address:"));
+        let address = ("OSPROXY_NODE__ADDRESS", "a.example.org:9002");
+        let config = load(own, &[url, all, address]).expect("accepted");
+        let bound = "0.0.0.0:9002".parse().expect("an address");
+        assert_eq!(config.node.reached_at(bound), "a.example.org:9002");
+        for name in ["a b", "a@b", "a/b", &"a".repeat(64)] {
+            let name = ("OSPROXY_NODE__NAME", name);
+            assert!(refusal(own, &[url, listen, name]).starts_with("node.name:"));
+        }
+        for (key, value) in [
+            ("OSPROXY_NODE__LISTEN", "nowhere"),
+            ("OSPROXY_NODE__ADDRESS", "no-port"),
+        ] {
+            let found = refusal(own, &[url, listen, (key, value)]);
+            assert!(found.starts_with("node."), "{found}");
+        }
+        // Alone with its database, a node has nobody to share with.
+        let config = load(own, &[]).expect("accepted");
+        assert!(!config.is_of_node(&config.backend["local"]));
     }
 
     #[test]

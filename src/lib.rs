@@ -26,6 +26,9 @@
 //!   0  model   telemetry                                          nouns and pure rules; logs and metrics
 //! ```
 //!
+//! Blobs on another node's own disk are read through that node: `content` says that a copy lies elsewhere, `cluster`
+//! asks the peer, and the peer's `admin` answers from its `content`; `app` puts the three together.
+//!
 //! Imports point down. Work is ordered downwards and run from above; decisions are taken below and acted on
 //! above; configuration and ids travel down as values, handed out by `app`, the only module that knows all the
 //! pieces. `compat-tests/architecture.rs` checks who may name whom.

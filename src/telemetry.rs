@@ -354,6 +354,9 @@ pub struct Metrics {
     jobs: Family<JobOutcomeLabels, Counter>,
     jobs_running: Family<JobLabels, Gauge>,
     jobs_waiting: Family<JobLabels, Gauge>,
+    nodes: Gauge,
+    nodes_declared_dead: Counter,
+    rejoined: Counter,
 }
 
 /// Upper bounds of the histograms in seconds, from a cached read to a large upload.
@@ -393,6 +396,9 @@ impl Metrics {
             jobs: Family::default(),
             jobs_running: Family::default(),
             jobs_waiting: Family::default(),
+            nodes: Gauge::default(),
+            nodes_declared_dead: Counter::default(),
+            rejoined: Counter::default(),
         };
         // Counters get `_total` from the exposition.
         let registry = &mut metrics.registry;
@@ -506,6 +512,21 @@ impl Metrics {
             "Jobs whose time has come and that no node runs, by type; counted now and then, up to 10000",
             metrics.jobs_waiting.clone(),
         );
+        registry.register(
+            "nodes",
+            "Nodes that share the database, this one included, at its last look",
+            metrics.nodes.clone(),
+        );
+        registry.register(
+            "nodes_declared_dead",
+            "Nodes that this one has declared dead because they did not beat",
+            metrics.nodes_declared_dead.clone(),
+        );
+        registry.register(
+            "rejoined",
+            "How often this process was declared dead and began again as another node",
+            metrics.rejoined.clone(),
+        );
         Arc::new(metrics)
     }
 
@@ -583,6 +604,21 @@ impl Metrics {
         self.jobs_waiting
             .get_or_create(&JobLabels { r#type: kind })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Records how many nodes share the database.
+    pub fn nodes(&self, count: usize) {
+        self.nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a node that this one has declared dead.
+    pub fn node_declared_dead(&self) {
+        self.nodes_declared_dead.inc();
+    }
+
+    /// Counts a new beginning of this process as another node.
+    pub fn rejoined(&self) {
+        self.rejoined.inc();
     }
 
     /// Counts one answered request and the time it took.

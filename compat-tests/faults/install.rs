@@ -139,6 +139,7 @@ impl Install {
             uids: uids.clone(),
             clock: clock.clone(),
             metrics,
+            here: None,
             config: content::Config {
                 inline_max_bytes: 16 * 1024,
                 memory_max_bytes: 256 * 1024,
@@ -323,13 +324,19 @@ impl Install {
     pub async fn beat(&self) {
         let times = self.content.open_times();
         let beat = nodes::Heartbeat {
+            now: self.clock.now(),
             lease_until: self.clock.now() + 10_000,
             oldest_read: times.oldest_read(),
             oldest_write: times.oldest_write(),
         };
+        let who = Arc::new(nodes::Who {
+            name: "test".to_owned(),
+            address: None,
+        });
         self.meta
             .transact("beat", move |session| {
-                Box::pin(async move { nodes::beat(session, 1, &beat).await })
+                let who = Arc::clone(&who);
+                Box::pin(async move { nodes::beat(session, 1, &who, &beat).await })
             })
             .await
             .unwrap();

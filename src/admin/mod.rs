@@ -7,6 +7,7 @@
 //!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
 //!   GET  /v1/stats   what the install holds                               } see `RunFile`
 //!   GET  /v1/load                   how busy the nodes say they are           }
+//!   GET  /v1/nodes   the nodes that share the database                     }
 //!   GET  /v1/notifications          how delivery of events goes, by target  }
 //!   GET  /v1/events?queue=NAME&max=N  the oldest events of a queue             }
 //!   POST /v1/events/acknowledge     {"queue": NAME, "ids": [...]}: deletes   }
@@ -26,6 +27,7 @@
 mod client;
 mod events;
 mod jobs;
+mod peers;
 mod run_file;
 
 use std::net::IpAddr;
@@ -49,6 +51,7 @@ use crate::tasks::{Backlog, Collector, KeyCommand, Keyring, Outbox, Survey};
 use crate::telemetry::Metrics;
 
 pub use client::{Client, ClientError, probe};
+pub use peers::{PeerParts, peer_router};
 pub use run_file::{RunFile, Token};
 
 /// How long the database may take to answer before the node is not ready.
@@ -85,6 +88,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/gc", post(gc))
         .route("/v1/stats", get(stats))
         .route("/v1/load", get(load))
+        .route("/v1/nodes", get(nodes))
         .route("/v1/notifications", get(events::notifications))
         .route("/v1/events", get(events::read))
         .route("/v1/events/acknowledge", post(events::acknowledge))
@@ -143,6 +147,13 @@ async fn stats(State(parts): State<Arc<Parts>>) -> Response {
 /// Without Redis no node says anything.
 async fn load(State(parts): State<Arc<Parts>>) -> Response {
     Json(json!({ "nodes": parts.nodes.now() })).into_response()
+}
+
+async fn nodes(State(parts): State<Arc<Parts>>) -> Response {
+    match parts.node.all().await {
+        Ok(nodes) => Json(nodes).into_response(),
+        Err(fault) => failed(&fault),
+    }
 }
 
 /// A client that leaves ends the wrapping; the rest is done by a task.

@@ -23,9 +23,10 @@ use std::path::PathBuf;
 use crate::admin::ClientError;
 use crate::keys::MasterKeyError;
 use crate::manifest::RecoverError;
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
+pub use crate::cluster::NodeStatus;
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
     LostObject, Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
@@ -128,4 +129,18 @@ pub enum Error {
     /// A store failed, or cannot work as it is configured.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+impl Error {
+    /// Whether the same start may succeed later, with nothing changed.
+    fn may_pass(&self) -> bool {
+        let fault = match self {
+            Self::Fault(fault)
+            | Self::Listen { source: fault, .. }
+            | Self::Refused(Refused::Fault(fault))
+            | Self::MasterKey(MasterKeyError::Fault(fault)) => fault,
+            _ => return false,
+        };
+        matches!(fault.kind(), Kind::Busy | Kind::Unavailable | Kind::Unknown)
+    }
 }

@@ -7,8 +7,8 @@ use super::directory::{self, Held};
 use super::stores::{Stores, open_meta};
 use super::{
     BucketUsage, Error, GcReport, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey, Pair, Stats, TenantSummary,
-    Wish,
+    KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey, NodeStatus, Pair, Stats,
+    TenantSummary, Wish,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -194,6 +194,11 @@ impl Operator {
         Backlog::new(self.meta.clone(), self.clock.clone(), bell)
     }
 
+    /// The nodes that share the install, by name.
+    pub async fn nodes(&self) -> Result<Vec<NodeStatus>, Error> {
+        Ok(cluster::nodes_of(&self.meta, &self.clock).await?)
+    }
+
     /// Collects and sweeps: by the server that runs on the install, or here when none does.
     pub async fn gc(&self) -> Result<GcReport, Error> {
         match self.hold() {
@@ -212,7 +217,7 @@ impl Operator {
     }
 
     async fn gc_here(&self, held: Held) -> Result<GcReport, Error> {
-        let stores = Stores::open(&self.config, &held, &Metrics::new()).await?;
+        let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
         let report = Arc::clone(&stores.collector).pass().await;
         stores.close().await;
         Ok(report?)
@@ -229,7 +234,7 @@ impl Operator {
     pub async fn keyring(&self, command: KeyCommand) -> Result<KeyReport, Error> {
         match self.hold() {
             Ok(held) => {
-                let stores = Stores::open(&self.config, &held, &Metrics::new()).await?;
+                let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
                 let report = stores.keyring().run(command).await;
                 stores.close().await;
                 Ok(report?)

@@ -17,15 +17,15 @@ use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
 use crate::auth::{Authority, Network, Pair, Registry, RootKey, ensure_root};
-use crate::cluster::Topic;
+use crate::cluster::{PeerKey, Topic};
 use crate::config::{Config, CustomerKeys, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::model::fault::{Fault, Kind};
 use crate::s3;
 use crate::tasks::{
-    self, AbortStale, Backlog, Collect, DeliverLogs, Deliverer, Engine, Expire, MeasureOutbox,
-    Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep, TendOutbox,
-    WriteManifests, engine,
+    self, AbortStale, Backlog, Collect, CollectOwn, DeliverLogs, Deliverer, Engine, Expire,
+    MeasureOutbox, Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep,
+    SweepOwn, TendOutbox, WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -43,6 +43,8 @@ const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 const ENDED_JOBS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long the last manifest may take at the end.
 const LAST_MANIFEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two tries to join again.
+const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 /// How long admin requests in flight may take once the S3 listener has drained.
 const ADMIN_DRAIN_SECONDS: u64 = 2;
 
@@ -54,8 +56,23 @@ const ADMIN_DRAIN_SECONDS: u64 = 2;
 /// starts again, as another one.
 pub async fn serve(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new()?;
+    // They go on when the process begins again as another node.
+    let metrics = Metrics::new();
+    let mut began = false;
     loop {
-        let running = Running::start(&config).await?;
+        let running = match Running::start(&config, &metrics).await {
+            // It served before, and serves again as soon as the database lets it.
+            Err(error) if began && error.may_pass() => {
+                tracing::warn!(%error, "not joined yet");
+                tokio::select! {
+                    biased;
+                    () = signals.next() => return Ok(()),
+                    () = tokio::time::sleep(REJOIN_PAUSE) => continue,
+                }
+            }
+            outcome => outcome?,
+        };
+        began = true;
         introduce(&running.root, running.s3.address, &config.s3.region);
         let end = running.until(signals.next()).await;
         let delay = match end {
@@ -72,6 +89,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             End::Listener(name) => return Err(Error::ListenerEnded(name)),
             End::Expelled => {
                 tracing::warn!("the other nodes had declared this one dead; it starts again");
+                metrics.rejoined();
             }
         }
     }
@@ -121,13 +139,15 @@ pub(super) struct Running {
     root: RootKey,
     s3: Listener,
     admin: Listener,
+    /// For other nodes, where they are listened to.
+    peers: Option<Listener>,
     pub(super) draining: CancellationToken,
 }
 
 impl Running {
-    pub(super) async fn start(config: &Config) -> Result<Self, Error> {
+    pub(super) async fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, Error> {
         let held = Held::create(&config.data_dir)?;
-        let metrics = Metrics::new();
+        let metrics = Arc::clone(metrics);
         // Addresses first: one that is taken should not leave a half-made install behind. Clients wait.
         let in_vain = |setting| move |source| Error::Listen { setting, source };
         let s3 = Server::bind(config.s3.listen, &config.http, Arc::clone(&metrics))
@@ -138,8 +158,19 @@ impl Running {
         let admin = Server::bind(config.admin.listen, &http, Arc::clone(&metrics))
             .await
             .map_err(in_vain("admin.listen"))?;
+        let peers = match config.node.listen().map_err(in_vain_setting)? {
+            None => None,
+            Some(address) => Some(
+                Server::bind(address, &http, Arc::clone(&metrics))
+                    .await
+                    .map_err(in_vain("node.listen"))?,
+            ),
+        };
+        let address = peers
+            .as_ref()
+            .map(|peers| config.node.reached_at(peers.local_addr()));
 
-        let stores = Stores::open(config, &held, &metrics).await?;
+        let stores = Stores::open(config, &held, &metrics, address).await?;
         // Commands beside the server follow what the database says.
         stores.meta.set_recording(config.manifests.enabled).await?;
         let (authority, root) = open_authority(config, &held, &stores).await?;
@@ -201,9 +232,19 @@ impl Running {
                 token,
             }),
         );
+        let peers = peers.map(|listener| {
+            let routes = admin::peer_router(admin::PeerParts {
+                node: stores.node.name().to_owned(),
+                content: Arc::clone(&stores.content),
+                key: PeerKey::new(*stores.master_key.derive(PeerKey::PURPOSE)),
+                clock: stores.clock.clone(),
+            });
+            Listener::serve("peers", listener, RouterFacade::new("peer", routes))
+        });
         let running = Self {
             s3: Listener::serve("s3", s3, facade),
             admin: Listener::serve("admin", admin, routes),
+            peers,
             held,
             stores,
             runner,
@@ -231,6 +272,7 @@ impl Running {
             () = self.stores.meta.expelled() => End::Expelled,
             () = self.s3.ended.cancelled() => End::Listener(self.s3.name),
             () = self.admin.ended.cancelled() => End::Listener(self.admin.name),
+            () = ended(self.peers.as_ref()) => End::Listener("peers"),
         }
     }
 
@@ -241,6 +283,9 @@ impl Running {
         tracing::info!("draining");
         self.s3.stop().await;
         self.admin.stop().await;
+        if let Some(peers) = self.peers {
+            peers.stop().await;
+        }
         self.runner.stop().await;
         self.jobs.stop().await;
         // All requests are in their logs by now, and the objects that are made may tell of themselves.
@@ -253,6 +298,18 @@ impl Running {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Completes when a listener that there is has ended.
+async fn ended(listener: Option<&Listener>) {
+    match listener {
+        Some(listener) => listener.ended.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn in_vain_setting(problem: String) -> Fault {
+    Fault::new(Kind::Config, "listen").context(problem)
 }
 
 /// One listener that serves.
@@ -368,6 +425,16 @@ fn start_loops(
         runner.every(
             seconds(config.manifests.interval_seconds),
             WriteManifests(Arc::clone(manifests)),
+        );
+    }
+    if config.backend.values().any(|it| config.is_of_node(it)) {
+        runner.every(
+            seconds(config.storage.collect_interval_seconds),
+            CollectOwn(Arc::clone(&stores.collector)),
+        );
+        runner.every(
+            seconds(config.storage.sweep_interval_seconds),
+            SweepOwn(Arc::clone(&stores.collector)),
         );
     }
     runner

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::directory::{self, Held};
 use crate::blob::{self, BackendConfig, BlobStore, Event, Observer};
-use crate::cluster::{Heart, Hints, Node, Oldest, Role, Topic};
+use crate::cluster::{Heart, Hints, Node, Oldest, PeerKey, Peers, Role, Topic};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
@@ -48,6 +48,7 @@ impl Stores {
         config: &Config,
         held: &Held,
         metrics: &Arc<Metrics>,
+        address: Option<String>,
     ) -> Result<Self, Error> {
         let meta = open_meta(config, held.path(), metrics).await?;
         let clock = match meta.is_shared() {
@@ -56,7 +57,14 @@ impl Stores {
         };
         let blobs = open_blobs(config, held.path(), metrics).await?;
         check_lineage(&meta, &blobs).await?;
-        let node = Node::claim(meta.clone(), clock.clone(), &config.node).await?;
+        let claimed = Node::claim(
+            meta.clone(),
+            clock.clone(),
+            &config.node,
+            address,
+            Arc::clone(metrics),
+        );
+        let node = claimed.await?;
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
         let placements = record_placements(config, &meta, &node).await?;
         let given = config.secrets.master_key.as_ref();
@@ -75,6 +83,10 @@ impl Stores {
             uids: Arc::clone(node.uids()),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
+            here: match meta.is_shared() {
+                true => Some(here(&meta, &clock, &master_key, &node)?),
+                false => None,
+            },
             config: content::Config {
                 inline_max_bytes: config.storage.inline_max_bytes,
                 memory_max_bytes: config.storage.memory_max_bytes,
@@ -204,6 +216,32 @@ async fn check_lineage(meta: &MetaStore, blobs: &BlobStore) -> Result<(), Error>
     Ok(())
 }
 
+/// This node among those that share the database, and the way to the others.
+fn here(
+    meta: &MetaStore,
+    clock: &Clock,
+    master_key: &MasterKey,
+    node: &Node,
+) -> Result<content::Here, Fault> {
+    let key = PeerKey::new(*master_key.derive(PeerKey::PURPOSE));
+    let peers = Arc::new(Peers::new(meta.clone(), clock.clone(), key)?);
+    Ok(content::Here {
+        node: node.name().to_owned(),
+        elsewhere: Arc::new(move |asked: content::Elsewhere| {
+            let peers = Arc::clone(&peers);
+            Box::pin(async move {
+                let content::Elsewhere {
+                    node,
+                    backend,
+                    blob,
+                    range,
+                } = asked;
+                peers.read(&node, &backend, &blob, range).await
+            })
+        }),
+    })
+}
+
 /// Opens the database that is configured: a server's, or that of the data directory, which the first to do so
 /// makes.
 pub(super) async fn open_meta(
@@ -239,22 +277,40 @@ struct Placements {
 }
 
 /// Gives every configured backend and placement its row. What a placement with buckets holds is kept: one that is
-/// configured otherwise by now is refused, because this node would not write where the others do.
+/// configured otherwise by now is refused, because this node would not write where the others do. Of a backend that
+/// is one of each node, this one records its own too, and for each placement with such one what stands for it here.
 async fn record_placements(
     config: &Config,
     meta: &MetaStore,
     node: &Node,
 ) -> Result<Placements, Fault> {
     let (wanted, uids) = (Arc::new(config.clone()), Arc::clone(node.uids()));
+    let here: Arc<str> = Arc::from(node.name());
     let (rows, known) = meta
         .transact("record placements", move |session| {
             let (config, uids) = (Arc::clone(&wanted), Arc::clone(&uids));
+            let here = Arc::clone(&here);
             Box::pin(async move {
+                let known = buckets::backends(session).await?;
                 let mut ids = BTreeMap::new();
+                let mut own = BTreeMap::new();
                 for (name, backend) in &config.backend {
                     let new = uids.next()?;
-                    let id = buckets::ensure_backend(session, new, name, &backend.service).await?;
+                    let service = &backend.service;
+                    let id = buckets::ensure_backend(session, new, name, service).await?;
                     ids.insert(name.as_str(), id);
+                    let own_name = buckets::own_name(name, &here);
+                    if config.is_of_node(backend) {
+                        if buckets::is_backend_used(session, id).await? {
+                            return Err(scope_changed(name, "shared", "node"));
+                        }
+                        let new = uids.next()?;
+                        let id = buckets::ensure_backend(session, new, &own_name, service).await?;
+                        buckets::set_backend_node(session, id, &here).await?;
+                        own.insert(name.as_str(), id);
+                    } else if known.iter().any(|(_, known)| *known == own_name) {
+                        return Err(scope_changed(name, "node", "shared"));
+                    }
                 }
                 let mut rows = BTreeMap::new();
                 for (name, placement) in config.placements() {
@@ -269,13 +325,38 @@ async fn record_placements(
                         Recorded::As(id) => rows.insert(name.to_owned(), id),
                         Recorded::Otherwise => return Err(other_backends(name)),
                     };
+                    if !placement
+                        .backends
+                        .iter()
+                        .any(|it| own.contains_key(it.as_str()))
+                    {
+                        continue;
+                    }
+                    let named = placement.backends.iter();
+                    let backends = named.filter_map(|name| {
+                        let name = name.as_str();
+                        own.get(name).or_else(|| ids.get(name)).copied()
+                    });
+                    let wanted = Placement {
+                        backends: backends.collect(),
+                        copies_required: placement.copies_required(),
+                    };
+                    let own_name = buckets::own_name(name, &here);
+                    let new = uids.next()?;
+                    if placements::record(session, new, &own_name, &wanted).await?
+                        == Recorded::Otherwise
+                    {
+                        return Err(other_backends(name));
+                    }
                 }
                 Ok::<_, Fault>((rows, buckets::backends(session).await?))
             })
         })
         .await?;
     for (_, name) in known {
-        if !config.backend.contains_key(&name) {
+        // Those of other nodes are configured there.
+        let is_common = !name.contains('@');
+        if is_common && !config.backend.contains_key(&name) {
             tracing::warn!(
                 backend = name,
                 "not configured any more; its blobs cannot be read"
@@ -302,11 +383,26 @@ fn other_backends(placement: &str) -> Fault {
     ))
 }
 
+fn scope_changed(name: &str, was: &str, is: &str) -> Fault {
+    Fault::new(Kind::Config, "record backends").context(format_args!(
+        "backend.{name}.scope was \"{was}\" and cannot become \"{is}\": blobs lie there; give the new one another name"
+    ))
+}
+
+/// What a backend is called on this node, in its row and in the store of blobs.
+fn called(config: &Config, name: &str, backend: &config::Backend) -> String {
+    match config.is_of_node(backend) {
+        true => buckets::own_name(name, &config.node.name()),
+        false => name.to_owned(),
+    }
+}
+
 fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
     config
         .backend
         .iter()
         .map(|(name, backend)| {
+            let name = called(config, name, backend);
             let mut backend = backend.to_blob_config();
             if backend.service == "fs"
                 && let Some(root) = backend.options.get_mut("root")
@@ -314,7 +410,7 @@ fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
                 // An absolute one replaces the directory.
                 *root = dir.join(&*root).to_string_lossy().into_owned();
             }
-            (name.clone(), backend)
+            (name, backend)
         })
         .collect()
 }
@@ -323,8 +419,11 @@ fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
 fn observer(config: &Config, metrics: &Arc<Metrics>) -> Observer {
     let names: BTreeMap<String, Arc<str>> = config
         .backend
-        .keys()
-        .map(|name| (name.clone(), Arc::from(name.as_str())))
+        .iter()
+        .map(|(name, backend)| {
+            let called = called(config, name, backend);
+            (called, Arc::from(name.as_str()))
+        })
         .collect();
     let metrics = Arc::clone(metrics);
     Arc::new(move |seen| {

@@ -10,6 +10,7 @@ use super::serve::Running;
 use super::*;
 use crate::admin::RunFile;
 use crate::config::Config;
+use crate::telemetry::Metrics;
 
 fn config(dir: &tempfile::TempDir) -> Config {
     let mut config = Config {
@@ -43,7 +44,7 @@ async fn commands_work_beside_a_server_and_without_it() {
         Error::NoInstall(path) => assert_eq!(path, config.data_dir),
         error => panic!("{error}"),
     }
-    let running = Running::start(&config).await.unwrap();
+    let running = Running::start(&config, &Metrics::new()).await.unwrap();
     let beside = operator(&config).await;
     beside.create_tenant("second").await.unwrap();
     let made = beside.create_key("second", None, None).await.unwrap();
@@ -67,11 +68,14 @@ async fn commands_work_beside_a_server_and_without_it() {
 async fn a_second_server_on_the_same_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
-    let running = Running::start(&config).await.unwrap();
-    let refused = Running::start(&config).await.err().unwrap();
+    let running = Running::start(&config, &Metrics::new()).await.unwrap();
+    let refused = Running::start(&config, &Metrics::new())
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
     running.stop(Duration::ZERO).await;
-    Running::start(&config)
+    Running::start(&config, &Metrics::new())
         .await
         .unwrap()
         .stop(Duration::ZERO)
@@ -84,7 +88,10 @@ async fn an_address_that_is_taken_is_refused_by_its_setting_and_leaves_no_instal
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config(&dir);
     config.admin.listen = taken.local_addr().unwrap();
-    let refused = Running::start(&config).await.err().unwrap();
+    let refused = Running::start(&config, &Metrics::new())
+        .await
+        .err()
+        .unwrap();
     assert!(
         refused.to_string().starts_with("admin.listen: "),
         "{refused}"
@@ -97,7 +104,7 @@ async fn an_address_that_is_taken_is_refused_by_its_setting_and_leaves_no_instal
 async fn admin_routes_answer_whom_they_should() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
-    let running = Running::start(&config).await.unwrap();
+    let running = Running::start(&config, &Metrics::new()).await.unwrap();
     let RunFile { admin, token, pid } = RunFile::read(&config.data_dir).unwrap().unwrap();
     assert_eq!(pid, std::process::id());
     let token = token.reveal();
@@ -130,7 +137,7 @@ async fn admin_routes_answer_whom_they_should() {
 async fn a_server_that_holds_the_lock_and_does_not_answer_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
-    let running = Running::start(&config).await.unwrap();
+    let running = Running::start(&config, &Metrics::new()).await.unwrap();
     let mut file = RunFile::read(&config.data_dir).unwrap().unwrap();
     let beside = operator(&config).await;
     file.admin.set_port(1);

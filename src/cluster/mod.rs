@@ -17,12 +17,14 @@
 //! dead for that. Commands mint as worker 1, see [`mint_beside`].
 //!
 //! Nodes that share a database go by its clock. What they need not look for again and again is told by [`Hints`],
-//! which nothing relies on.
+//! which nothing relies on. [`Peers`] reads what lies on another node's own disk.
 
 mod hints;
+mod peers;
 mod redis;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,13 +35,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat};
+use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat, Who};
 use crate::meta::{MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{UidGenerator, minted_at};
+use crate::telemetry::Metrics;
 
 pub use hints::{Config as HintsConfig, Hints, Loads, NodeLoad, Role, Topic};
+pub use peers::{Ask, PEER_HEADER, PeerKey, Peers, TIME_HEADER};
 pub use redis::Stream;
 
 /// The worker of the process that has a database for itself, and its node.
@@ -52,6 +56,8 @@ const RESERVED_AHEAD: Millis = 60_000;
 const RESERVED_SLACK: Millis = 5_000;
 /// Beats in a lease.
 const BEATS: u32 = 6;
+/// Shortest time after which a beat is given up.
+const ROUND_MIN: Duration = Duration::from_secs(5);
 /// A clock that differs less from the database's is left as it is: the way to the database takes its time too.
 const SKEW_MIN: Millis = 50;
 /// One that differs more is worth a warning.
@@ -64,17 +70,95 @@ pub struct Config {
     /// Seconds without a sign of life after which the other nodes declare this one dead. It then serves nothing
     /// that was begun before, and joins again as a new node.
     pub lease_seconds: NonZeroU64,
+    /// What this node is called; empty for the name of the machine. It must stay: a backend of scope `node` is
+    /// found by it, and no two nodes may have the same.
+    pub name: String,
+    /// Address and port at which other nodes read the blobs that lie on this one's own disk; empty for none. Port
+    /// 0 takes any free one.
+    pub listen: String,
+    /// Host and port of that listener as other nodes reach it; empty for `listen` itself.
+    pub address: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             lease_seconds: const { NonZeroU64::new(30).expect("not zero") },
+            name: String::new(),
+            listen: String::new(),
+            address: String::new(),
         }
     }
 }
 
+/// Longest name of a node.
+const NAME_MAX: usize = 63;
+
 impl Config {
+    /// Checks the name by which other nodes know this one.
+    pub fn check_name(&self) -> Result<(), String> {
+        let name = self.name();
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        match !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(is_plain) {
+            true => Ok(()),
+            false => Err(format!(
+                "node.name: expected 1 to {NAME_MAX} letters, digits, hyphens, dots and underscores, found {name:?}"
+            )),
+        }
+    }
+
+    /// Checks what the types do not, but for the name. The error names the key.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(listen) = self.listen()? else {
+            return Ok(());
+        };
+        if self.address.is_empty() && listen.ip().is_unspecified() {
+            return Err(format!(
+                "node.address: expected host and port where other nodes reach this one, because node.listen is {listen}"
+            ));
+        }
+        let has_port = |text: &str| {
+            let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            matches!(port, Some(Ok(_)))
+        };
+        if !self.address.is_empty() && !has_port(&self.address) {
+            return Err(format!(
+                "node.address: expected HOST:PORT, found {:?}",
+                self.address
+            ));
+        }
+        Ok(())
+    }
+
+    /// What this node is called.
+    pub fn name(&self) -> String {
+        match self.name.is_empty() {
+            true => rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            false => self.name.clone(),
+        }
+    }
+
+    /// Where peers are listened to; `None` when they are not.
+    pub fn listen(&self) -> Result<Option<SocketAddr>, String> {
+        match self.listen.as_str() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                format!("node.listen: expected an IP address and a port, found {text:?}")
+            }),
+        }
+    }
+
+    /// Where peers reach the listener that is bound to `bound`.
+    pub fn reached_at(&self, bound: SocketAddr) -> String {
+        match self.address.is_empty() {
+            true => bound.to_string(),
+            false => self.address.clone(),
+        }
+    }
+
     fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.get().min(3600))
     }
@@ -97,8 +181,10 @@ pub struct Node {
     meta: MetaStore,
     clock: Clock,
     id: i64,
+    who: Arc<Who>,
     worker: u16,
     uids: Arc<UidGenerator>,
+    metrics: Arc<Metrics>,
     lease: Duration,
     /// What the row says: it changes with every beat, whatever the clock does.
     lease_until: AtomicI64,
@@ -116,9 +202,15 @@ pub struct Heart {
 }
 
 impl Node {
-    /// Becomes a node: claims a worker and reserves time for its ids, durably. The caller of an embedded database
-    /// holds the lock on the data directory.
-    pub async fn claim(meta: MetaStore, clock: Clock, config: &Config) -> Result<Arc<Self>, Fault> {
+    /// Becomes a node: claims a worker and reserves time for its ids, durably. `address` is where peers reach it. The
+    /// caller of an embedded database holds the lock on the data directory.
+    pub async fn claim(
+        meta: MetaStore,
+        clock: Clock,
+        config: &Config,
+        address: Option<String>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, Fault> {
         let shared = meta.is_shared();
         // Never given twice, so that a fence says which run of a process it is.
         let id = match shared {
@@ -129,17 +221,24 @@ impl Node {
             set_clock(&meta, &clock).await?;
         }
         let (now, lease) = (clock.now(), config.lease());
+        let who = Arc::new(Who {
+            name: config.name(),
+            address,
+        });
+        let entering = Arc::clone(&who);
         let beat = Heartbeat {
+            now,
             lease_until: now + millis(lease),
             oldest_read: now,
             oldest_write: now,
         };
         let (worker, floor, until) = meta
             .transact("claim worker", move |session| {
+                let who = Arc::clone(&entering);
                 Box::pin(async move {
                     let worker = match shared {
                         true => {
-                            nodes::enter(session, id, &beat).await?;
+                            nodes::enter(session, id, &who, &beat).await?;
                             nodes::free_worker(session, now).await?
                         }
                         false => ONLY_WORKER,
@@ -152,14 +251,19 @@ impl Node {
             })
             .await?;
         meta.join(id);
+        if shared {
+            warn_of_namesakes(&meta, &who.name, id).await?;
+        }
         let uids = Arc::new(UidGenerator::new(clock.clone(), worker, floor));
         uids.extend(until);
         Ok(Arc::new(Self {
             meta,
             clock,
             id,
+            who,
             worker,
             uids,
+            metrics,
             lease,
             lease_until: AtomicI64::new(beat.lease_until),
             reserved_until: AtomicI64::new(until),
@@ -171,6 +275,11 @@ impl Node {
     /// This run of this process: no other has or had the same number.
     pub fn id(&self) -> i64 {
         self.id
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.who.name
     }
 
     /// What mints this node's ids.
@@ -219,6 +328,7 @@ impl Node {
                 Ok(last) | Err(last) => ahead.max(last + 1),
             };
         let beat = Heartbeat {
+            now,
             lease_until,
             oldest_read: oldest.read,
             oldest_write: oldest.write,
@@ -228,11 +338,12 @@ impl Node {
         let until = (now + RESERVED_AHEAD)
             .max(newest + RESERVED_SLACK)
             .max(reserved);
-        let (worker, node) = (self.worker, self.id);
+        let (worker, node, who) = (self.worker, self.id, Arc::clone(&self.who));
         self.meta
             .transact("beat", move |session| {
+                let who = Arc::clone(&who);
                 Box::pin(async move {
-                    nodes::beat(session, node, &beat).await?;
+                    nodes::beat(session, node, &who, &beat).await?;
                     // Two beats at a time may commit in either order; a reservation never shrinks.
                     let until = nodes::reserved_until(session, worker).await?.max(until);
                     nodes::reserve(session, worker, node, until).await
@@ -242,6 +353,11 @@ impl Node {
         self.uids.extend(until);
         self.reserved_until.fetch_max(until, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Every node that is not declared dead, this one included.
+    pub async fn all(&self) -> Result<Vec<NodeStatus>, Fault> {
+        nodes_of(&self.meta, &self.clock).await
     }
 
     /// Whether the node can serve: the database answers within `deadline` and ids are left to mint.
@@ -289,8 +405,11 @@ async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
             }
             Ok::<_, Fault>(())
         };
-        if let Err(fault) = round.await {
-            tracing::warn!(%fault, "beat");
+        // A database that does not answer must not keep this node from beating when it answers again.
+        match tokio::time::timeout(node.lease.max(ROUND_MIN), round).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!(%fault, "beat"),
+            Err(_) => tracing::warn!("beat: the database does not answer"),
         }
     }
 }
@@ -310,9 +429,13 @@ impl Watch {
             .read("watch nodes", |session| Box::pin(nodes::leases(session)))
             .await
             .map_err(|fault: Fault| fault)?;
+        node.metrics.nodes(found.len());
         for (other, lease_until) in self.silent(&found, node.id) {
             match expel(&node.meta, other, lease_until).await {
-                Ok(true) => tracing::warn!(node = other, "declared dead: it did not beat"),
+                Ok(true) => {
+                    tracing::warn!(node = other, "declared dead: it did not beat");
+                    node.metrics.node_declared_dead();
+                }
                 Ok(false) => {}
                 Err(fault) => tracing::warn!(%fault, node = other, "not declared dead"),
             }
@@ -372,6 +495,24 @@ impl From<Fault> for Expel {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
+}
+
+/// Says so when another node has the same name: this one's predecessor, or a mistake in the configuration.
+async fn warn_of_namesakes(meta: &MetaStore, name: &str, own: i64) -> Result<(), Fault> {
+    let found = meta
+        .read("list nodes", |session| Box::pin(nodes::list(session)))
+        .await
+        .map_err(|fault: Fault| fault)?;
+    if found
+        .iter()
+        .any(|row| row.who.name == name && row.id != own)
+    {
+        tracing::info!(
+            name,
+            "a node of this name has not left; unless it was this process before, set node.name"
+        );
+    }
+    Ok(())
 }
 
 /// Puts the clock right by the database's, as far as the way there allows.
@@ -442,6 +583,48 @@ impl Node {
     }
 }
 
+/// A node as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// This run of its process.
+    pub id: i64,
+    /// What it is called.
+    pub name: String,
+    /// Where its peers reach it.
+    pub address: Option<String>,
+    /// The worker id in the ids it mints.
+    pub worker: Option<i64>,
+    /// Milliseconds since it was last heard of.
+    pub beat_age_ms: Millis,
+    /// Milliseconds since its oldest open read began; 0 when none is open.
+    pub oldest_read_ms: Millis,
+    /// Milliseconds since its oldest unfinished write began; 0 when there is none.
+    pub oldest_write_ms: Millis,
+}
+
+/// Every node that is not declared dead, by name. Ages are as of its last beat.
+pub async fn nodes_of(meta: &MetaStore, clock: &Clock) -> Result<Vec<NodeStatus>, Fault> {
+    let (rows, time) = meta
+        .read("list nodes", |session| {
+            Box::pin(async move {
+                let rows = nodes::list(session).await?;
+                Ok::<_, Fault>((rows, session.time().await?))
+            })
+        })
+        .await?;
+    let now = time.unwrap_or_else(|| clock.now());
+    let status = |row: nodes::NodeRow| NodeStatus {
+        id: row.id,
+        name: row.who.name,
+        address: row.who.address,
+        worker: row.worker,
+        beat_age_ms: (now - row.beaten).max(0),
+        oldest_read_ms: (row.beaten - row.oldest_read).max(0),
+        oldest_write_ms: (row.beaten - row.oldest_write).max(0),
+    };
+    Ok(rows.into_iter().map(status).collect())
+}
+
 /// Ids for a command that runs beside a serving process: a span of time of its own, in which the clock stands
 /// still, so that a few thousand ids can be minted however long the command takes.
 pub async fn mint_beside(meta: &MetaStore, clock: &Clock) -> Result<UidGenerator, Fault> {
@@ -467,7 +650,6 @@ mod tests {
     use super::*;
     use crate::meta::Durability;
     use crate::model::ids::EPOCH;
-    use crate::telemetry::Metrics;
     use std::collections::HashSet;
 
     const NOW: Millis = EPOCH + 1_000_000;
@@ -478,7 +660,8 @@ mod tests {
     }
 
     async fn claim(meta: &MetaStore, clock: Clock) -> Result<Arc<Node>, Fault> {
-        Node::claim(meta.clone(), clock, &Config::default()).await
+        let (config, metrics) = (Config::default(), Metrics::new());
+        Node::claim(meta.clone(), clock, &config, None, metrics).await
     }
 
     async fn oldest_open(meta: &MetaStore) -> Option<(Millis, Millis)> {

@@ -17,6 +17,9 @@ use crate::blob;
 pub struct Backend {
     /// The kind of service: `fs`, `s3` and others.
     pub service: String,
+    /// Whether all nodes reach it, or each has one of its own under this name.
+    #[serde(default)]
+    pub scope: Scope,
     /// What the service needs. A relative `root` of `fs` is under `data_dir`.
     #[serde(default)]
     pub options: Options,
@@ -42,6 +45,7 @@ impl Backend {
     pub(super) fn local() -> Self {
         Self {
             service: "fs".to_owned(),
+            scope: Scope::Shared,
             options: Options(BTreeMap::from([("root".to_owned(), "blobs".to_owned())])),
             concurrency: Self::default_concurrency(),
             timeout_seconds: Self::default_timeout_seconds(),
@@ -77,6 +81,17 @@ impl Backend {
     fn default_blob_max_bytes() -> u64 {
         blob::BLOB_MAX_BYTES
     }
+}
+
+/// Who reaches a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Every node.
+    #[default]
+    Shared,
+    /// Each node its own; the others read from it through that node.
+    Node,
 }
 
 /// Options of a service, as text. Those that may be a secret print as `***`.

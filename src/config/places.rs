@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Config, ConfigError, expected};
+use super::{Backend, Config, ConfigError, Scope, expected};
 
 /// Section `[placement.NAME]`: to which backends the blobs of a bucket go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,44 @@ impl Config {
                 "storage.placement",
                 format_args!("one of the placements and backends {}", names.join(", ")),
                 &self.storage.placement,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Whether a backend is one of each node. Alone with an embedded database, there is nobody else to reach it.
+    pub fn is_of_node(&self, backend: &Backend) -> bool {
+        backend.scope == Scope::Node && self.meta.server().is_some()
+    }
+
+    pub(super) fn check_nodes(&self) -> Result<(), ConfigError> {
+        self.node.check().map_err(ConfigError)?;
+        if self.meta.server().is_some() || !self.node.name.is_empty() {
+            self.node.check_name().map_err(ConfigError)?;
+        }
+        let own = self
+            .backend
+            .iter()
+            .find(|(_, backend)| self.is_of_node(backend));
+        if let Some((name, _)) = own
+            && self.node.listen.is_empty()
+        {
+            return Err(expected(
+                "node.listen",
+                format_args!(
+                    "an address where other nodes read what backend.{name} of scope \"node\" holds"
+                ),
+                "none",
+            ));
+        }
+        let manifests = self.backend.get(self.manifests_backend());
+        if self.manifests.enabled && manifests.is_some_and(|it| self.is_of_node(it)) {
+            return Err(expected(
+                "manifests.backend",
+                "a backend that every node reaches",
+                self.manifests_backend(),
             ));
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContentStore;
 use crate::blob::BlobName;
-use crate::meta::{copies, manifests, nodes, releases};
+use crate::meta::{buckets, copies, manifests, nodes, releases};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
 use crate::model::ids::{BlobId, ContentId, minted_at};
@@ -41,6 +41,15 @@ pub struct SweepReport {
     pub orphans: u64,
     /// Objects at the backends that are not blobs of ours, left alone.
     pub foreign: u64,
+}
+
+/// Which backends are worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Those that every node reaches.
+    Common,
+    /// Those on this node's own disk.
+    Own,
 }
 
 enum Verdict {
@@ -81,8 +90,17 @@ impl ContentStore {
                 break;
             }
         }
-        self.delete_condemned(&mut report).await?;
+        self.delete_condemned(Whose::Common, &mut report).await?;
         self.delete_outdated(open_read, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Deletes condemned blobs on this node's own disk, which no other node does.
+    pub async fn collect_own(&self) -> Result<CollectReport, Fault> {
+        let mut report = CollectReport::default();
+        if self.here.is_some() {
+            self.delete_condemned(Whose::Own, &mut report).await?;
+        }
         Ok(report)
     }
 
@@ -133,14 +151,30 @@ impl ContentStore {
             .await
     }
 
-    async fn delete_condemned(&self, report: &mut CollectReport) -> Result<(), Fault> {
+    async fn delete_condemned(
+        &self,
+        whose: Whose,
+        report: &mut CollectReport,
+    ) -> Result<(), Fault> {
         let before = self.clock.now() - self.retention() + 1;
+        let node = match whose {
+            Whose::Common => None,
+            Whose::Own => self.here.as_ref().map(|here| here.node.clone()),
+        };
         let mut after = (Millis::MIN, BlobId(i64::MIN));
         loop {
+            let node = node.clone();
             let blobs = self
                 .meta
                 .scan("find condemned", move |session| {
-                    Box::pin(releases::condemned(session, before, after, ROUND))
+                    Box::pin(async move {
+                        match &node {
+                            None => releases::condemned(session, before, after, ROUND).await,
+                            Some(node) => {
+                                releases::condemned_on(session, before, node, after, ROUND).await
+                            }
+                        }
+                    })
                 })
                 .await?;
             let Some(last) = blobs.last() else {
@@ -194,7 +228,8 @@ impl ContentStore {
                 let Some(name) = name.as_deref().and_then(BlobName::parse) else {
                     continue;
                 };
-                match self.blobs.delete(self.backend_name(backend)?, &name).await {
+                let backend = self.backend(backend).await?;
+                match self.blobs.delete(&backend.name, &name).await {
                     Ok(()) => report.old_copies += 1,
                     Err(fault) => {
                         tracing::warn!(%fault, "delete old copy; the sweep will");
@@ -217,8 +252,13 @@ impl ContentStore {
         let mut refused = None;
         for copy in copies.iter().filter(|_| owned) {
             if let Some(name) = BlobName::parse(&copy.name) {
-                let backend = self.backend_name(copy.backend)?;
-                refused = self.blobs.delete(backend, &name).await.err().or(refused);
+                let backend = self.backend(copy.backend).await?;
+                refused = self
+                    .blobs
+                    .delete(&backend.name, &name)
+                    .await
+                    .err()
+                    .or(refused);
             }
         }
         if let Some(fault) = refused {
@@ -253,6 +293,15 @@ impl ContentStore {
     /// Deletes blobs that no row names and that are older than the grace and than every open write: what
     /// crashes, cancelled uploads and commits of unknown outcome left behind.
     pub async fn sweep(&self) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Common).await
+    }
+
+    /// The same on this node's own disk, which no other node sweeps.
+    pub async fn sweep_own(&self) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Own).await
+    }
+
+    async fn sweep_all(&self, whose: Whose) -> Result<SweepReport, Fault> {
         let mut report = SweepReport::default();
         let before = self
             .horizon(self.config.grace().as_millis() as Millis)
@@ -270,12 +319,21 @@ impl ContentStore {
             );
             return Ok(report);
         }
+        let rows = self
+            .meta
+            .read("list backends", |session| {
+                Box::pin(buckets::backends(session))
+            })
+            .await
+            .map_err(|fault: Fault| fault)?;
         let mut refused = None;
-        for (id, backend) in &self.backends {
-            // One that was moved away from may have left the configuration: nothing there is ours to touch.
-            if !self.blobs.backends().any(|name| name == backend) {
-                continue;
-            }
+        // Another node's own disk is that node's to sweep, and what is not configured here cannot be listed.
+        let here: Vec<_> = self.blobs.backends().map(str::to_owned).collect();
+        let is_due = |name: &String| {
+            let is_own = name.contains('@');
+            here.contains(name) && is_own == (whose == Whose::Own)
+        };
+        for (id, backend) in rows.iter().filter(|(_, name)| is_due(name)) {
             if let Err(fault) = self.sweep_backend(*id, backend, before, &mut report).await {
                 // The others are swept all the same.
                 tracing::warn!(%fault, backend, "sweep ended early");
@@ -336,9 +394,9 @@ impl ContentStore {
             .horizon(self.config.grace().as_millis() as Millis)
             .await?
             .1;
-        let name = self.backend_name(backend)?;
+        let name = self.backend(backend).await?.name.clone();
         let manifests = self
-            .sweep_backend(backend, name, before, &mut report)
+            .sweep_backend(backend, &name, before, &mut report)
             .await?;
         Ok(Left {
             ours: report.listed - report.orphans - manifests,

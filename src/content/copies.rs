@@ -183,8 +183,8 @@ impl ContentStore {
                         return Ok(done);
                     }
                     // Overtaken: another try has its own name in the row, or the blob is condemned.
-                    let backend = self.backend_name(route.to)?;
-                    self.blobs.delete(backend, &name).await?;
+                    let backend = self.backend(route.to).await?;
+                    self.blobs.delete(&backend.name, &name).await?;
                     return Ok(Copied::Gone);
                 }
                 Err(Failed::Source(fault)) => {
@@ -292,11 +292,12 @@ impl ContentStore {
         work: &Work,
     ) -> Result<(), Failed> {
         let name = parse(&source.name).map_err(Failed::Source)?;
-        let source_name = self.backend_name(source.backend).map_err(Failed::Source)?;
-        let target_name = self.backend_name(to).map_err(Failed::Target)?;
+        let source_row = self.backend(source.backend).await;
+        let source_name = &source_row.map_err(Failed::Source)?.name;
+        let target_row = self.backend(to).await;
+        let target_name = &target_row.map_err(Failed::Target)?.name;
         let mut reader = self
-            .blobs
-            .read(source_name, &name, 0..order.size)
+            .read_copy(source, 0..order.size)
             .await
             .map_err(Failed::Source)?;
         let mut writer = self
@@ -343,10 +344,11 @@ impl ContentStore {
         size: u64,
         work: &Work,
     ) -> Result<Sha256Digest, Fault> {
-        let mut reader = self
-            .blobs
-            .read(self.backend_name(backend)?, name, 0..size)
-            .await?;
+        let copy = CopyRow {
+            backend,
+            name: name.as_str().to_owned(),
+        };
+        let mut reader = self.read_copy(&copy, 0..size).await?;
         let mut digest = Sha256::new();
         while let Some(bytes) = reader.next().await {
             let bytes = bytes?;

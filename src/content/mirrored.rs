@@ -61,8 +61,8 @@ impl ContentStore {
         let mut size_max = u64::MAX;
         for backend in &placement.backends {
             // One that is not configured here cannot be asked.
-            if let Ok(name) = self.backend_name(*backend)
-                && let Ok(most) = self.blobs.blob_max_bytes(name)
+            if let Ok(row) = self.backend(*backend).await
+                && let Ok(most) = self.blobs.blob_max_bytes(&row.name)
             {
                 size_max = size_max.min(most);
             }
@@ -87,7 +87,7 @@ impl ContentStore {
         };
         let mut refused = None;
         for backend in chosen {
-            match self.begin_copy(new.id, backend, size) {
+            match self.begin_copy(new.id, backend, size).await {
                 Ok(copy) => new.copies.push(copy),
                 Err(fault) => new.give_up(backend, &mut refused, fault),
             }
@@ -96,8 +96,8 @@ impl ContentStore {
         Ok(new)
     }
 
-    fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {
-        let backend_name = self.backend_name(backend)?.to_owned();
+    async fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {
+        let backend_name = self.backend(backend).await?.name.clone();
         let name = BlobName::new(id.0);
         let mut writer = self.blobs.create(&backend_name, &name)?;
         if let Some(size) = size {

@@ -19,6 +19,7 @@
 
 mod collect;
 mod copies;
+mod elsewhere;
 mod frames;
 mod health;
 mod mirrored;
@@ -33,12 +34,14 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::sync::Cache;
+
 use crate::blob::BlobStore;
 use crate::keys::Keys;
+use crate::meta::buckets::BackendRow;
 use crate::meta::contents::{self, Known, Location, NewContent, NewRun};
 use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
@@ -49,6 +52,7 @@ use crate::telemetry::Metrics;
 
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
+pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
 pub use open::OpenTimes;
 pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;
@@ -91,9 +95,14 @@ pub struct Parts {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// This node among others; `None` where it is the only one.
+    pub here: Option<Here>,
     /// Settings.
     pub config: Config,
 }
+
+/// Backends and spaces remembered.
+const REMEMBERED: u64 = 10_000;
 
 /// The store of contents. Shared by all requests.
 pub struct ContentStore {
@@ -106,8 +115,11 @@ pub struct ContentStore {
     config: Config,
     open: Arc<OpenTimes>,
     health: Arc<health::Health>,
-    /// Names of backends by the id their rows have.
-    backends: HashMap<i64, String>,
+    here: Option<Here>,
+    /// Backends by the id of their rows.
+    backends: Cache<i64, Arc<BackendRow>>,
+    /// What stands on this node for each space.
+    spaces: Cache<SpaceId, SpaceId>,
 }
 
 /// What became of linking a received content.
@@ -123,7 +135,7 @@ pub enum Linked {
 impl ContentStore {
     /// A store over backends whose rows exist.
     pub async fn new(parts: Parts) -> Result<Self, Fault> {
-        let (backends, preference) = parts
+        let (known, preference) = parts
             .meta
             .read("load backends", |session| {
                 Box::pin(async move {
@@ -133,7 +145,7 @@ impl ContentStore {
                 })
             })
             .await?;
-        Ok(Self {
+        let store = Self {
             open: Arc::new(OpenTimes::new(parts.clock.clone())),
             meta: parts.meta,
             blobs: parts.blobs,
@@ -143,8 +155,14 @@ impl ContentStore {
             metrics: parts.metrics,
             config: parts.config,
             health: Arc::new(health::Health::new(preference)),
-            backends: backends.into_iter().collect(),
-        })
+            here: parts.here,
+            backends: Cache::new(REMEMBERED),
+            spaces: Cache::new(REMEMBERED),
+        };
+        for (id, _) in known {
+            store.backend(id).await?;
+        }
+        Ok(store)
     }
 
     /// When the oldest read and write still open here began.
@@ -161,6 +179,7 @@ impl ContentStore {
         length: u64,
         sender: SenderId,
     ) -> Result<Option<Known>, Fault> {
+        let space = self.space_here(space).await?;
         self.meta
             .read("find possessed", move |session| {
                 Box::pin(async move {
@@ -249,11 +268,5 @@ impl ContentStore {
         range: std::ops::Range<u64>,
     ) -> Reader {
         Reader::new(Arc::clone(self), content, location, range)
-    }
-
-    fn backend_name(&self, id: i64) -> Result<&str, Fault> {
-        self.backends.get(&id).map(String::as_str).ok_or_else(|| {
-            Fault::new(Kind::Corrupt, "find backend").context(format_args!("backend row {id}"))
-        })
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ContentStore;
+use super::elsewhere::CopyReader;
 use super::frames::{Opener, Opening};
 use super::open::Token;
 use super::sealing::opening;
-use crate::blob::{self, BlobName};
 use crate::keys::CustomerKey;
 use crate::meta::contents::{self, CopyRow, Location, Place};
 use crate::model::content::slice;
@@ -168,6 +168,7 @@ impl Piece {
             Place::Inline(bytes) => Ok(Step::Bytes(self.inline(&bytes, opening)?)),
             Place::Stored { offset, mut copies } => {
                 store.health.sort(&mut copies, |copy| copy.backend);
+                store.nearest_first(&mut copies).await?;
                 self.state = PieceState::Copies {
                     offset,
                     left: copies,
@@ -300,7 +301,7 @@ impl Piece {
 /// One copy of a content while a range of it is read.
 struct Reading {
     backend: i64,
-    blob: blob::Reader,
+    blob: CopyReader,
     opener: Option<Opener>,
 }
 
@@ -312,9 +313,6 @@ impl Reading {
         range: Range<u64>,
         opening: Option<&Opening>,
     ) -> Result<Self, Fault> {
-        let name = BlobName::parse(&copy.name).ok_or_else(|| {
-            Fault::new(Kind::Corrupt, "read blob").context(format_args!("name {}", copy.name))
-        })?;
         let (opener, stored) = match opening {
             None => (None, range),
             Some(opening) => {
@@ -322,9 +320,8 @@ impl Reading {
                 (Some(opener), stored)
             }
         };
-        let backend = store.backend_name(copy.backend)?;
         let range = offset + stored.start..offset + stored.end;
-        let blob = store.blobs.read(backend, &name, range).await;
+        let blob = store.read_copy(copy, range).await;
         store
             .health
             .note(copy.backend, blob.as_ref().err().map(Fault::kind));

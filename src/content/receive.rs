@@ -159,7 +159,7 @@ impl ContentStore {
     /// Reads a body to its end and makes its bytes safe.
     pub async fn receive(
         &self,
-        incoming: Incoming,
+        mut incoming: Incoming,
         mut body: Body<'_>,
     ) -> Result<Received, ReceiveError> {
         if incoming
@@ -168,6 +168,7 @@ impl ContentStore {
         {
             return Err(ReceiveError::TooLarge);
         }
+        incoming.space = self.space_here(incoming.space).await?;
         let mut source = Source {
             body: &mut body,
             incoming: &incoming,

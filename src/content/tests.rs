@@ -103,6 +103,7 @@ impl Install {
             uids: uids.clone(),
             clock,
             metrics: Metrics::new(),
+            here: None,
             config: Config {
                 inline_max_bytes: INLINE as u64,
                 memory_max_bytes: 4 * FRAME as u64,

@@ -326,6 +326,109 @@ pub async fn backends(session: &mut Session) -> Result<Vec<(i64, String)>, Fault
         .await
 }
 
+/// A backend as its row describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRow {
+    /// Its name; that of a node's own backend ends with `@` and the node's name.
+    pub name: String,
+    /// The node on whose disk it lies; `None`: every node reaches it.
+    pub node: Option<String>,
+}
+
+/// A backend by its row's id.
+pub async fn find_backend(session: &mut Session, id: i64) -> Result<Option<BackendRow>, Fault> {
+    session
+        .query_one(
+            "SELECT name, node FROM backends WHERE id = $1",
+            params![id],
+            |row| {
+                Ok(BackendRow {
+                    name: row.str(0)?.to_owned(),
+                    node: row.opt_str(1)?.map(str::to_owned),
+                })
+            },
+        )
+        .await
+}
+
+/// Says that a backend lies on this node's own disk.
+pub async fn set_backend_node(session: &mut Session, id: i64, node: &str) -> Result<(), Fault> {
+    session.changed(&BACKENDS, params![id]);
+    session
+        .execute(
+            "UPDATE backends SET node = $1 WHERE id = $2",
+            params![node, id],
+        )
+        .await
+}
+
+/// Whether any blob has a copy at a backend.
+pub async fn is_backend_used(session: &mut Session, id: i64) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM copies WHERE backend_id = $1 LIMIT 1",
+            params![id],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+/// What a node calls its own of something that every node has one of.
+pub fn own_name(name: &str, node: &str) -> String {
+    format!("{name}@{node}")
+}
+
+/// The space that stands for `space` on `node`: its own, where the placement is one of each node, made with
+/// `new_id` when there is none yet; else `space` itself.
+pub async fn space_on(
+    session: &mut Session,
+    new_id: SpaceId,
+    space: SpaceId,
+    node: &str,
+) -> Result<SpaceId, Fault> {
+    let found = session
+        .query_one(
+            "SELECT p.name, s.realm_id, s.encrypted FROM spaces s JOIN placements p ON p.id = s.placement_id
+             WHERE s.id = $1",
+            params![space.0],
+            |row| Ok((row.str(0)?.to_owned(), row.int(1)?, row.int(2)?)),
+        )
+        .await?;
+    let (placement, realm, encrypted) = found.ok_or_else(|| {
+        Fault::new(Kind::Corrupt, "find space").context(format_args!("space {space} has no row"))
+    })?;
+    let own = own_name(&placement, node);
+    let placement = session
+        .query_one(
+            "SELECT id FROM placements WHERE name = $1",
+            params![own.as_str()],
+            |row| row.int(0),
+        )
+        .await?;
+    let Some(placement) = placement else {
+        return Ok(space);
+    };
+    let found = session
+        .query_one(
+            "SELECT id FROM spaces WHERE realm_id = $1 AND placement_id = $2 AND encrypted = $3",
+            params![realm, placement, encrypted],
+            |row| row.int(0),
+        )
+        .await?;
+    if let Some(id) = found {
+        return Ok(SpaceId(id));
+    }
+    session.changed(&SPACES, params![new_id.0]);
+    session
+        .execute(
+            "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, $4)",
+            params![new_id.0, realm, placement, encrypted],
+        )
+        .await?;
+    Ok(new_id)
+}
+
 /// Records a configured backend under `new_id`, unless its name is known.
 pub async fn ensure_backend(
     session: &mut Session,

@@ -77,14 +77,19 @@ pub async fn free_worker(session: &mut Session, now: Millis) -> Result<u16, Faul
 }
 
 /// Records a node that has not been there before, with its fence.
-pub async fn enter(session: &mut Session, node: i64, beat: &Heartbeat) -> Result<(), Fault> {
+pub async fn enter(
+    session: &mut Session,
+    node: i64,
+    who: &Who,
+    beat: &Heartbeat,
+) -> Result<(), Fault> {
     session
         .execute(
             "INSERT INTO fences (node_id, epoch) VALUES ($1, 1)",
             params![node],
         )
         .await?;
-    self::beat(session, node, beat).await
+    self::beat(session, node, who, beat).await
 }
 
 /// Takes a node's fence and its row away, after the commits it has under way: afterwards it commits nothing, and
@@ -118,9 +123,20 @@ pub async fn leases(session: &mut Session) -> Result<Vec<(i64, Millis)>, Fault> 
         .await
 }
 
+/// What a node is called by operators and peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// Its configured name, which stays when the process starts again.
+    pub name: String,
+    /// Host and port where its peers reach it; `None` when they cannot.
+    pub address: Option<String>,
+}
+
 /// What a node has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
+    /// When.
+    pub now: Millis,
     /// Until when the node counts as alive.
     pub lease_until: Millis,
     /// No read open on the node began before this.
@@ -130,17 +146,85 @@ pub struct Heartbeat {
 }
 
 /// Records a node's heartbeat.
-pub async fn beat(session: &mut Session, node: i64, beat: &Heartbeat) -> Result<(), Fault> {
+pub async fn beat(
+    session: &mut Session,
+    node: i64,
+    who: &Who,
+    beat: &Heartbeat,
+) -> Result<(), Fault> {
     session
         .execute(
-            "INSERT INTO nodes (id, lease_until, oldest_read, oldest_write, placement_rev)
-             VALUES ($1, $2, $3, $4, 1)
+            "INSERT INTO nodes (id, lease_until, oldest_read, oldest_write, placement_rev, name, address, beaten)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7)
              ON CONFLICT (id) DO UPDATE
              SET lease_until = excluded.lease_until, oldest_read = excluded.oldest_read,
-                 oldest_write = excluded.oldest_write",
-            params![node, beat.lease_until, beat.oldest_read, beat.oldest_write],
+                 oldest_write = excluded.oldest_write, name = excluded.name, address = excluded.address,
+                 beaten = excluded.beaten",
+            params![
+                node,
+                beat.lease_until,
+                beat.oldest_read,
+                beat.oldest_write,
+                who.name.as_str(),
+                who.address.as_deref(),
+                beat.now,
+            ],
         )
         .await
+}
+
+/// A node as its row describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// This run of its process.
+    pub id: i64,
+    /// What it is called.
+    pub who: Who,
+    /// The worker it mints as; `None` while it claims one.
+    pub worker: Option<i64>,
+    /// When it was last heard of.
+    pub beaten: Millis,
+    /// No read open on it began before this.
+    pub oldest_read: Millis,
+    /// No unfinished write on it began before this.
+    pub oldest_write: Millis,
+}
+
+/// Every node, by name.
+pub async fn list(session: &mut Session) -> Result<Vec<NodeRow>, Fault> {
+    session
+        .query(
+            "SELECT n.id, n.name, n.address, w.id, n.beaten, n.oldest_read, n.oldest_write
+             FROM nodes n LEFT JOIN workers w ON w.node_id = n.id
+             ORDER BY n.name, n.id LIMIT 2000",
+            &[],
+            |row| {
+                Ok(NodeRow {
+                    id: row.int(0)?,
+                    who: Who {
+                        name: row.str(1)?.to_owned(),
+                        address: row.opt_str(2)?.map(str::to_owned),
+                    },
+                    worker: row.opt_int(3)?,
+                    beaten: row.int(4)?,
+                    oldest_read: row.int(5)?,
+                    oldest_write: row.int(6)?,
+                })
+            },
+        )
+        .await
+}
+
+/// Where the node of this name is reached by its peers: the one heard of last, if there are several.
+pub async fn address_of(session: &mut Session, name: &str) -> Result<Option<String>, Fault> {
+    let found = session
+        .query_one(
+            "SELECT address FROM nodes WHERE name = $1 AND address IS NOT NULL ORDER BY beaten DESC LIMIT 1",
+            params![name],
+            |row| Ok(row.str(0)?.to_owned()),
+        )
+        .await?;
+    Ok(found)
 }
 
 /// The oldest read and the oldest write that any node may have open; `None` when no node has beaten yet.

@@ -2,7 +2,7 @@
 
 use super::catalog::{BLOBS, CONTENTS, COPIES, EXTENTS};
 use super::contents::CopyRow;
-use super::session::{Session, params};
+use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId};
@@ -153,7 +153,8 @@ pub struct Condemned {
     pub owned: bool,
 }
 
-/// Condemned blobs that were marked before `before`, after `after` in order of that time and id, at most `limit`.
+/// Condemned blobs that were marked before `before`, after `after` in order of that time and id, at most `limit`. None
+/// that has a copy on a node's own disk: see [`condemned_on`].
 pub async fn condemned(
     session: &mut Session,
     before: Millis,
@@ -164,17 +165,43 @@ pub async fn condemned(
         .query(
             "SELECT id, owned, since FROM blobs
              WHERE state = 'deleting' AND since < $1 AND (since > $2 OR (since = $2 AND id > $3))
+               AND NOT EXISTS (SELECT 1 FROM copies c JOIN backends b ON b.id = c.backend_id
+                               WHERE c.blob_id = blobs.id AND b.node IS NOT NULL)
              ORDER BY since, id LIMIT $4",
             params![before, after.0, after.1.0, limit as i64],
-            |row| {
-                Ok(Condemned {
-                    blob: BlobId(row.int(0)?),
-                    owned: row.int(1)? != 0,
-                    since: row.int(2)?,
-                })
-            },
+            of_condemned,
         )
         .await
+}
+
+/// The same for those that have a copy on the own disk of `node`, which deletes them.
+pub async fn condemned_on(
+    session: &mut Session,
+    before: Millis,
+    node: &str,
+    after: (Millis, BlobId),
+    limit: usize,
+) -> Result<Vec<Condemned>, Fault> {
+    session
+        .query(
+            "SELECT id, owned, since FROM blobs
+             WHERE state = 'deleting' AND since < $1
+               AND EXISTS (SELECT 1 FROM copies c JOIN backends b ON b.id = c.backend_id
+                           WHERE c.blob_id = blobs.id AND b.node = $2)
+               AND (since > $3 OR (since = $3 AND id > $4))
+             ORDER BY since, id LIMIT $5",
+            params![before, node, after.0, after.1.0, limit as i64],
+            of_condemned,
+        )
+        .await
+}
+
+fn of_condemned(row: &Row<'_>) -> Result<Condemned, Fault> {
+    Ok(Condemned {
+        blob: BlobId(row.int(0)?),
+        owned: row.int(1)? != 0,
+        since: row.int(2)?,
+    })
 }
 
 /// All copies of a blob, whatever their state.

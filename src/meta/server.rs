@@ -9,6 +9,7 @@
 //! fence away, which waits for the commits under way; from then on the node commits nothing, however long it was
 //! paused and whatever it believes.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// A statement that takes longer has failed.
 const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
+/// An answer that has not come after so long does not come any more: the server, or the way to it, is gone without a
+/// word. Longer than the server itself allows a statement.
+const ANSWER_MAX: Duration = Duration::from_secs(35);
 /// How long a transaction waits for a lock.
 const LOCK_TIMEOUT_SECONDS: u32 = 10;
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
@@ -76,11 +80,16 @@ impl Failed {
             // Deadlock, lock wait, unique and foreign key of MySQL.
             (_, _, Some(1213 | 1205 | 1062 | 1451 | 1452 | 1020)) => (Kind::Busy, true),
             (_, _, Some(1021 | 1114)) => (Kind::Full, false),
-            (_, _, Some(1040 | 1053 | 1203)) => (Kind::Unavailable, false),
+            // Too many connections, a server that stops, a statement or connection that was ended.
+            (_, _, Some(1040 | 1053 | 1152 | 1158..=1161 | 1184 | 1203 | 1317 | 1927 | 4031)) => {
+                (Kind::Unavailable, false)
+            }
             // Serialization failure, deadlock, unique and foreign key, lock not available.
             (_, Some("40001" | "40P01" | "23505" | "23503" | "55P03"), None) => (Kind::Busy, true),
             (_, Some("53100"), None) => (Kind::Full, false),
             (_, Some("57014"), None) => (Kind::Busy, false),
+            // A session that was ended because it was silent for too long: this process was paused.
+            (_, Some("25P03" | "25P04"), None) => (Kind::Unavailable, false),
             (_, Some(code), None)
                 if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") =>
             {
@@ -145,6 +154,37 @@ impl ServerRow<'_> {
 pub(super) struct Connection {
     pooled: Pooled,
     translator: Arc<Translator>,
+    /// A statement was sent whose answer has not been read to its end.
+    unanswered: bool,
+    /// A transaction was begun that has not ended.
+    in_transaction: bool,
+}
+
+impl Drop for Connection {
+    /// A connection in the middle of something, because its caller left or its server is gone, is of no use to
+    /// the next.
+    fn drop(&mut self) {
+        if self.unanswered || self.in_transaction {
+            match &mut self.pooled {
+                Pooled::Postgres(connection) => connection.close_on_drop(),
+                Pooled::MySql(connection) => connection.close_on_drop(),
+            }
+        }
+    }
+}
+
+/// Waits for an answer as long as one may take.
+async fn answered<T>(
+    unanswered: &mut bool,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Failed> {
+    *unanswered = true;
+    let outcome = tokio::time::timeout(ANSWER_MAX, work)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+    // What the server says about a statement ends that statement; any other failure may leave half an answer.
+    *unanswered = !matches!(outcome, Ok(_) | Err(sqlx::Error::Database(_)));
+    outcome.map_err(Failed::of)
 }
 
 enum Pooled {
@@ -194,17 +234,19 @@ impl Connection {
         params: &[Param<'_>],
     ) -> Result<(), Failed> {
         let statement = self.statement(sql);
-        let outcome = match &mut self.pooled {
-            Pooled::Postgres(connection) => bound!(statement, params)
-                .execute(&mut **connection)
-                .await
-                .map(|_| ()),
-            Pooled::MySql(connection) => bound!(statement, params)
-                .execute(&mut **connection)
-                .await
-                .map(|_| ()),
-        };
-        outcome.map_err(Failed::of)
+        let unanswered = &mut self.unanswered;
+        match &mut self.pooled {
+            Pooled::Postgres(connection) => {
+                let query = bound!(statement, params);
+                let done = answered(unanswered, query.execute(&mut **connection)).await;
+                done.map(|_| ())
+            }
+            Pooled::MySql(connection) => {
+                let query = bound!(statement, params);
+                let done = answered(unanswered, query.execute(&mut **connection)).await;
+                done.map(|_| ())
+            }
+        }
     }
 
     /// The outer error is the database's, the inner one that of `map`.
@@ -215,22 +257,19 @@ impl Connection {
         mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Result<Vec<T>, Fault>, Failed> {
         let statement = self.statement(sql);
+        let unanswered = &mut self.unanswered;
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
-                let rows = bound!(statement, params)
-                    .fetch_all(&mut **connection)
-                    .await
-                    .map_err(Failed::of)?;
+                let query = bound!(statement, params);
+                let rows = answered(unanswered, query.fetch_all(&mut **connection)).await?;
                 Ok(rows
                     .iter()
                     .map(|row| map(&Row::of_server(ServerRow::Postgres(row))))
                     .collect())
             }
             Pooled::MySql(connection) => {
-                let rows = bound!(statement, params)
-                    .fetch_all(&mut **connection)
-                    .await
-                    .map_err(Failed::of)?;
+                let query = bound!(statement, params);
+                let rows = answered(unanswered, query.fetch_all(&mut **connection)).await?;
                 Ok(rows
                     .iter()
                     .map(|row| map(&Row::of_server(ServerRow::MySql(row))))
@@ -242,6 +281,7 @@ impl Connection {
     /// Begins a transaction; as `node`, only if that has its fence still, which is locked for the rest of the
     /// transaction. One trip.
     async fn begin(&mut self, node: Option<i64>) -> Result<bool, Failed> {
+        self.in_transaction = true;
         let Some(node) = node else {
             return self.control("BEGIN").await.map(|()| true);
         };
@@ -250,18 +290,17 @@ impl Connection {
             Dialect::MySql => "LOCK IN SHARE MODE",
         };
         let sql = format!("BEGIN; SELECT node_id FROM fences WHERE node_id = {node} {lock}");
-        let sql = AssertSqlSafe(sql);
-        let found = match &mut self.pooled {
-            Pooled::Postgres(connection) => sqlx::raw_sql(sql)
-                .fetch_optional(&mut **connection)
-                .await
-                .map(|row| row.is_some()),
-            Pooled::MySql(connection) => sqlx::raw_sql(sql)
-                .fetch_optional(&mut **connection)
-                .await
-                .map(|row| row.is_some()),
-        };
-        found.map_err(Failed::of)
+        let (sql, unanswered) = (AssertSqlSafe(sql), &mut self.unanswered);
+        match &mut self.pooled {
+            Pooled::Postgres(connection) => {
+                let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
+                answered(unanswered, query).await.map(|row| row.is_some())
+            }
+            Pooled::MySql(connection) => {
+                let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
+                answered(unanswered, query).await.map(|row| row.is_some())
+            }
+        }
     }
 
     /// The time by the database's clock.
@@ -277,17 +316,24 @@ impl Connection {
 
     /// Runs statements that take no parameters and cannot be prepared.
     pub(super) async fn control(&mut self, sql: &str) -> Result<(), Failed> {
-        let outcome = match &mut self.pooled {
-            Pooled::Postgres(connection) => sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut **connection)
-                .await
-                .map(|_| ()),
-            Pooled::MySql(connection) => sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut **connection)
-                .await
-                .map(|_| ()),
-        };
-        outcome.map_err(Failed::of)
+        let (text, unanswered) = (AssertSqlSafe(sql), &mut self.unanswered);
+        match &mut self.pooled {
+            Pooled::Postgres(connection) => {
+                let query = sqlx::raw_sql(text).execute(&mut **connection);
+                answered(unanswered, query).await.map(|_| ())
+            }
+            Pooled::MySql(connection) => {
+                let query = sqlx::raw_sql(text).execute(&mut **connection);
+                answered(unanswered, query).await.map(|_| ())
+            }
+        }
+    }
+
+    /// Ends the transaction by `COMMIT` or `ROLLBACK`.
+    async fn end(&mut self, how: &'static str) -> Result<(), Failed> {
+        self.control(how).await?;
+        self.in_transaction = false;
+        Ok(())
     }
 }
 
@@ -481,6 +527,8 @@ impl Engine {
         Ok(Session::of_server(Connection {
             pooled,
             translator: Arc::clone(&self.translator),
+            unanswered: false,
+            in_transaction: false,
         }))
     }
 
@@ -561,7 +609,7 @@ impl Engine {
                 .await
                 .map_err(failed)?;
             if !is_member {
-                let _ = connection.control("ROLLBACK").await;
+                let _ = connection.end("ROLLBACK").await;
                 self.expelled.cancel();
                 return Err(expelled().into());
             }
@@ -575,7 +623,7 @@ impl Engine {
             let lost = session.take_rerun();
             let connection = session.server().ok_or_else(not_a_server)?;
             match outcome {
-                Ok(value) => match connection.control("COMMIT").await {
+                Ok(value) => match connection.end("COMMIT").await {
                     Ok(()) => return Ok(value),
                     Err(error) if error.rerun && round < RERUNS_MAX => {}
                     Err(error) if error.rerun => return Err(error.fault("commit").into()),
@@ -588,7 +636,7 @@ impl Engine {
                 },
                 Err(error) => {
                     // A connection that cannot roll back is closed by the pool, which rolls back.
-                    let _ = connection.control("ROLLBACK").await;
+                    let _ = connection.end("ROLLBACK").await;
                     if !lost || round >= RERUNS_MAX {
                         return Err(error);
                     }

@@ -43,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0010_manifests.sql"),
     include_str!("migrations/sqlite/0009_unfinished_copy.sql"),
     include_str!("migrations/sqlite/0008_moves.sql"),
+    include_str!("migrations/sqlite/0011_nodes.sql"),
 ];
 
 pub(super) struct Engine {

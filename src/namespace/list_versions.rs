@@ -200,11 +200,15 @@ impl Namespace {
         bucket: &Bucket,
         query: VersionQuery,
     ) -> Result<VersionPage, Condition> {
-        let bucket = bucket.id;
-        self.meta
-            .scan("list versions", move |session| {
-                Box::pin(async move { Ok(page(session, bucket, &query).await?) })
+        let find = |bucket| {
+            let query = query.clone();
+            self.meta.scan("list versions", move |session| {
+                Box::pin(async move {
+                    let page = page(session, bucket, &query).await?;
+                    Ok((page != VersionPage::default()).then_some(page))
+                })
             })
-            .await
+        };
+        Ok(self.found_in(bucket, find).await?.unwrap_or_default())
     }
 }

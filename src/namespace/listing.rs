@@ -199,12 +199,16 @@ async fn page(
 impl Namespace {
     /// A page of a bucket's current objects.
     pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<ListPage, Condition> {
-        let bucket = bucket.id;
-        self.meta
-            .scan("list objects", move |session| {
-                Box::pin(async move { Ok(page(session, bucket, &query).await?) })
+        let find = |bucket| {
+            let query = query.clone();
+            self.meta.scan("list objects", move |session| {
+                Box::pin(async move {
+                    let page = page(session, bucket, &query).await?;
+                    Ok((page != ListPage::default()).then_some(page))
+                })
             })
-            .await
+        };
+        Ok(self.found_in(bucket, find).await?.unwrap_or_default())
     }
 }
 

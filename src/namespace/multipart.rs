@@ -463,12 +463,17 @@ impl Namespace {
         bucket: &Bucket,
         query: UploadQuery,
     ) -> Result<UploadPage, Condition> {
-        let bucket = bucket.id;
-        self.meta
-            .scan("list uploads", move |session| {
-                Box::pin(async move { Ok(page_of_uploads(session, bucket, &query).await?) })
+        let find = |bucket| {
+            let query = query.clone();
+            self.meta.scan("list uploads", move |session| {
+                Box::pin(async move {
+                    let page = page_of_uploads(session, bucket, &query).await?;
+                    let is_empty = page.uploads.is_empty() && page.common_prefixes.is_empty();
+                    Ok((!is_empty).then_some(page))
+                })
             })
-            .await
+        };
+        Ok(self.found_in(bucket, find).await?.unwrap_or_default())
     }
 }
 

@@ -211,7 +211,7 @@ impl Namespace {
 
     /// What `find` finds in a bucket, or in the one that was made under its name since it was remembered: a miss is
     /// not answered before it is known that the right bucket was asked.
-    async fn found_in<T, R>(
+    pub(super) async fn found_in<T, R>(
         &self,
         bucket: &Bucket,
         find: impl Fn(BucketId) -> R,

@@ -57,9 +57,10 @@ pub(super) fn of_fault(fault: Fault) -> S3Error {
         }
         Kind::Unknown => {
             tracing::error!(%fault, "outcome unknown");
-            s3_error!(
-                InternalError,
-                "The outcome of the request is not known. Please check before you try again."
+            // The database went away while it was asked: that is no bug of this server.
+            retry_later(
+                S3ErrorCode::ServiceUnavailable,
+                "The outcome of the request is not known. Please check before you try again.",
             )
         }
         Kind::NotFound | Kind::Corrupt | Kind::Config | Kind::Internal => {

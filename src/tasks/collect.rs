@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::Handler;
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::cluster::Node;
 use crate::content::{CollectReport, ContentStore, SweepReport};
@@ -39,10 +40,27 @@ impl Collector {
 
     /// Deletes what is due: contents without a reference, their bytes, and blobs that no row names.
     pub async fn pass(&self) -> Result<GcReport, Fault> {
-        Ok(GcReport {
-            collect: self.collect().await?,
-            sweep: self.sweep().await?,
-        })
+        let mut collect = self.collect().await?;
+        let own = self.collect_own().await?;
+        collect.blobs += own.blobs;
+        collect.failed += own.failed;
+        let mut sweep = self.sweep().await?;
+        let own = self.sweep_own().await?;
+        sweep.listed += own.listed;
+        sweep.orphans += own.orphans;
+        sweep.foreign += own.foreign;
+        Ok(GcReport { collect, sweep })
+    }
+
+    async fn collect_own(&self) -> Result<CollectReport, Fault> {
+        let _turn = self.turn().await?;
+        self.content.collect_own().await
+    }
+
+    async fn sweep_own(&self) -> Result<SweepReport, Fault> {
+        let _turn = self.turn().await?;
+        self.node.beat_now().await?;
+        self.content.sweep_own().await
     }
 
     async fn collect(&self) -> Result<CollectReport, Fault> {
@@ -81,6 +99,38 @@ impl JobHandler for Collect {
                 tracing::debug!(?report, "collected");
             }
             Ok(Outcome::report(&report)?)
+        })
+    }
+}
+
+/// Deletes condemned blobs on this node's own disk.
+pub struct CollectOwn(pub Arc<Collector>);
+
+impl Handler for CollectOwn {
+    fn name(&self) -> &'static str {
+        "collect own"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async { self.0.collect_own().await.map(|_| ()) })
+    }
+}
+
+/// Sweeps this node's own disk.
+pub struct SweepOwn(pub Arc<Collector>);
+
+impl Handler for SweepOwn {
+    fn name(&self) -> &'static str {
+        "sweep own"
+    }
+
+    fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let report = self.0.sweep_own().await?;
+            if report.orphans > 0 {
+                tracing::info!(?report, "swept own disk");
+            }
+            Ok(())
         })
     }
 }

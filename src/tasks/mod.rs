@@ -33,7 +33,7 @@ use crate::model::clock::{Millis, random_fraction};
 use crate::model::fault::Fault;
 
 pub use backlog::{Backlog, JobError, JobFilter, JobSummary, JobsReport, Wish};
-pub use collect::{Collect, Collector, GcReport, Sweep};
+pub use collect::{Collect, CollectOwn, Collector, GcReport, Sweep, SweepOwn};
 pub use encryption::{KeyCommand, KeyReport, Keyring, KmsName, Rewrap};
 pub use engine::{Engine, Failure, JobHandler, Outcome, Run};
 pub use events::{Deliverer, MeasureOutbox, Outbox, TendOutbox};

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS backends (
     id BIGINT PRIMARY KEY,
     name VARCHAR(255) NOT NULL UNIQUE,
     service VARCHAR(255) NOT NULL,
-    node_id BIGINT,
+    node VARCHAR(80),
     moved_to BIGINT,
     FOREIGN KEY (moved_to) REFERENCES backends(id)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
@@ -283,7 +283,9 @@ CREATE TABLE IF NOT EXISTS nodes (
     lease_until BIGINT NOT NULL,
     oldest_read BIGINT NOT NULL,
     oldest_write BIGINT NOT NULL,
-    placement_rev BIGINT NOT NULL
+    placement_rev BIGINT NOT NULL,
+    name VARCHAR(80) NOT NULL DEFAULT '',
+    beaten BIGINT NOT NULL DEFAULT 0
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS workers (

@@ -29,7 +29,7 @@ CREATE TABLE backends (
     id BIGINT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     service TEXT NOT NULL,
-    node_id BIGINT,                             -- NULL: every node reaches it
+    node TEXT,                                  -- the name of the node on whose disk it lies; NULL: every node reaches it
     moved_to BIGINT REFERENCES backends(id)     -- where its blobs go since it was moved away from
 );
 
@@ -268,7 +268,9 @@ CREATE TABLE nodes (
     lease_until BIGINT NOT NULL,
     oldest_read BIGINT NOT NULL,                -- no read open here began before this
     oldest_write BIGINT NOT NULL,               -- no blob not yet named by a row was begun here before this
-    placement_rev BIGINT NOT NULL
+    placement_rev BIGINT NOT NULL,
+    name TEXT NOT NULL DEFAULT '',
+    beaten BIGINT NOT NULL DEFAULT 0            -- when it was last heard of, by the database's clock
 );
 
 CREATE TABLE workers (

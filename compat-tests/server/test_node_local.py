@@ -1,0 +1,243 @@
+"""Backends on each node's own disk: written where the request is served, read through their node by the others."""
+
+import hashlib
+import hmac
+import http.client
+import threading
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from support.cluster import MASTER_KEY, Cluster, Load
+from support.keys import MIN_PART
+from support.multipart import Upload, etag_of_parts
+from support.server import free_port
+from support.wait import wait_until
+
+HASTY = {
+    "OSPROXY_NODE__LEASE_SECONDS": "3",
+    "OSPROXY_BACKEND__LOCAL__SCOPE": "node",
+    "OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": "blobs",
+    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
+    "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
+}
+
+
+def own(number):
+    return {"OSPROXY_NODE__LISTEN": f"127.0.0.1:{free_port()}"}
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def cluster(request, tmp_path):
+    with Cluster(tmp_path, request.getfixturevalue(request.param), env=HASTY, node_env=own) as nodes:
+        nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
+        yield nodes
+        nodes.no_panic()
+
+
+def blobs(node):
+    return {path.name for path in (node.data_dir / "blobs").glob("[0-9a-f][0-9a-f]/*")}
+
+
+def refused(call, **arguments):
+    """The status and the headers of an answer that is an error."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    answer = caught.value.response["ResponseMetadata"]
+    return answer["HTTPStatusCode"], answer["HTTPHeaders"]
+
+
+def test_bytes_lie_where_they_were_written_and_are_read_everywhere(cluster, rng):
+    clients = cluster.clients()
+    body = rng.randbytes(3_000_000)
+    clients[0].put_object(Bucket="bucket", Key="k", Body=body)
+    assert [len(blobs(node)) for node in cluster.nodes] == [1, 0, 0]
+    for client in clients:
+        assert client.get_object(Bucket="bucket", Key="k")["Body"].read() == body
+        found = client.get_object(Bucket="bucket", Key="k", Range="bytes=1000000-1999999")
+        assert found["Body"].read() == body[1_000_000:2_000_000]
+        found = client.get_object(Bucket="bucket", Key="k", Range="bytes=-5")
+        assert found["Body"].read() == body[-5:]
+    # Equal content is stored once on each node, not once for all: a node that is down takes only its own along.
+    clients[1].put_object(Bucket="bucket", Key="again", Body=body)
+    clients[1].put_object(Bucket="bucket", Key="and again", Body=body)
+    assert [len(blobs(node)) for node in cluster.nodes] == [1, 1, 0]
+    # A copy is a new reference, wherever the bytes lie.
+    clients[2].copy_object(Bucket="bucket", Key="copy", CopySource={"Bucket": "bucket", "Key": "k"})
+    assert [len(blobs(node)) for node in cluster.nodes] == [1, 1, 0]
+    assert clients[1].get_object(Bucket="bucket", Key="copy")["Body"].read() == body
+
+
+def test_parts_on_each_node_make_one_object(cluster, rng):
+    clients = cluster.clients()
+    upload = Upload(clients[0], "bucket", "parts")
+    parts = [rng.randbytes(MIN_PART + number) for number in range(3)]
+    for number, part in enumerate(parts):
+        upload.client = clients[number]
+        upload.put(number + 1, part)
+    upload.client = clients[1]
+    assert upload.complete()["ETag"] == etag_of_parts(parts)
+    assert [len(blobs(node)) for node in cluster.nodes] == [1, 1, 1]
+    whole = b"".join(parts)
+    for client in clients:
+        assert client.get_object(Bucket="bucket", Key="parts")["Body"].read() == whole
+        found = client.get_object(Bucket="bucket", Key="parts", Range=f"bytes={MIN_PART - 10}-{2 * MIN_PART + 10}")
+        assert found["Body"].read() == whole[MIN_PART - 10 : 2 * MIN_PART + 11]
+
+
+def test_while_a_node_is_down_what_it_holds_is_503_and_nothing_else_is(cluster, rng):
+    clients = cluster.clients()
+    body, other = rng.randbytes(500_000), rng.randbytes(500_000)
+    clients[0].put_object(Bucket="bucket", Key="away", Body=body)
+    clients[1].put_object(Bucket="bucket", Key="here", Body=other)
+    cluster.nodes[0].kill()
+    for client in clients[1:]:
+        status, headers = refused(client.get_object, Bucket="bucket", Key="away")
+        assert status == 503 and int(headers["retry-after"]) >= 1
+        assert client.head_object(Bucket="bucket", Key="away")["ContentLength"] == len(body)
+        assert client.get_object(Bucket="bucket", Key="here")["Body"].read() == other
+    # Overwritten meanwhile: its bytes are its own node's to delete, when it is back.
+    clients[1].put_object(Bucket="bucket", Key="away", Body=other)
+    time.sleep(3)  # several passes of the collector
+    assert len(blobs(cluster.nodes[0])) == 1
+    cluster.nodes[0].start()
+    wait_until(lambda: not blobs(cluster.nodes[0]), 30, "the blob to be deleted by its own node")
+    assert cluster.nodes[0].endpoint.client().get_object(Bucket="bucket", Key="away")["Body"].read() == other
+
+
+def test_a_node_that_is_back_at_another_port_is_found(cluster, rng):
+    clients = cluster.clients()
+    body = rng.randbytes(400_000)
+    clients[0].put_object(Bucket="bucket", Key="k", Body=body)
+    node = cluster.nodes[0]
+    assert clients[1].get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    node.kill()
+    node.env["OSPROXY_NODE__LISTEN"] = f"127.0.0.1:{free_port()}"
+    node.start()
+
+    def found():
+        try:
+            return clients[1].get_object(Bucket="bucket", Key="k")["Body"].read() == body
+        except ClientError as error:
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+            return False
+
+    wait_until(found, 15, "the node at its new port")
+
+
+def test_under_load_every_node_reads_what_any_wrote_and_each_tidies_its_own(cluster, rng):
+    with Load(cluster, rng.random(), threads=5) as load:
+        load.more(60)
+    assert load.refusals == 0
+    load.check(cluster.clients())
+    column = "encode(c.name, 'escape')" if "postgres" in cluster.url else "CAST(c.name AS CHAR)"
+
+    def tidy():
+        rows = cluster.query(f"SELECT b.node, {column} FROM copies c JOIN backends b ON b.id = c.backend_id")
+        named = {(node, name) for node, name in (row.split("\t") for row in rows)}
+        lie = {(f"node{number}", name) for number, node in enumerate(cluster.nodes) for name in blobs(node)}
+        return named == lie
+
+    wait_until(tidy, 60, "each node to hold what rows name there, and nothing else")
+    load.check(cluster.clients())
+
+
+def sign(node, backend, blob, start, end, at):
+    key = hmac.new(bytes.fromhex(MASTER_KEY), b"osproxy peers", hashlib.sha256).digest()
+    text = f"GET\n{node}\n{backend}\n{blob}\n{start}\n{end}\n{at}".encode()
+    return "OSPROXY-PEER " + hmac.new(key, text, hashlib.sha256).hexdigest()
+
+
+def ask(node, path, headers):
+    host, port = node.env["OSPROXY_NODE__LISTEN"].split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
+
+
+def test_a_question_of_a_peer_is_good_for_itself_alone(cluster, rng):
+    body = rng.randbytes(300_000)
+    clients = cluster.clients()
+    clients[0].put_object(Bucket="bucket", Key="k", Body=body)
+    clients[0].put_object(Bucket="bucket", Key="other", Body=rng.randbytes(300_000))
+    column = "encode(c.name, 'escape')" if "postgres" in cluster.url else "CAST(c.name AS CHAR)"
+    names = cluster.query(f"SELECT {column} FROM copies c ORDER BY c.blob_id")
+    blob, other, node = names[0], names[1], cluster.nodes[0]
+    now = int(time.time() * 1000)
+
+    def headers(signature, at=now):
+        return {"x-osproxy-peer": "node0", "x-osproxy-time": str(at), "authorization": signature}
+
+    path = f"/blobs/local@node0/{blob}?start=10&end=20"
+    good = sign("node0", "local@node0", blob, 10, 20, now)
+    assert ask(node, path, headers(good)) == (200, body[10:20])
+    for wrong_path, wrong_headers in [
+        (path, {}),
+        (path, headers("OSPROXY-PEER 00")),
+        (path, headers(good.replace("OSPROXY-PEER", "Bearer"))),
+        (f"/blobs/local@node0/{other}?start=10&end=20", headers(good)),
+        (f"/blobs/local@node0/{blob}?start=0&end=300000", headers(good)),
+        (path, headers(good, now + 1)),
+        (path, headers(sign("node0", "local@node0", blob, 10, 20, now - 600_000), now - 600_000)),
+        (path, headers(sign("node1", "local@node0", blob, 10, 20, now))),
+    ]:
+        status, answer = ask(node, wrong_path, wrong_headers)
+        assert status == 401 and body[10:20] not in answer, (wrong_path, wrong_headers, status)
+    # No request goes further: what is not this node's own is refused, however well it is signed.
+    for backend in ("local@node1", "local", "local@"):
+        status, _ = ask(node, f"/blobs/{backend}/{blob}?start=0&end=5", headers(sign("node0", backend, blob, 0, 5, now)))
+        assert status == 503, backend
+    for name in ("00", "../../master.key", blob[:-1] + "g"):
+        name = name.replace("/", "%2f")
+        plain = name.replace("%2f", "/")
+        status, _ = ask(
+            node, f"/blobs/local@node0/{name}?start=0&end=5", headers(sign("node0", "local@node0", plain, 0, 5, now))
+        )
+        assert status == 404, name
+    assert ask(node, f"/blobs/local@node0/{blob}?start=20&end=10", headers(sign("node0", "local@node0", blob, 20, 10, now)))[
+        0
+    ] == 400
+
+
+def test_a_slow_reader_holds_up_no_memory_of_either_node(cluster, rng):
+    clients = cluster.clients()
+    piece = rng.randbytes(1 << 20)
+    clients[0].put_object(Bucket="bucket", Key="large", Body=piece * 64)
+    answers = [clients[1].get_object(Bucket="bucket", Key="large")["Body"] for _ in range(8)]
+    for answer in answers:
+        assert answer.read(100_000) == piece[:100_000]
+    time.sleep(1)  # whatever is read ahead is read by now
+    assert max(node.memory("VmRSS") for node in cluster.nodes[:2]) < 256 << 20
+    digests = [None] * len(answers)
+
+    def finish(number):
+        digest = hashlib.sha256(piece[:100_000])
+        while part := answers[number].read(1 << 20):
+            digest.update(part)
+        digests[number] = digest.digest()
+
+    threads = [threading.Thread(target=finish, args=(number,)) for number in range(len(answers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert set(digests) == {hashlib.sha256(piece * 64).digest()}
+
+
+def test_the_scope_of_a_backend_that_holds_blobs_cannot_be_changed(cluster, rng):
+    node = cluster.nodes[2]
+    node.endpoint.client().put_object(Bucket="bucket", Key="k", Body=rng.randbytes(100_000))
+    node.stop()
+    node.env["OSPROXY_BACKEND__LOCAL__SCOPE"] = "shared"
+    with pytest.raises(AssertionError, match="backend.local.scope"):
+        node.start()
+    node.env["OSPROXY_BACKEND__LOCAL__SCOPE"] = "node"
+    del node.env["OSPROXY_NODE__LISTEN"]
+    with pytest.raises(AssertionError, match="node.listen"):
+        node.start()
