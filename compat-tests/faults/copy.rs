@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use osproxy::meta::Durability;
 use osproxy::meta::copy::{CopyReport, Phase, Place, Progress, copy};
+use osproxy::meta::{Durability, MetaStore, Param};
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::{Fault, Kind};
@@ -30,7 +30,26 @@ async fn fill(dir: &Path) {
         .put_encrypted("encrypted", bytes(3, BLOB_BYTES))
         .await;
     install.put("current", bytes(4, BLOB_BYTES)).await;
+    for _ in 0..3 {
+        change(&install.meta).await;
+    }
     install.meta.close().await;
+}
+
+/// Adds a row to the outbox of manifests, whose numbers the database gives, and answers the greatest of them.
+async fn change(meta: &MetaStore) -> i64 {
+    let added: Result<_, Fault> = meta
+        .transact("add change", |session| {
+            Box::pin(async move {
+                let sql = "INSERT INTO changes (entries) VALUES ($1)";
+                session.execute(sql, &[Param::Bytes(Some(b"x"))]).await?;
+                session
+                    .query_one("SELECT MAX(id) FROM changes", &[], |row| row.int(0))
+                    .await
+            })
+        })
+        .await;
+    added.unwrap().unwrap()
 }
 
 async fn copied(from: &Place, to: &Place) -> Result<CopyReport, Fault> {
@@ -107,6 +126,9 @@ async fn an_install_is_the_same_after_a_copy_and_back() {
         install.get("encrypted").await.unwrap(),
         bytes(3, BLOB_BYTES)
     );
+    // Numbers that the database gives go on too.
+    let numbers = [change(&install.meta).await, change(&install.meta).await];
+    assert_eq!(numbers, [4, 5]);
     // Above everything that was minted before the copy, although the clock stands still.
     let before = install
         .namespace

@@ -126,7 +126,7 @@ pub async fn copy(
         }
     }
     snapshot.end(&tables, watch).await.map_err(source)?;
-    writer.end().await.map_err(target)?;
+    writer.end(&tables).await.map_err(target)?;
     store.close().await;
     let tables = moved().zip(copied).map(|(table, tally)| CopiedTable {
         table: table.name.clone(),
@@ -267,9 +267,7 @@ impl Snapshot {
 async fn reservations(session: &mut Session, tables: &[Arc<Table>]) -> Result<Tally, Fault> {
     let mut reservations = Tally::default();
     for table in tables.iter().filter(|table| table.name == "workers") {
-        for pass in table.passes() {
-            walk(session, &pass, |row| reservations.add(row)).await?;
-        }
+        walk(session, &table.rows(), |row| reservations.add(row)).await?;
     }
     Ok(reservations)
 }
@@ -331,26 +329,23 @@ async fn read_back(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tally, Fault> {
     let mut tally = Tally::default();
-    for pass in table.passes() {
-        let mut after: Option<Vec<Cell>> = None;
-        loop {
-            let page = store
-                .read("read copied rows", {
-                    let (pass, after) = (pass.clone(), after.take());
-                    move |session| {
-                        Box::pin(async move { pass.page(session, after.as_deref()).await })
-                    }
-                })
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some(pass.key_of(last));
-            page.iter().for_each(|row| tally.add(row));
-            progress(Progress {
-                phase: Phase::Verify,
-                table: &table.name,
-                rows: tally.rows,
-            });
-        }
+    let pass = table.rows();
+    let mut after: Option<Vec<Cell>> = None;
+    loop {
+        let page = store
+            .read("read copied rows", {
+                let (pass, after) = (pass.clone(), after.take());
+                move |session| Box::pin(async move { pass.page(session, after.as_deref()).await })
+            })
+            .await?;
+        let Some(last) = page.last() else { break };
+        after = Some(pass.key_of(last));
+        page.iter().for_each(|row| tally.add(row));
+        progress(Progress {
+            phase: Phase::Verify,
+            table: &table.name,
+            rows: tally.rows,
+        });
     }
     Ok(tally)
 }
@@ -431,27 +426,33 @@ impl Writer {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), Fault> {
         let mut rows = 0;
-        for pass in table.passes().into_iter().rev() {
+        let links = table.links().map(|pass| (pass, false));
+        for (pass, delete) in links.into_iter().chain([(table.rows(), true)]) {
             loop {
                 let (pass, token) = (pass.clone(), Arc::clone(&self.token));
-                let gone = self
+                let changed = self
                     .store
                     .transact("clear rows", move |session| {
                         let (pass, token) = (pass.clone(), Arc::clone(&token));
                         Box::pin(async move {
                             hold_mark(session, &token).await?;
                             let page = pass.page(session, None).await?;
-                            if let Some(last) = page.last() {
-                                pass.delete_through(session, &pass.key_of(last)).await?;
+                            let Some(last) = page.last() else {
+                                return Ok::<_, Fault>(0);
+                            };
+                            let through = pass.key_of(last);
+                            match delete {
+                                true => pass.delete_through(session, &through).await?,
+                                false => pass.unlink_through(session, &through).await?,
                             }
-                            Ok::<_, Fault>(page.len() as u64)
+                            Ok(page.len() as u64)
                         })
                     })
                     .await?;
-                if gone == 0 {
+                if changed == 0 {
                     break;
                 }
-                rows += gone;
+                rows += changed;
                 progress(Progress {
                     phase: Phase::Clear,
                     table: &table.name,
@@ -470,27 +471,47 @@ impl Writer {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Tally, Fault> {
         let mut tally = Tally::default();
-        for pass in table.passes() {
-            let mut after = None;
-            loop {
-                let page = pass
-                    .page(&mut snapshot.session, after.as_deref())
-                    .await
-                    .map_err(|fault| fault.context("the source"))?;
-                let Some(last) = page.last() else { break };
-                after = Some(pass.key_of(last));
-                page.iter().for_each(|row| tally.add(row));
-                self.write(table, page)
-                    .await
-                    .map_err(|fault| fault.context("the target").context(&table.name))?;
-                progress(Progress {
-                    phase: Phase::Copy,
-                    table: &table.name,
-                    rows: tally.rows,
-                });
-            }
+        let pass = table.rows();
+        let mut after = None;
+        while let Some(mut page) = next_page(&pass, snapshot, &mut after).await? {
+            page.iter().for_each(|row| tally.add(row));
+            page.iter_mut().for_each(|row| table.unlink(row));
+            self.write(table, page)
+                .await
+                .map_err(|fault| fault.context("the target").context(&table.name))?;
+            progress(Progress {
+                phase: Phase::Copy,
+                table: &table.name,
+                rows: tally.rows,
+            });
+        }
+        let Some(pass) = table.links() else {
+            return Ok(tally);
+        };
+        let mut after = None;
+        while let Some(page) = next_page(&pass, snapshot, &mut after).await? {
+            self.link(&pass, page)
+                .await
+                .map_err(|fault| fault.context("the target").context(&table.name))?;
         }
         Ok(tally)
+    }
+
+    /// Writes what rows refer to in their own table.
+    async fn link(&self, pass: &Pass, page: Vec<Cells>) -> Result<(), Fault> {
+        let (pass, page, token) = (pass.clone(), Arc::new(page), Arc::clone(&self.token));
+        self.store
+            .transact("link rows", move |session| {
+                let (pass, page, token) = (pass.clone(), Arc::clone(&page), Arc::clone(&token));
+                Box::pin(async move {
+                    hold_mark(session, &token).await?;
+                    for row in page.iter() {
+                        pass.link(session, row).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
     }
 
     async fn write(&self, table: &Table, page: Vec<Cells>) -> Result<(), Fault> {
@@ -512,18 +533,37 @@ impl Writer {
     }
 
     /// Takes the mark away: from now on the target is an install.
-    async fn end(&self) -> Result<(), Fault> {
-        let token = Arc::clone(&self.token);
+    async fn end(&self, tables: &[Arc<Table>]) -> Result<(), Fault> {
+        let (token, tables) = (Arc::clone(&self.token), Arc::new(tables.to_vec()));
         self.store
             .transact("unmark target", move |session| {
-                let token = Arc::clone(&token);
+                let (token, tables) = (Arc::clone(&token), Arc::clone(&tables));
                 Box::pin(async move {
                     hold_mark(session, &token).await?;
+                    for table in tables.iter() {
+                        table.go_on_numbering(session).await?;
+                    }
                     session.execute("DELETE FROM unfinished_copy", &[]).await
                 })
             })
             .await
     }
+}
+
+/// The rows of the source after those before; `None` at the end.
+async fn next_page(
+    pass: &Pass,
+    snapshot: &mut Snapshot,
+    after: &mut Option<Vec<Cell>>,
+) -> Result<Option<Vec<Cells>>, Fault> {
+    let page = pass
+        .page(&mut snapshot.session, after.as_deref())
+        .await
+        .map_err(|fault| fault.context("the source"))?;
+    Ok(page.last().map(|last| pass.key_of(last)).map(|key| {
+        *after = Some(key);
+        page
+    }))
 }
 
 /// Fails unless the mark is still this copy's, and keeps it so until the transaction ends.
@@ -569,7 +609,12 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> MetaStore {
         let path = dir.path().join("meta.db");
-        MetaStore::open(&path, Durability::Relaxed, Metrics::new()).unwrap()
+        let engine = sqlite::Engine::open(&path, Durability::Relaxed, Arc::default()).unwrap();
+        MetaStore::of(
+            Engine::Sqlite(Arc::new(engine)),
+            Arc::default(),
+            Metrics::new(),
+        )
     }
 
     #[tokio::test]
@@ -590,17 +635,62 @@ mod tests {
         first.write(tenants, vec![row(1)]).await.unwrap();
         let second = Writer::begin(store.clone(), &tables, 2).await.unwrap();
         assert!(!first.was_marked && second.was_marked);
-        for outcome in [first.write(tenants, vec![row(2)]).await, first.end().await] {
+        for outcome in [
+            first.write(tenants, vec![row(2)]).await,
+            first.end(&tables).await,
+        ] {
             let fault = outcome.unwrap_err();
             assert!(fault.to_string().contains("another copy"), "{fault}");
         }
         second.clear(tenants, &mut |_| {}).await.unwrap();
         second.write(tenants, vec![row(3)]).await.unwrap();
-        second.end().await.unwrap();
+        second.end(&tables).await.unwrap();
         let found = read_back(&store, tenants, &mut |_| {}).await.unwrap();
         let mut wanted = Tally::default();
         wanted.add(&row(3));
         assert_eq!(found, wanted);
+    }
+
+    #[tokio::test]
+    async fn rows_that_refer_to_each_other_are_copied_whatever_their_order_and_cleared_again() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open(&from);
+        let filled: Result<(), Fault> = store
+            .transact("fill", |session| {
+                Box::pin(async move {
+                    for (id, next) in [(3_i64, None), (2, Some(3_i64)), (1, Some(2)), (4, Some(1))] {
+                        let name = format!("backend{id}");
+                        session
+                            .execute(
+                                "INSERT INTO backends (id, name, service, moved_to) VALUES ($1, $2, 's', $3)",
+                                params![id, name.as_str(), next],
+                            )
+                            .await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        filled.unwrap();
+        store.close().await;
+        let place = |dir: &tempfile::TempDir| Place::Sqlite(dir.path().join("meta.db"));
+        let copied = async || {
+            let (from, to) = (place(&from), place(&to));
+            copy(&from, &to, Durability::Relaxed, &Clock::System, &mut |_| {}).await
+        };
+        let first = copied().await.unwrap();
+        let store = open(&to);
+        let marked: Result<(), Fault> = store
+            .transact("mark", |session| {
+                Box::pin(session.execute(
+                    "INSERT INTO unfinished_copy (id, token, began) VALUES (1, 'x', 0)",
+                    &[],
+                ))
+            })
+            .await;
+        marked.unwrap();
+        store.close().await;
+        assert_eq!(copied().await.unwrap(), first);
     }
 
     #[test]

@@ -82,24 +82,42 @@ pub(super) struct Table {
     key: Vec<usize>,
     /// Tables that its rows refer to.
     refers: BTreeSet<String>,
-    /// The column that refers to rows of the table itself. Such rows come after all others; they are never
-    /// referred to themselves.
-    itself: Option<String>,
+    /// The column that refers to rows of the table itself: it is written once they are all there.
+    itself: Option<usize>,
 }
 
 impl Table {
-    /// Which of its rows to walk, one after the other, so that what is referred to is there first.
-    pub(super) fn passes(self: &Arc<Self>) -> Vec<Pass> {
-        let pass = |filter| Pass {
+    /// All its rows.
+    pub(super) fn rows(self: &Arc<Self>) -> Pass {
+        Pass {
             table: Arc::clone(self),
-            filter,
-        };
-        match &self.itself {
-            None => vec![pass(None)],
-            Some(column) => vec![
-                pass(Some(format!("{column} IS NULL"))),
-                pass(Some(format!("{column} IS NOT NULL"))),
-            ],
+            filter: None,
+        }
+    }
+
+    /// Those that refer to others of the same table; `None` where none can.
+    pub(super) fn links(self: &Arc<Self>) -> Option<Pass> {
+        let column = self.name_of(self.itself?);
+        Some(Pass {
+            table: Arc::clone(self),
+            filter: Some(format!("{column} IS NOT NULL")),
+        })
+    }
+
+    fn name_of(&self, column: usize) -> &str {
+        self.columns
+            .get(column)
+            .map_or("", |(name, _)| name.as_str())
+    }
+
+    /// Takes the reference to another row of the table out of a row.
+    pub(super) fn unlink(&self, row: &mut [Cell]) {
+        if let Some(cell) = self.itself.and_then(|column| row.get_mut(column)) {
+            *cell = match cell {
+                Cell::Int(_) => Cell::Int(None),
+                Cell::Text(_) => Cell::Text(None),
+                Cell::Bytes(_) => Cell::Bytes(None),
+            };
         }
     }
 
@@ -115,6 +133,22 @@ impl Table {
             refers: BTreeSet::new(),
             itself: None,
         }
+    }
+
+    /// Lets the numbers that PostgreSQL gives by itself go on above those that were copied; elsewhere they do so by
+    /// themselves. Without effect on a column that is not numbered so.
+    pub(super) async fn go_on_numbering(&self, session: &mut Session) -> Result<(), Fault> {
+        let (Some(Dialect::Postgres), [column]) = (session.dialect(), &self.key[..]) else {
+            return Ok(());
+        };
+        let Some((column, Type::Int)) = self.columns.get(*column) else {
+            return Ok(());
+        };
+        let table = &self.name;
+        let sql = format!(
+            "SELECT setval(pg_get_serial_sequence('{table}', '{column}'), (SELECT MAX({column}) FROM {table}))"
+        );
+        session.query_made(&sql, &[], |_| Ok(())).await.map(|_| ())
     }
 
     fn page_rows(&self) -> usize {
@@ -217,18 +251,63 @@ impl Pass {
         session: &mut Session,
         through: &[Cell],
     ) -> Result<(), Fault> {
+        let change = format!("DELETE FROM {}", self.table.name);
+        self.change_through(session, &change, through).await
+    }
+
+    async fn change_through(
+        &self,
+        session: &mut Session,
+        change: &str,
+        through: &[Cell],
+    ) -> Result<(), Fault> {
         let last = self.table.key.len() - 1;
         for equal in 0..=last {
             let comparison = if equal == last { "<=" } else { "<" };
-            let sql = format!(
-                "DELETE FROM {}{}",
-                self.table.name,
-                self.condition(Some(equal), comparison)
-            );
+            let sql = format!("{change}{}", self.condition(Some(equal), comparison));
             let params: Vec<Param<'_>> = through[..=equal].iter().map(Cell::param).collect();
             session.execute_made(&sql, &params).await?;
         }
         Ok(())
+    }
+
+    /// Takes the references to other rows of the table away from the rows up to and with the one that has this key.
+    pub(super) async fn unlink_through(
+        &self,
+        session: &mut Session,
+        through: &[Cell],
+    ) -> Result<(), Fault> {
+        let Some(column) = self.table.itself else {
+            return Ok(());
+        };
+        let change = format!(
+            "UPDATE {} SET {} = NULL",
+            self.table.name,
+            self.table.name_of(column)
+        );
+        self.change_through(session, &change, through).await
+    }
+
+    /// Writes the reference of a row, which is there without, to another row of the table.
+    pub(super) async fn link(&self, session: &mut Session, row: &[Cell]) -> Result<(), Fault> {
+        let Some((column, cell)) = self.table.itself.and_then(|at| Some((at, row.get(at)?))) else {
+            return Ok(());
+        };
+        let key: Vec<String> = self
+            .key_names()
+            .iter()
+            .enumerate()
+            .map(|(place, name)| format!("{name} = ${}", place + 2))
+            .collect();
+        let sql = format!(
+            "UPDATE {} SET {} = $1 WHERE {}",
+            self.table.name,
+            self.table.name_of(column),
+            key.join(" AND ")
+        );
+        let key = self.key_of(row);
+        let params: Vec<Param<'_>> = std::iter::once(cell).chain(&key).map(Cell::param).collect();
+        session.execute_made(&sql, &params).await
     }
 
     /// The key of a row.
@@ -301,7 +380,14 @@ async fn describe(session: &mut Session, name: &str) -> Result<Table, Fault> {
             |row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned())),
         )
         .await?;
-    let itself = references.iter().find(|(table, _)| table == name);
+    let mut itself = references.iter().filter(|(table, _)| table == name);
+    let itself = match (itself.next(), itself.next()) {
+        (None, _) => None,
+        (Some((_, column)), None) => found.iter().position(|(name, _, _)| name == column),
+        (Some(_), Some(_)) => {
+            return Err(wrong(format_args!("table {name} refers to itself twice")));
+        }
+    };
     Ok(Table {
         name: name.to_owned(),
         columns: found
@@ -309,7 +395,7 @@ async fn describe(session: &mut Session, name: &str) -> Result<Table, Fault> {
             .map(|(name, kind, _)| (name, kind))
             .collect(),
         key: key.into_iter().map(|(_, column)| column).collect(),
-        itself: itself.map(|(_, column)| column.clone()),
+        itself,
         refers: references
             .into_iter()
             .map(|(table, _)| table)
@@ -422,13 +508,10 @@ mod tests {
         for name in LEFT_BEHIND.iter().filter(|name| **name != VERSION) {
             place(name);
         }
-        let keys = &tables[place("access_keys")];
-        assert_eq!(keys.itself.as_deref(), Some("parent"));
-        assert_eq!(keys.passes().len(), 2);
-        assert_eq!(
-            tables.iter().filter(|table| table.itself.is_some()).count(),
-            1
-        );
+        let links = |name: &str| tables[place(name)].links().and_then(|pass| pass.filter);
+        assert_eq!(links("access_keys").as_deref(), Some("parent IS NOT NULL"));
+        assert_eq!(links("backends").as_deref(), Some("moved_to IS NOT NULL"));
+        assert_eq!(links("objects"), None);
     }
 
     #[tokio::test]
@@ -479,27 +562,24 @@ mod tests {
             }
         }
         let all: Vec<Cells> = all.into_iter().collect();
-        let passes = table.passes();
+        let pass = table.rows();
         for limit in [1, 2, 7, 64, 1000] {
             let (mut seen, mut after) = (Vec::new(), None);
             loop {
-                let page = passes[0]
+                let page = pass
                     .page_of(&mut session, after.as_deref(), limit)
                     .await
                     .unwrap();
                 assert!(page.len() <= limit);
                 let Some(last) = page.last() else { break };
-                after = Some(passes[0].key_of(last));
+                after = Some(pass.key_of(last));
                 seen.extend(page);
             }
             assert_eq!(seen, all, "{limit}");
         }
-        let through = passes[0].key_of(&all[90]);
-        passes[0]
-            .delete_through(&mut session, &through)
-            .await
-            .unwrap();
-        let left = passes[0].page_of(&mut session, None, 1000).await.unwrap();
+        let through = pass.key_of(&all[90]);
+        pass.delete_through(&mut session, &through).await.unwrap();
+        let left = pass.page_of(&mut session, None, 1000).await.unwrap();
         assert_eq!(left, all[91..]);
     }
 }
