@@ -165,7 +165,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli.rs", "cli/"]),
     ("indicatif", &["cli.rs"]),
     ("figment", &["config.rs", "config/"]),
-    ("prometheus_client", &["telemetry.rs"]),
+    ("prometheus_client", &["telemetry.rs", "telemetry/"]),
     ("tracing_subscriber", &["telemetry.rs"]),
     (
         "serde_json",

@@ -38,7 +38,7 @@ http {{
 
 VENDOR = """
 [storage]
-backend = "vendor"
+placement = "vendor"
 [backend.vendor]
 service = "s3"
 [backend.vendor.options]

@@ -379,6 +379,28 @@ pub fn own_name(name: &str, node: &str) -> String {
     format!("{name}@{node}")
 }
 
+/// Whether `own` is what stands for `space` on some node.
+pub async fn stands_for(
+    session: &mut Session,
+    own: SpaceId,
+    space: SpaceId,
+) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT o.name, p.name FROM spaces a JOIN placements o ON o.id = a.placement_id
+             JOIN spaces b ON b.realm_id = a.realm_id AND b.encrypted = a.encrypted
+             JOIN placements p ON p.id = b.placement_id
+             WHERE a.id = $1 AND b.id = $2",
+            params![own.0, space.0],
+            |row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned())),
+        )
+        .await?;
+    Ok(found.is_some_and(|(own, common)| {
+        let node = own.strip_prefix(common.as_str());
+        node.is_some_and(|node| node.starts_with('@'))
+    }))
+}
+
 /// The space that stands for `space` on `node`: its own, where the placement is one of each node, made with
 /// `new_id` when there is none yet; else `space` itself.
 pub async fn space_on(

@@ -283,8 +283,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Whether `target` may refer to the bytes of a version: they lie in its space, which is not always that of the
-    /// version's bucket while one moves, and nobody's own key is needed to read them. A content that is gone may be
+    /// Whether `target` may refer to the bytes of a version: they lie in its space or in what stands for it on some
+    /// node, which is not always so for the version's bucket while one moves, and nobody's own key is needed to read them. A content that is gone may be
     /// referred to as far as is known here.
     pub(super) async fn may_share(
         &self,
@@ -296,12 +296,17 @@ impl Namespace {
             return Ok(false);
         }
         let content = version.content;
-        let identity = self
-            .meta
-            .read("find content", move |session| {
-                Box::pin(rehoming::identity(session, content))
+        let wanted = target.space;
+        let may_share = self.meta.read("find content", move |session| {
+            Box::pin(async move {
+                match rehoming::identity(session, content).await? {
+                    Some(found) if found.space != wanted => {
+                        buckets::stands_for(session, found.space, wanted).await
+                    }
+                    _ => Ok::<_, Fault>(true),
+                }
             })
-            .await?;
-        Ok(identity.is_none_or(|identity| identity.space == target.space))
+        });
+        Ok(may_share.await?)
     }
 }
