@@ -650,7 +650,7 @@ mod tests {
     #[test]
     fn a_disk_of_each_node_needs_a_way_to_it_and_a_name_to_find_it_by() {
         let url = ("OSPROXY_META__URL", "postgres://a:b@c/d");
-        let own = "[backend.local]\nservice = \"fs\"\nscope = \"node\"\n";
+        let own = "[backend.local]\nservice = \"fs\"\nscope = \"node\"\noptions.root = \"blobs\"\n";
         assert!(refusal(own, &[url]).starts_with("node.listen:"));
         let listen = ("OSPROXY_NODE__LISTEN", "10.0.0.1:9002");
         let all = ("OSPROXY_NODE__LISTEN", "0.0.0.0:9002");

@@ -294,7 +294,7 @@ def test_the_chart_makes_a_cluster(tmp_path):
     assert not any(kind == "Secret" for kind, _ in objects)
     secrets = {"OSPROXY_META__URL": "postgres://u:p@h/d", "OSPROXY_MASTER_KEY": "11" * 32}
     settings = configured(objects, tmp_path, secrets)
-    assert settings["storage.backend"].strip('"') == "store"
+    assert settings["storage.placement"].strip('"') == "store"
     selector = stateful["selector"]["matchLabels"]
     assert selector.items() <= stateful["template"]["metadata"]["labels"].items()
     for kind in ("PodDisruptionBudget", "NetworkPolicy"):

@@ -25,7 +25,7 @@ def settings_for(vendor, name="vendor", **more):
     settings = {"service": vendor.service} | {key: str(value) for key, value in (vendor.common | more).items()}
     env = {f"OSPROXY_BACKEND__{name}__{key}".upper(): value for key, value in settings.items()}
     env |= {f"OSPROXY_BACKEND__{name}__OPTIONS__{key}".upper(): value for key, value in vendor.options().items()}
-    return env | {"OSPROXY_STORAGE__BACKEND": name, "OSPROXY_STORAGE__INLINE_MAX_BYTES": "0"}
+    return env | {"OSPROXY_STORAGE__PLACEMENT": name, "OSPROXY_STORAGE__INLINE_MAX_BYTES": "0"}
 
 
 class Vendor:

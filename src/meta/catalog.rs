@@ -130,7 +130,7 @@ tables! {
          "expires_at" Int, "state" Text, "created" Int, "role" Text, "session" Text]
         references [2 => TENANTS, 5 => ACCESS_KEYS] unique [[1]];
     BACKENDS = 3 "backends" (1, 1)
-        ["id" Int, "name" Text, "service" Text, "node_id" Int, "moved_to" Int]
+        ["id" Int, "name" Text, "service" Text, "node" Text, "moved_to" Int]
         references [4 => BACKENDS] unique [[1]];
     PLACEMENTS = 4 "placements" (1, 1)
         ["id" Int, "name" Text, "rev" Int, "copies_required" Int]

@@ -298,9 +298,7 @@ pub async fn insert_stored(
     if let [only] = runs {
         insert_blob(session, only.blob, new.now).await?;
         let id = insert(session, new, Holds::Blob(only.blob, only.sealing)).await?;
-        if id == new.id {
-            blob_changed(session, only.blob);
-        } else {
+        if id != new.id {
             delete_blob(session, only.blob).await?;
         }
         return Ok(id);
@@ -313,7 +311,6 @@ pub async fn insert_stored(
     let mut start = 0;
     for (ordinal, run) in runs.iter().enumerate() {
         insert_blob(session, run.blob, new.now).await?;
-        blob_changed(session, run.blob);
         insert_run(session, new, run).await?;
         let extent = Extent {
             start,
@@ -328,6 +325,8 @@ pub async fn insert_stored(
 }
 
 async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Result<(), Fault> {
+    session.changed(&catalog::BLOBS, params![blob.id.0]);
+    session.changed(&catalog::COPIES, params![blob.id.0]);
     session
         .execute(
             "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, 1)",
@@ -337,12 +336,9 @@ async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Resu
     insert_copies(session, blob, now).await
 }
 
-fn blob_changed(session: &mut Session, blob: &NewBlob) {
+async fn delete_blob(session: &mut Session, blob: &NewBlob) -> Result<(), Fault> {
     session.changed(&catalog::BLOBS, params![blob.id.0]);
     session.changed(&catalog::COPIES, params![blob.id.0]);
-}
-
-async fn delete_blob(session: &mut Session, blob: &NewBlob) -> Result<(), Fault> {
     session
         .execute("DELETE FROM copies WHERE blob_id = $1", params![blob.id.0])
         .await?;
