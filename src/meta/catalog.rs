@@ -490,6 +490,7 @@ mod tests {
         "recovery",
         "released",
         "sqlite_sequence",
+        "unfinished_copy",
         "upload_parts",
         "uploads",
         "usage",

@@ -307,7 +307,6 @@ pub async fn insert_stored(
     if id != new.id {
         return Ok(id);
     }
-    session.changed(&catalog::EXTENTS, params![id.0]);
     let mut start = 0;
     for (ordinal, run) in runs.iter().enumerate() {
         insert_blob(session, run.blob, new.now).await?;
@@ -385,6 +384,7 @@ async fn insert_extent(
     extent: &Extent,
     sender: Option<SenderId>,
 ) -> Result<(), Fault> {
+    session.changed(&catalog::EXTENTS, params![composite.0]);
     session
         .execute(
             "INSERT INTO extents (content_id, ordinal, start, length, child_id, child_offset, sender)
@@ -491,7 +491,6 @@ pub async fn insert_composite(
 ) -> Result<(), Fault> {
     let length: u64 = extents.iter().map(|(extent, _)| extent.length).sum();
     session.changed(&catalog::CONTENTS, params![id.0]);
-    session.changed(&catalog::EXTENTS, params![id.0]);
     session
         .execute(
             "INSERT INTO contents (id, space_id, length, kind, depth, created)
