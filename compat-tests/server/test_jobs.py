@@ -22,7 +22,7 @@ PERIODIC = {
     "abort-stale-uploads",
     "lifecycle",
     "tend-outbox",
-    "rewrap",
+    "mend", "rewrap",
     "purge-keys",
     "purge-jobs",
 }
