@@ -1,7 +1,7 @@
 //! What is left after a crash, a lost race or a failing store: no lost object, nothing torn, nothing mixed.
 //!
-//! A crash is simulated by forgetting what a process holds in memory, so that nothing cleans up, and opening
-//! the same directory again. The real kill of a real process under load is in the client suites.
+//! A crash is simulated by forgetting the writes that are open, so that nothing cleans up, and opening the same
+//! directory again. The real kill of a real process under load is in the client suites.
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test ends by a panic
 
