@@ -498,6 +498,8 @@ impl Run<'_> {
 
     /// Marks blobs none of whose live copies is there.
     fn find_missing(&mut self, backends: &BTreeMap<i64, String>) -> Result<bool, Fault> {
+        let [backend, name, state] =
+            ["backend_id", "name", "state"].map(|column| catalog::COPIES.column(column));
         let mut is_any = false;
         let mut after = None;
         loop {
@@ -510,18 +512,17 @@ impl Run<'_> {
             after = Some(last.key.clone());
             for group in page {
                 let (mut live, mut there) = (0, 0);
-                for row in &group.rows {
-                    let [Value::Int(backend), Value::Bytes(name), Value::Text(state)] =
-                        row.as_slice()
+                for index in 0..group.rows.len() {
+                    let of = |column: Option<usize>| column.and_then(|at| group.row(index).nth(at));
+                    let backend = of(backend).and_then(Value::int);
+                    let (Some(backend), Some(Value::Bytes(name))) =
+                        (backend.and_then(|id| backends.get(&id)), of(name))
                     else {
-                        continue;
-                    };
-                    let Some(backend) = backends.get(backend) else {
                         continue;
                     };
                     let place = place(backend, name);
                     self.scratch.mark(mark::NAMED, &place)?;
-                    if state == "live" {
+                    if matches!(of(state), Some(Value::Text(state)) if state == "live") {
                         live += 1;
                         there += u32::from(self.scratch.is_marked(mark::LISTED, &place)?);
                     }
