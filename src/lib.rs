@@ -47,6 +47,7 @@ pub mod http;
 // 4, facades
 pub mod admin;
 pub mod native;
+pub mod rest;
 pub mod s3;
 
 // 3, runners

@@ -31,7 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::HOST;
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use crate::http::Refusal as ListenerRefusal;
 use crate::model::fault::{Fault, Kind};
 use crate::model::names::BucketName;
 use crate::namespace::{Condition, Namespace};
+use crate::rest::is_address;
 
 /// How long the database may take to answer before the node is not ready.
 const READY_DEADLINE: Duration = Duration::from_secs(1);
@@ -209,6 +212,16 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
         },
         names: Arc::new(names),
     });
+    // Whoever is on this machine may ask, and a web page is not: one could have its own name resolve to this address.
+    let needs_address = native.settings.access == Access::Open && parts.address.ip().is_loopback();
+    let check = move |request: Request, next: Next| async move {
+        let host = request.headers().get(HOST);
+        let host = host.and_then(|value| value.to_str().ok());
+        match host {
+            Some(host) if needs_address && !is_address(host) => v0::other_host(request).await,
+            _ => next.run(request).await,
+        }
+    };
     Ok(Router::new()
         .nest(v0::BASE, v0::routes())
         .nest(v1::BASE, v1::routes())
@@ -217,6 +230,7 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
         .method_not_allowed_fallback(v0::no_method)
         // Documents have a limit of their own, and files that of the listener.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(check))
         .with_state(native))
 }
 

@@ -19,7 +19,7 @@ use crate::model::digest::{ETag, Sha256Digest};
 use crate::model::ids::Uid;
 use crate::model::names::ObjectKey;
 use crate::model::notification::Event;
-use crate::model::object::{Headers, WriteConditions};
+use crate::model::object::{Encryption, Headers, WriteConditions};
 use crate::namespace::{
     BodyError, BodyHint, Cause, CompleteRequest, Condition, FillRequest, ListedPart, NamedPart,
     NewBucket, NewUpload, Numbered, PART_NUMBER_MAX, PUT_MAX_BYTES, Received, Target, UploadId,
@@ -328,7 +328,8 @@ impl Native {
         let parts = self.parts(begun).await?;
         let named = check(&parts, whole)?;
         let mut headers = begun.upload.headers.clone();
-        if headers.content_type.is_none() {
+        let is_customers = matches!(begun.upload.encryption, Some(Encryption::Customer { .. }));
+        if headers.content_type.is_none() && !is_customers {
             let first = &parts[0];
             let wanted = SNIFFED_BYTES as u64;
             let front = self

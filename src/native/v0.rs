@@ -65,6 +65,13 @@ pub(super) async fn no_route(request: Request) -> Response {
     )))
 }
 
+/// A host that is a name, where only addresses are served.
+pub(super) async fn other_host(request: Request) -> Response {
+    let call = Call::of(request.into_parts().0, "native.unknown");
+    let text = "open access is served to addresses and localhost, not to names";
+    call.v0::<()>(Err(Refusal::new(Problem::Unknown, text)))
+}
+
 /// Any other method.
 pub(super) async fn no_method(request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.unknown");
