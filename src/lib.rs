@@ -10,7 +10,7 @@
 //!        v          v                 v
 //!   4  s3         native            admin                         one protocol each
 //!        |          |                 |
-//!        |                            v
+//!        |          |                 v
 //!   3    |          |               tasks                         work outside of requests
 //!        v          |                 |
 //!   2  namespace  <-+-----------------+                           buckets, keys, versions, uploads, listing

@@ -144,7 +144,7 @@ def test_a_body_with_a_length_is_as_good(open_client):
     body = form(b"hello")
     target = open_client.rebuild(links["url"]["single"], md5=hashlib.md5(b"hello").hexdigest())
     head = (
-        f"PUT {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+        f"PUT {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
     )
     import socket

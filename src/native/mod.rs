@@ -24,6 +24,7 @@ mod refusal;
 mod uploads;
 mod v0;
 mod v1;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -13,8 +13,6 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use form_urlencoded::Serializer;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
 use super::call::{Call, envelope, read_document};
@@ -23,6 +21,10 @@ use super::kind::FileName;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
 use super::uploads::{Said, Standing, Whole};
+use super::wire::{
+    DownloadLink, LinkDownload, LinkParameters, LinkUpload, Meta, MultiUrls, Resume, Resumed,
+    UploadLinks, UploadUrls,
+};
 use super::{Access, Native, READY_DEADLINE};
 use crate::auth::{Action, LINK_MAX, LinkDate, Purpose, Subject, Terms};
 use crate::http::Refusal as ListenerRefusal;
@@ -69,7 +71,7 @@ pub(super) async fn no_route(request: Request) -> Response {
 pub(super) async fn other_host(request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.unknown");
     let text = "open access is served to addresses and localhost, not to names";
-    call.v0::<()>(Err(Refusal::new(Problem::Unknown, text)))
+    call.v0::<()>(Err(Refusal::new(Problem::Denied, text)))
 }
 
 /// Any other method.
@@ -101,117 +103,6 @@ pub(super) fn refuse(refusal: ListenerRefusal) -> Response {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-// ---- wire shapes ----
-
-/// Paths to be uploaded.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct LinkUpload {
-    /// 1 to 50 names of files; of a path its last part counts.
-    #[serde(rename = "filePath")]
-    file_path: Vec<String>,
-    /// Seconds, at most 604800; 0 or absent is a day.
-    #[serde(default)]
-    expire: i64,
-}
-
-/// Links for one path.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct UploadLinks {
-    /// The number that the file will have.
-    uid: String,
-    url: UploadUrls,
-    path: String,
-}
-
-/// Where to send a file.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct UploadUrls {
-    /// All at once.
-    single: String,
-    multi: MultiUrls,
-}
-
-/// Where to send a file in parts.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct MultiUrls {
-    /// Each part.
-    upload: String,
-    /// When all parts are sent.
-    merge: String,
-}
-
-/// Files to be downloaded.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct LinkDownload {
-    /// At most 200; those that are not known are left out of the answer.
-    uid: Vec<String>,
-    /// Seconds, at most 604800; 0 or absent is a day.
-    #[serde(default)]
-    expire: i64,
-}
-
-/// A link for one file.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct DownloadLink {
-    uid: String,
-    url: String,
-    meta: Meta,
-}
-
-/// What is known of a file.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct Meta {
-    /// The name it came under.
-    #[serde(rename = "srcName")]
-    src_name: String,
-    /// Its key.
-    #[serde(rename = "dstName")]
-    dst_name: String,
-    /// Not measured: 0.
-    height: i64,
-    /// Not measured: 0.
-    width: i64,
-    /// Of a file that came in parts as its client told it.
-    md5: String,
-    /// Bytes, in decimal.
-    size: String,
-}
-
-/// Files that may be here already.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct Resume {
-    /// At most 50.
-    data: Vec<ResumeItem>,
-}
-
-/// One file that may be here already.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct ResumeItem {
-    md5: String,
-    path: String,
-}
-
-/// Whether it is.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct Resumed {
-    md5: String,
-    /// The number of the file; empty: it is not here, upload it.
-    uid: String,
-}
-
-/// What a signed link says.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code)]
-struct LinkParameters {
-    uid: String,
-    /// When the link was made, `YYYY-MM-DDTHH:MM:SSZ`.
-    date: String,
-    /// For how many seconds it lives.
-    expire: u32,
-    signature: String,
 }
 
 // ---- parameters ----
@@ -726,58 +617,6 @@ impl Native {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::to_string;
-
-    #[test]
-    fn shapes_are_frozen() {
-        let link = UploadLinks {
-            uid: "7".to_owned(),
-            url: UploadUrls {
-                single: "/s".to_owned(),
-                multi: MultiUrls {
-                    upload: "/u".to_owned(),
-                    merge: "/m".to_owned(),
-                },
-            },
-            path: "a/b.txt".to_owned(),
-        };
-        assert_eq!(
-            to_string(&[link]).unwrap(),
-            r#"[{"uid":"7","url":{"single":"/s","multi":{"upload":"/u","merge":"/m"}},"path":"a/b.txt"}]"#
-        );
-        let link = DownloadLink {
-            uid: "7".to_owned(),
-            url: "/d".to_owned(),
-            meta: Meta {
-                src_name: "b.txt".to_owned(),
-                dst_name: "7.txt".to_owned(),
-                height: 0,
-                width: 0,
-                md5: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
-                size: "0".to_owned(),
-            },
-        };
-        assert_eq!(
-            to_string(&[link]).unwrap(),
-            r#"[{"uid":"7","url":"/d","meta":{"srcName":"b.txt","dstName":"7.txt","height":0,"width":0,"md5":"d41d8cd98f00b204e9800998ecf8427e","size":"0"}}]"#
-        );
-        assert_eq!(to_string(&None::<Vec<DownloadLink>>).unwrap(), "null");
-        let resumed = Resumed {
-            md5: "x".to_owned(),
-            uid: String::new(),
-        };
-        assert_eq!(to_string(&[resumed]).unwrap(), r#"[{"md5":"x","uid":""}]"#);
-    }
-
-    #[test]
-    fn documents_may_hold_more_than_is_known() {
-        let text = r#"{"filePath":["a"],"expire":60,"other":[1]}"#;
-        let wanted: LinkUpload = serde_json::from_str(text).unwrap();
-        assert_eq!((wanted.file_path.len(), wanted.expire), (1, 60));
-        let text = r#"{"uid":["7"]}"#;
-        let wanted: LinkDownload = serde_json::from_str(text).unwrap();
-        assert_eq!((wanted.uid.len(), wanted.expire), (1, 0));
-    }
 
     #[test]
     fn parameters_have_one_form() {
