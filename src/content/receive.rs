@@ -111,7 +111,7 @@ impl Received {
     pub fn known(&self) -> Option<ContentId> {
         match &self.holding {
             Holding::Known(id) => Some(*id),
-            Holding::Inline(_) | Holding::Stored(_) => None,
+            Holding::Inline(..) | Holding::Stored(_) => None,
         }
     }
 

@@ -119,8 +119,11 @@ impl From<Condition> for Refusal {
                 Problem::Conflict,
                 "a bucket of the native API belongs to somebody else",
             ),
-            Condition::BucketNotEmpty | Condition::TooManyBuckets => {
-                Self::new(Problem::Conflict, "there are too many buckets")
+            Condition::BucketNotEmpty | Condition::NoSuchPlacement | Condition::TooManyBuckets => {
+                Self::new(
+                    Problem::Conflict,
+                    "a bucket of the native API cannot be made",
+                )
             }
             Condition::Locked => Self::new(Problem::Denied, "the object is locked"),
             Condition::NoObjectLock => Self::wrong("the bucket has no object lock"),

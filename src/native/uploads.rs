@@ -91,6 +91,7 @@ impl Native {
                 name: name.clone(),
                 region: self.settings.region.clone(),
                 object_lock: false,
+                placement: None,
                 settings: Settings::default(),
             };
             match self.namespace.create_bucket(new).await {
