@@ -396,10 +396,15 @@ async fn serve_native(
     draining: &CancellationToken,
     server: Server,
 ) -> Result<Listener, Error> {
-    let services = config.backend.iter();
-    let on_disk = services
-        .filter(|(_, backend)| backend.service == "fs")
-        .map(|(name, _)| name.clone());
+    let is_alone = !stores.meta.is_shared();
+    let node = stores.node.name();
+    let own = config.backend.iter().filter_map(|(name, backend)| {
+        match config.is_of_node(backend) {
+            true => Some(format!("{name}@{node}")),
+            // Where nodes share a database, a disk that is not said to be a node's own may be everybody's.
+            false => (is_alone && backend.service == "fs").then(|| name.clone()),
+        }
+    });
     let router = native::router(native::Parts {
         namespace: Arc::clone(&stores.namespace),
         authority: Arc::clone(authority),
@@ -414,8 +419,8 @@ async fn serve_native(
         config: config.native.clone(),
         address: server.local_addr(),
         region: config.s3.region.clone(),
-        // With a database of its own a node is the only one. Nodes that share one share their disks, too.
-        own_backends: (!stores.meta.is_shared()).then(|| on_disk.collect()),
+        own_backends: own.collect(),
+        own_database: is_alone,
     });
     let facade = RouterFacade::new("native", router.await?).refusing_as(native::refuse);
     Ok(Listener::serve("native", server, facade))

@@ -144,8 +144,10 @@ pub struct Parts {
     pub address: SocketAddr,
     /// The region of buckets that are made.
     pub region: String,
-    /// The backends whose bytes lie on this node's own disk, and no other node's; `None` where that is not known.
-    pub own_backends: Option<BTreeSet<String>>,
+    /// The backends whose bytes lie on this node's own disk.
+    pub own_backends: BTreeSet<String>,
+    /// Whether the database does.
+    pub own_database: bool,
 }
 
 /// What the handlers work on.
@@ -165,7 +167,8 @@ struct Settings {
     open_resume: bool,
     advertise: String,
     region: String,
-    own_backends: Option<BTreeSet<String>>,
+    own_backends: BTreeSet<String>,
+    own_database: bool,
 }
 
 /// All routes. Fails with kind `Config` when there is no such tenant, or when a bucket of this API belongs to another.
@@ -210,6 +213,7 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
             },
             region: parts.region,
             own_backends: parts.own_backends,
+            own_database: parts.own_database,
         },
         names: Arc::new(names),
     });

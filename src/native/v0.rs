@@ -259,10 +259,13 @@ pub(super) async fn proxy(State(native): State<Arc<Native>>, request: Request) -
         let uid = call.parsed("uid", uid)?;
         let found = native.readable(&caller, uid).await?;
         let found = found.ok_or_else(Refusal::missing)?;
-        let own = native.settings.own_backends.as_ref();
-        let own = own.ok_or_else(Refusal::missing)?;
+        let settings = &native.settings;
         let backends = native.namespace.backends_of(&found.object).await?;
-        match backends.is_subset(own) {
+        let is_own = match backends.is_empty() {
+            true => settings.own_database,
+            false => backends.is_subset(&settings.own_backends),
+        };
+        match is_own {
             true => Ok(native.settings.advertise.clone()),
             false => Err(Refusal::missing()),
         }
