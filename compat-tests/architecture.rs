@@ -130,7 +130,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Foreign crates and where they may be named: files, or folders with a slash at the end.
 const HOMES: &[(&str, &[&str])] = &[
     ("s3s", &["s3/"]),
-    ("multer", &["s3/"]),
+    ("multer", &["s3/", "native/"]),
+    ("utoipa", &["native/"]),
+    ("infer", &["native/"]),
     (
         "hyper",
         &[

@@ -52,7 +52,7 @@ def pytest_report_header(config):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "server" in Path(item.fspath).relative_to(Path(__file__).parent).parts[:1]:
+        if Path(item.fspath).relative_to(Path(__file__).parent).parts[0] in ("server", "native"):
             item.add_marker("osproxy_only")
         if config.getoption("database") and item.get_closest_marker("sqlite_only"):
             item.add_marker(pytest.mark.skip(reason="about the embedded database"))

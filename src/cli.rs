@@ -71,6 +71,9 @@ struct Settings {
     /// Address and port of the S3 endpoint
     #[arg(long, global = true, value_name = "ADDRESS")]
     s3_listen: Option<SocketAddr>,
+    /// Serve the native API too, at this address and port
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    native_listen: Option<SocketAddr>,
     /// Address and port of health, metrics and administration
     #[arg(long, global = true, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
@@ -253,6 +256,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
     let overrides = Overrides {
         data_dir: settings.data_dir,
         s3_listen: settings.s3_listen,
+        native_listen: settings.native_listen,
         admin_listen: settings.admin_listen,
     };
     let config = Config::load(settings.config.as_deref(), &overrides)

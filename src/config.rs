@@ -38,6 +38,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The S3 endpoint.
     pub s3: S3,
+    /// The native API.
+    pub native: crate::native::Config,
     /// The administration endpoint.
     pub admin: Admin,
     /// Limits of every listener.
@@ -78,6 +80,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./osproxy-data"),
             s3: S3::default(),
+            native: crate::native::Config::default(),
             admin: Admin::default(),
             http: crate::http::Config::default(),
             meta: Meta::default(),
@@ -374,6 +377,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--s3-listen`
     pub s3_listen: Option<SocketAddr>,
+    /// `--native-listen`, which also enables it.
+    pub native_listen: Option<SocketAddr>,
     /// `--admin-listen`
     pub admin_listen: Option<SocketAddr>,
 }
@@ -464,6 +469,17 @@ impl Config {
         self.storage.check()?;
         self.redis.check().map_err(ConfigError)?;
         self.notification.check().map_err(ConfigError)?;
+        self.native.check().map_err(ConfigError)?;
+        for (key, other) in [
+            ("s3.listen", self.s3.listen),
+            ("admin.listen", self.admin.listen),
+        ] {
+            let same = self.native.listen == other && other.port() != 0;
+            if self.native.enabled && same {
+                let wanted = format!("another address than {key}");
+                return Err(expected("native.listen", wanted, self.native.listen));
+            }
+        }
         if self.s3.listen == self.admin.listen && self.s3.listen.port() != 0 {
             return Err(expected(
                 "admin.listen",

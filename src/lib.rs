@@ -7,13 +7,13 @@
 //!   5  listener   http                                            accept, limit, drain
 //!                   |
 //!        +----------+-----------------+
-//!        v                            v
-//!   4  s3                           admin                         one protocol each
-//!        |                            |
-//!        |                            v
-//!   3    |                          tasks                         work outside of requests
-//!        v                            |
-//!   2  namespace  <-------------------+                           buckets, keys, versions, uploads, listing
+//!        v          v                 v
+//!   4  s3         native            admin                         one protocol each
+//!        |          |                 |
+//!        |          |                 v
+//!   3    |          |               tasks                         work outside of requests
+//!        v          |                 |
+//!   2  namespace  <-+-----------------+                           buckets, keys, versions, uploads, listing
 //!        |                            |
 //!        v                            v
 //!      content              auth  <---+        cluster            UID -> content -> extents -> blobs; who may
@@ -46,6 +46,8 @@ pub mod http;
 
 // 4, facades
 pub mod admin;
+pub mod native;
+pub mod rest;
 pub mod s3;
 
 // 3, runners

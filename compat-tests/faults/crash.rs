@@ -3,7 +3,9 @@
 use osproxy::model::clock::Clock;
 use osproxy::model::digest::ETag;
 use osproxy::model::ids::EPOCH;
-use osproxy::namespace::{CompleteRequest, Condition, NamedPart, NewUpload, UploadId, Wanted};
+use osproxy::namespace::{
+    CompleteRequest, Condition, FillRequest, NamedPart, NewUpload, PART_MIN_BYTES, UploadId, Wanted,
+};
 use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
@@ -207,6 +209,8 @@ fn complete(install: &Install, id: UploadId, parts: &[NamedPart]) -> CompleteReq
         parts: parts.to_vec(),
         checksum: None,
         size: None,
+        part_min_bytes: PART_MIN_BYTES,
+        headers: None,
         conditions: Default::default(),
         customer_key: None,
         recheck: None,
@@ -245,6 +249,55 @@ async fn a_complete_whose_answer_was_lost_gets_the_same_answer_again() {
     assert_eq!(install.get("big").await, Some(whole.into()));
     install.delete("big").await;
     install.collect_all().await;
+    assert!(install.blobs().await.is_empty());
+}
+
+fn fill(install: &Install, upload: osproxy::namespace::UploadRow) -> FillRequest {
+    FillRequest {
+        bucket: install.bucket.clone(),
+        upload,
+        cause: Default::default(),
+        headers: Default::default(),
+        sender: None,
+        recheck: None,
+    }
+}
+
+#[tokio::test]
+async fn one_body_completes_an_upload_once_and_frees_its_parts() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let (id, parts) = upload_two_parts(&install).await;
+    let found = install.namespace.numbered_upload(id.0).await.unwrap();
+    let (_, row) = found.unwrap();
+    // A body that came whole, and a crash before its commit.
+    let received = install.receive(bytes(9, BLOB_BYTES)).await;
+    std::mem::forget(received);
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    assert!(install.namespace.numbered(id.0).await.unwrap().is_none());
+    let received = install.receive(bytes(9, BLOB_BYTES)).await;
+    let request = fill(&install, row.clone());
+    let written = install.namespace.fill(request, received).await.unwrap();
+    assert_eq!(written.uid, id.0, "the upload's number is the version's");
+    install.crash().await;
+
+    let install = Install::open(dir.path(), &clock).await;
+    let found = install.namespace.numbered(id.0).await.unwrap().unwrap();
+    assert_eq!(found.key, key("big"));
+    assert!(found.is_current);
+    assert_eq!(install.get("big").await, Some(bytes(9, BLOB_BYTES)));
+    let received = install.receive(bytes(8, BLOB_BYTES)).await;
+    let again = install.namespace.fill(fill(&install, row), received).await;
+    assert!(matches!(again, Err(Condition::NoSuchUpload)));
+    let late = install.namespace.complete(complete(&install, id, &parts));
+    assert!(matches!(late.await, Err(Condition::NoSuchUpload)));
+    assert_eq!(install.get("big").await, Some(bytes(9, BLOB_BYTES)));
+    install.delete("big").await;
+    assert!(install.namespace.numbered(id.0).await.unwrap().is_none());
+    install.collect_all().await;
+    install.content.sweep().await.unwrap();
     assert!(install.blobs().await.is_empty());
 }
 

@@ -10,7 +10,8 @@ use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::ids::EPOCH;
 use osproxy::namespace::{
-    Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
+    Bell, CompleteRequest, Condition, NamedPart, NewUpload, PART_MIN_BYTES, ReceiveError, UploadId,
+    Wanted,
 };
 use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
 use tempfile::TempDir;
@@ -133,6 +134,8 @@ async fn complete(install: &Install, name: &str, upload: UploadId, parts: Vec<Na
             parts,
             checksum: None,
             size: None,
+            part_min_bytes: PART_MIN_BYTES,
+            headers: None,
             conditions: Default::default(),
             customer_key: None,
             recheck: None,

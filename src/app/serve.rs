@@ -16,11 +16,12 @@ use super::Error;
 use super::directory::Held;
 use super::stores::Stores;
 use crate::admin::{self, RunFile, Token};
-use crate::auth::{Authority, Network, Pair, Registry, RootKey, ensure_root};
+use crate::auth::{Authority, Links, Network, Pair, Registry, RootKey, ensure_root};
 use crate::cluster::{PeerKey, Topic};
 use crate::config::{Config, CustomerKeys, InstantUpload};
 use crate::http::{Drained, Facade, RouterFacade, Server};
 use crate::model::fault::{Fault, Kind};
+use crate::native;
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, CollectOwn, DeliverLogs, Deliverer, Engine, Expire,
@@ -138,6 +139,7 @@ pub(super) struct Running {
     logs: DeliverLogs,
     root: RootKey,
     s3: Listener,
+    native: Option<Listener>,
     admin: Listener,
     /// For other nodes, where they are listened to.
     peers: Option<Listener>,
@@ -153,6 +155,14 @@ impl Running {
         let s3 = Server::bind(config.s3.listen, &config.http, Arc::clone(&metrics))
             .await
             .map_err(in_vain("s3.listen"))?;
+        let native = match config.native.enabled {
+            true => Some(
+                Server::bind(config.native.listen, &config.http, Arc::clone(&metrics))
+                    .await
+                    .map_err(in_vain("native.listen"))?,
+            ),
+            false => None,
+        };
         let mut http = config.http.clone();
         http.drain_timeout_seconds = http.drain_timeout_seconds.min(ADMIN_DRAIN_SECONDS);
         let admin = Server::bind(config.admin.listen, &http, Arc::clone(&metrics))
@@ -195,6 +205,7 @@ impl Running {
             namespace: Arc::clone(&stores.namespace),
             metrics: Arc::clone(&metrics),
         };
+        let for_native = Arc::clone(&authority);
         let facade = s3::Facade::new(s3::Parts {
             namespace: Arc::clone(&stores.namespace),
             authority,
@@ -211,8 +222,14 @@ impl Running {
                 trusted_proxies: trusted_proxies(config)?,
             },
         })?;
-        let token = publish(&held, admin.local_addr())?;
         let draining = CancellationToken::new();
+        let native = match native {
+            Some(server) => {
+                Some(serve_native(config, &stores, &for_native, &draining, server).await?)
+            }
+            None => None,
+        };
+        let token = publish(&held, admin.local_addr())?;
         let routes = RouterFacade::new(
             "admin",
             admin::router(admin::Parts {
@@ -243,6 +260,7 @@ impl Running {
         });
         let running = Self {
             s3: Listener::serve("s3", s3, facade),
+            native,
             admin: Listener::serve("admin", admin, routes),
             peers,
             held,
@@ -256,6 +274,7 @@ impl Running {
         };
         tracing::info!(
             s3 = %running.s3.address,
+            native = running.native.as_ref().map(|listener| tracing::field::display(listener.address)),
             admin = %running.admin.address,
             data_dir = %running.held.path().display(),
             durability = ?config.storage.durability,
@@ -266,10 +285,17 @@ impl Running {
 
     /// Waits for the signal, or for what else ends a server.
     async fn until(&self, asked: impl Future<Output = ()>) -> End {
+        let native = async {
+            match &self.native {
+                Some(listener) => listener.ended.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = asked => End::Asked,
             () = self.stores.meta.expelled() => End::Expelled,
+            () = native => End::Listener("native"),
             () = self.s3.ended.cancelled() => End::Listener(self.s3.name),
             () = self.admin.ended.cancelled() => End::Listener(self.admin.name),
             () = ended(self.peers.as_ref()) => End::Listener("peers"),
@@ -281,7 +307,13 @@ impl Running {
         self.draining.cancel();
         tokio::time::sleep(delay).await;
         tracing::info!("draining");
-        self.s3.stop().await;
+        // Side by side: each has its deadline.
+        let native = async {
+            if let Some(listener) = self.native {
+                listener.stop().await;
+            }
+        };
+        tokio::join!(self.s3.stop(), native);
         self.admin.stop().await;
         if let Some(peers) = self.peers {
             peers.stop().await;
@@ -354,6 +386,44 @@ impl Listener {
             Err(error) => tracing::error!(listener = self.name, %error, "listener failed"),
         }
     }
+}
+
+/// Serves the native API.
+async fn serve_native(
+    config: &Config,
+    stores: &Stores,
+    authority: &Arc<Authority>,
+    draining: &CancellationToken,
+    server: Server,
+) -> Result<Listener, Error> {
+    let is_alone = !stores.meta.is_shared();
+    let node = stores.node.name();
+    let own = config.backend.iter().filter_map(|(name, backend)| {
+        match config.is_of_node(backend) {
+            true => Some(format!("{name}@{node}")),
+            // Where nodes share a database, a disk that is not said to be a node's own may be everybody's.
+            false => (is_alone && backend.service == "fs").then(|| name.clone()),
+        }
+    });
+    let router = native::router(native::Parts {
+        namespace: Arc::clone(&stores.namespace),
+        authority: Arc::clone(authority),
+        links: Links::new(
+            stores.meta.clone(),
+            stores.master_key.clone(),
+            stores.clock.clone(),
+            Arc::clone(stores.node.uids()),
+        ),
+        node: Arc::clone(&stores.node),
+        draining: draining.clone(),
+        config: config.native.clone(),
+        address: server.local_addr(),
+        region: config.s3.region.clone(),
+        own_backends: own.collect(),
+        own_database: is_alone,
+    });
+    let facade = RouterFacade::new("native", router.await?).refusing_as(native::refuse);
+    Ok(Listener::serve("native", server, facade))
 }
 
 async fn open_authority(

@@ -3,6 +3,7 @@
 //! ```text
 //!   access key --> Authority::identity --> Identity (tenant, secret) --> the facade verifies the signature
 //!   Question (who, what, about what) --> Authority::authorize --> Verdict
+//!   Terms (one purpose, one UID, until when) --> Links --> a signature, and back to who made it
 //!
 //!   Registry, ensure_root: tenants and keys are made, listed and taken away
 //! ```
@@ -12,6 +13,7 @@
 //! Verifying signatures is the protocols' business.
 
 mod authorize;
+mod link;
 mod manage;
 mod policy;
 mod root;
@@ -29,14 +31,16 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::keys::files::FileError;
-use crate::keys::{MasterKey, MasterKeyError, Secret};
+use crate::keys::{MasterKey, MasterKeyError};
 use crate::meta::{Bell, MetaStore, Remembered, identities};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{SenderId, TenantId, UidGenerator};
 
+pub use crate::keys::Secret;
 pub use crate::meta::identities::TenantRow;
 pub use authorize::{Facts, Principal, Question, Shown, Target, Verdict};
+pub use link::{LINK_MAX, LinkDate, LinkProblem, Links, Purpose, Subject, Terms};
 pub use manage::{KeyState, KeySummary, NewKey, Pair, Registry, TenantSummary};
 pub use policy::{Malformed, Network, POLICY_MAX_BYTES, Place, Policy, Value};
 pub use root::{RootKey, ensure_root};

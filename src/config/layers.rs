@@ -73,9 +73,17 @@ impl Layer {
             overrides.s3_listen.map(|address| address.to_string()),
         );
         set(
+            &["native", "listen"],
+            overrides.native_listen.map(|address| address.to_string()),
+        );
+        set(
             &["admin", "listen"],
             overrides.admin_listen.map(|address| address.to_string()),
         );
+        if overrides.native_listen.is_some() {
+            let path = ["native".to_owned(), "enabled".to_owned()];
+            insert(&mut settings, &path, Value::from(true));
+        }
         Self::new("the command line", settings)
     }
 }

@@ -34,6 +34,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use moka::sync::Cache;
 use crate::blob::BlobStore;
 use crate::keys::Keys;
 use crate::meta::buckets::BackendRow;
-use crate::meta::contents::{self, Known, Location, NewContent, NewRun};
+use crate::meta::contents::{self, Known, Location, NewContent, NewRun, Place};
 use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
 use crate::model::digest::Sha256Digest;
@@ -268,5 +269,38 @@ impl ContentStore {
         range: std::ops::Range<u64>,
     ) -> Reader {
         Reader::new(Arc::clone(self), content, location, range)
+    }
+
+    /// Opens `range` of a content of which no more is known than that something refers to it.
+    pub fn open_unlocated(
+        self: &Arc<Self>,
+        content: ContentId,
+        range: std::ops::Range<u64>,
+    ) -> Reader {
+        Reader::unlocated(Arc::clone(self), content, range)
+    }
+
+    /// The names of the backends at which a content's bytes lie, its parts included; none for bytes in the database.
+    pub async fn backends_of(
+        &self,
+        content: ContentId,
+        location: &Location,
+    ) -> Result<BTreeSet<String>, Fault> {
+        let places: Vec<i64> = match &location.place {
+            Place::Inline(_) => return Ok(BTreeSet::new()),
+            Place::Stored { copies, .. } => copies.iter().map(|copy| copy.backend).collect(),
+            Place::Composite => {
+                self.meta
+                    .scan("find backends", move |session| {
+                        Box::pin(contents::backends_below(session, content))
+                    })
+                    .await?
+            }
+        };
+        let mut names = BTreeSet::new();
+        for id in places {
+            names.insert(self.backend(id).await?.name.clone());
+        }
+        Ok(names)
     }
 }

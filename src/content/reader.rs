@@ -67,13 +67,33 @@ impl Reader {
             Place::Inline(_) => None,
             Place::Stored { .. } | Place::Composite => Some(store.open.read()),
         };
+        Self::of(store, content, PieceState::Located(location), range, open)
+    }
+
+    /// A reader that asks SQL where the bytes lie when it begins.
+    pub(super) fn unlocated(
+        store: Arc<ContentStore>,
+        content: ContentId,
+        range: Range<u64>,
+    ) -> Self {
+        let open = Some(store.open.read());
+        Self::of(store, content, PieceState::Unknown, range, open)
+    }
+
+    fn of(
+        store: Arc<ContentStore>,
+        content: ContentId,
+        state: PieceState,
+        range: Range<u64>,
+        open: Option<Token>,
+    ) -> Self {
         let mut pieces = Vec::with_capacity(1);
         if range.start < range.end {
             pieces.push(Piece {
                 content,
                 range,
                 depth: 0,
-                state: PieceState::Located(location),
+                state,
             });
         }
         Self {

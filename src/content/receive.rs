@@ -107,6 +107,14 @@ pub(super) enum Holding {
 }
 
 impl Received {
+    /// The content these bytes are known as, when they were known before they came.
+    pub fn known(&self) -> Option<ContentId> {
+        match &self.holding {
+            Holding::Known(id) => Some(*id),
+            Holding::Inline(..) | Holding::Stored(_) => None,
+        }
+    }
+
     /// From here on the bytes stay unless [`ContentStore::settle`] says otherwise, whoever goes away.
     pub fn begin_commit(&self) {
         for segment in self.segments() {

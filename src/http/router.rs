@@ -17,6 +17,7 @@ use crate::telemetry::RequestContext;
 #[derive(Debug, Clone)]
 pub struct RouterFacade {
     operation: &'static str,
+    refuse: fn(Refusal) -> Response<Body>,
     service: TowerToHyperService<Router>,
 }
 
@@ -25,8 +26,15 @@ impl RouterFacade {
     pub fn new(operation: &'static str, router: Router) -> Self {
         Self {
             operation,
+            refuse: plain,
             service: TowerToHyperService::new(router),
         }
+    }
+
+    /// Refuses in the shape of another protocol.
+    #[must_use]
+    pub fn refusing_as(self, refuse: fn(Refusal) -> Response<Body>) -> Self {
+        Self { refuse, ..self }
     }
 }
 
@@ -47,15 +55,19 @@ impl Facade for RouterFacade {
 
     fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<Body> {
         context.set_operation(self.operation);
-        let (status, text) = match refusal {
-            Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
-            Refusal::HeadersTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers too large",
-            ),
-            Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body too large"),
-            Refusal::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
-        };
-        (status, text).into_response()
+        (self.refuse)(refusal)
     }
+}
+
+fn plain(refusal: Refusal) -> Response<Body> {
+    let (status, text) = match refusal {
+        Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
+        Refusal::HeadersTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers too large",
+        ),
+        Refusal::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body too large"),
+        Refusal::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+    };
+    (status, text).into_response()
 }

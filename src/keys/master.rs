@@ -253,6 +253,21 @@ impl MasterKey {
         Ok(Secret::new(text.to_owned()))
     }
 
+    /// Seals the key of links whose row is `id`.
+    pub fn seal_link_key(&self, id: i64, key: &[u8; KEY_BYTES]) -> Result<Vec<u8>, Fault> {
+        seal::seal(&self.cipher, &bound_to_link_key(id), key)
+    }
+
+    /// Opens what [`MasterKey::seal_link_key`] made for the same `id`. [`Kind::Corrupt`] as for
+    /// [`MasterKey::open`].
+    pub fn open_link_key(&self, id: i64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        seal::open(&self.cipher, &bound_to_link_key(id), sealed).ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "open link key").context(format_args!(
+                "link key row {id}: sealed by another master key, or damaged"
+            ))
+        })
+    }
+
     /// Seals a version of a wrapping key.
     pub(super) fn seal_version(
         &self,
@@ -281,6 +296,11 @@ impl MasterKey {
 
 fn bound_to(id: SenderId) -> [u8; 8] {
     id.0.to_be_bytes()
+}
+
+/// Longer than a row id, and shorter than what a version is bound to.
+fn bound_to_link_key(id: i64) -> Vec<u8> {
+    [&b"link key"[..], &id.to_be_bytes()].concat()
 }
 
 /// What a sealed version is bound to.

@@ -3,7 +3,7 @@
 //! ```text
 //!   master key, from a file or the environment
 //!     |  seals
-//!     +--> secrets of access keys                                     (auth)
+//!     +--> secrets of access keys, keys of links                      (auth)
 //!     +--> versions of wrapping keys, in SQL
 //!            |  wrap                    a tenant's own key, or one of its KMS
 //!            +--> data keys, in the rows of contents                  (content)

@@ -11,6 +11,7 @@
 //!
 //! - uploads in progress and their parts: a client begins them anew;
 //! - outboxes, jobs, moves, deliveries, nodes, releases: they describe work, which is found again;
+//! - keys of links: a recovered install makes its own, and links that were made before open nothing;
 //! - `usage` is counted anew.
 //!
 //! ```text
@@ -483,6 +484,7 @@ mod tests {
         "install",
         "job_pauses",
         "jobs",
+        "link_keys",
         "manifest_parts",
         "manifest_writer",
         "moves",

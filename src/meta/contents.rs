@@ -169,6 +169,54 @@ pub async fn find(
         .await
 }
 
+/// Contents in `space` whose MD5 is this, that can be shared and do not lie in their row, at most `limit`. An MD5 is a
+/// hint: more than one may have it.
+pub async fn find_by_md5(
+    session: &mut Session,
+    space: SpaceId,
+    md5: &[u8; 16],
+    limit: usize,
+) -> Result<Vec<Known>, Fault> {
+    session
+        .query(
+            "SELECT id, length, sha256, crc32, crc32c, crc64nvme, sha1 FROM contents
+             WHERE space_id = $1 AND md5 = $2 AND md5 IS NOT NULL AND kind <> 'inline' AND sha256 IS NOT NULL
+             LIMIT $3",
+            params![space.0, md5, limit as i64],
+            |row| {
+                Ok(Known {
+                    id: ContentId(row.int(0)?),
+                    digests: Digests {
+                        length: row.size(1)?,
+                        sha256: Sha256Digest(row.array(2)?),
+                        md5: *md5,
+                        crc32: row.int(3)? as u32,
+                        crc32c: row.int(4)? as u32,
+                        crc64nvme: row.int(5)? as u64,
+                        sha1: row.opt_array(6)?,
+                    },
+                })
+            },
+        )
+        .await
+}
+
+/// The backends that hold live copies of what a composite content is made of, at most two levels below it.
+pub async fn backends_below(session: &mut Session, id: ContentId) -> Result<Vec<i64>, Fault> {
+    session
+        .query(
+            "SELECT DISTINCT p.backend_id FROM extents e JOIN contents c ON c.id = e.child_id
+             JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live' WHERE e.content_id = $1
+             UNION
+             SELECT DISTINCT p.backend_id FROM extents e JOIN extents f ON f.content_id = e.child_id
+             JOIN contents c ON c.id = f.child_id
+             JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live' WHERE e.content_id = $1",
+            params![id.0],
+            |row| row.int(0),
+        )
+        .await
+}
+
 /// The digests a content was stored with; `None` when it is gone or has none (joined parts).
 pub async fn digests(session: &mut Session, id: ContentId) -> Result<Option<Digests>, Fault> {
     let found = session

@@ -23,3 +23,15 @@ pub async fn record_master_check(session: &mut Session, check: &[u8]) -> Result<
         )
         .await
 }
+
+/// Excludes every other transaction that locks the install, for the rest of this one.
+pub async fn lock(session: &mut Session) -> Result<(), Fault> {
+    session
+        .query_one(
+            "SELECT id FROM install WHERE id = 1 /*FOR UPDATE*/",
+            &[],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(())
+}

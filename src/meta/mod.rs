@@ -32,6 +32,7 @@ pub mod identities;
 pub mod install;
 pub mod jobs;
 pub mod lifecycle;
+pub mod link_keys;
 pub mod listing;
 pub mod manifests;
 pub mod moves;

@@ -4,7 +4,7 @@
 use super::catalog::{OBJECTS, VERSIONS};
 use super::codec;
 use super::contents::{self, Location};
-use super::session::{Row, Session, params};
+use super::session::{Row, Session, key, params};
 use crate::model::acl::Acl;
 use crate::model::clock::Millis;
 use crate::model::digest::ETag;
@@ -600,6 +600,85 @@ pub async fn find(
         }
         first
     }))
+}
+
+/// A version wherever it stands, found by its number.
+#[derive(Debug, Clone)]
+pub struct NumberedRow {
+    /// In which bucket.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Whether it is its key's current one.
+    pub is_current: bool,
+    /// The version itself.
+    pub version: Version,
+    /// Where its bytes lie.
+    pub location: Location,
+}
+
+/// The version of this number and where its bytes lie; a delete marker is none.
+pub async fn find_by_uid(session: &mut Session, uid: Uid) -> Result<Option<NumberedRow>, Fault> {
+    macro_rules! sql {
+        ($table:literal) => {
+            concat!(
+                entry_columns!(),
+                ", o.bucket_id, o.key, ",
+                contents::location_columns!(),
+                " FROM ",
+                $table,
+                " o JOIN contents c ON c.id = o.content_id
+                 LEFT JOIN copies p ON p.blob_id = c.blob_id AND p.state = 'live'
+                 WHERE o.uid = $1"
+            )
+        };
+    }
+    for (sql, is_current) in [(sql!("objects"), true), (sql!("versions"), false)] {
+        let rows = session
+            .query(sql, params![uid.0], |row| {
+                let Entry::Object(version) = entry(row)? else {
+                    return Ok(None);
+                };
+                Ok(Some(NumberedRow {
+                    bucket: BucketId(row.int(ENTRY_COLUMNS)?),
+                    key: key(row, ENTRY_COLUMNS + 1)?,
+                    is_current,
+                    version: *version,
+                    location: contents::location(row, ENTRY_COLUMNS + 2)?,
+                }))
+            })
+            .await?;
+        let found = rows.into_iter().flatten().reduce(|mut first, next| {
+            contents::merge_copies(&mut first.location, next.location);
+            first
+        });
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a version in one of these buckets, current or not, refers to a content.
+pub async fn refer_to(
+    session: &mut Session,
+    content: ContentId,
+    buckets: &[BucketId],
+) -> Result<bool, Fault> {
+    for bucket in buckets {
+        let found = session
+            .query_one(
+                "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND bucket_id = $2)
+                     OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND bucket_id = $2)",
+                params![content.0, bucket.0],
+                |row| row.int(0),
+            )
+            .await?;
+        if found == Some(1) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Adds to what a bucket holds, as counted by `worker`.

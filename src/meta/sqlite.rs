@@ -44,6 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0009_unfinished_copy.sql"),
     include_str!("migrations/sqlite/0010_moves.sql"),
     include_str!("migrations/sqlite/0011_nodes.sql"),
+    include_str!("migrations/sqlite/0012_link_keys.sql"),
 ];
 
 pub(super) struct Engine {

@@ -37,6 +37,30 @@ pub enum RangeRequest {
 pub struct Unsatisfiable;
 
 impl RangeRequest {
+    /// Reads a `Range` header. `None` for one that must be ignored: another unit, more than one range, or none that
+    /// the grammar knows.
+    pub fn parse(text: &str) -> Option<Self> {
+        let spec = text.trim().strip_prefix("bytes=")?.trim();
+        let (first, last) = spec.split_once('-')?;
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if first.is_empty() {
+            return digits(last).then(|| Self::Suffix {
+                length: last.parse().unwrap_or(u64::MAX),
+            });
+        }
+        if !digits(first) || !(last.is_empty() || digits(last)) {
+            return None;
+        }
+        let first = first.parse().unwrap_or(u64::MAX);
+        let last = (!last.is_empty()).then(|| last.parse().unwrap_or(u64::MAX));
+        // A last byte before the first makes the whole header invalid, and an invalid one is ignored.
+        if last.is_some_and(|last| last < first) {
+            return None;
+        }
+        Some(Self::From { first, last })
+    }
+
     /// The half-open range of a representation of `length` bytes.
     pub fn resolve(self, length: u64) -> Result<Range<u64>, Unsatisfiable> {
         match self {

@@ -116,7 +116,8 @@ impl Namespace {
         }
     }
 
-    pub(super) async fn digests(&self, content: ContentId) -> Result<Option<Digests>, Fault> {
+    /// The digests of a content, as far as they were computed over all of it: not over one that was joined from parts.
+    pub async fn digests(&self, content: ContentId) -> Result<Option<Digests>, Fault> {
         self.meta
             .read("find digests", move |session| {
                 Box::pin(contents::digests(session, content))

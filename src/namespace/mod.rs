@@ -15,6 +15,7 @@ pub mod listing;
 mod logs;
 mod multipart;
 mod notify;
+mod numbered;
 mod objects;
 mod rehome;
 mod versions;
@@ -39,7 +40,7 @@ use crate::model::names::BucketName;
 pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received, Rehoming, Work};
 pub use crate::keys::CustomerKey;
 pub use crate::meta::Bell;
-pub use crate::meta::uploads::UploadRow;
+pub use crate::meta::uploads::{State as UploadState, UploadRow};
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};
@@ -48,10 +49,11 @@ pub use lifecycle::ExpireReport;
 pub use list_versions::{VersionPage, VersionQuery};
 pub use logs::LogReport;
 pub use multipart::{
-    CompleteRequest, Completed, ListedPart, NamedPart, NewUpload, PART_NUMBER_MAX, PartPage,
-    PartWritten, UploadId, UploadPage, UploadQuery,
+    CompleteRequest, Completed, ListedPart, NamedPart, NewUpload, PART_MIN_BYTES, PART_NUMBER_MAX,
+    PartPage, PartWritten, UploadId, UploadPage, UploadQuery,
 };
 pub use notify::Cause;
+pub use numbered::{FillRequest, Holder, Numbered};
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
 pub use rehome::{RehomeCursor, RehomeRound, Switched};
 pub use versions::{ChangeRequest, DeleteRequest, Deleted, Reason, VersionChange};

@@ -32,8 +32,8 @@ use crate::model::object::{Encryption, Headers, Lock, Tags, Version, WriteCondit
 
 /// Highest part number ("Amazon S3 multipart upload limits").
 pub const PART_NUMBER_MAX: u32 = 10_000;
-/// Smallest part but the last.
-const PART_MIN_BYTES: u64 = 5 * 1024 * 1024;
+/// Smallest part but the last that S3 takes.
+pub const PART_MIN_BYTES: u64 = 5 * 1024 * 1024;
 /// Largest object.
 const OBJECT_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
 
@@ -60,6 +60,8 @@ impl fmt::Display for UploadId {
 /// An upload to be begun.
 #[derive(Clone, Default)]
 pub struct NewUpload {
+    /// Its number, from [`Namespace::new_uid`], where its key must be known by it.
+    pub uid: Option<Uid>,
     /// What the version will be answered with.
     pub headers: Headers,
     /// The version's tags.
@@ -115,6 +117,10 @@ pub struct CompleteRequest {
     pub checksum: Option<(Checksum, Option<ChecksumKind>)>,
     /// The size the client expects.
     pub size: Option<u64>,
+    /// Smallest part but the last, in bytes: a rule of the protocol.
+    pub part_min_bytes: u64,
+    /// What the version is answered with, in place of what the upload was begun with.
+    pub headers: Option<Headers>,
     /// Decided under the key's lock.
     pub conditions: WriteConditions,
     /// The customer's key that came along, compared with the upload's.
@@ -169,7 +175,7 @@ pub struct UploadPage {
 }
 
 /// The upload under its lock, if it belongs to this key.
-async fn lock_upload(
+pub(super) async fn lock_upload(
     session: &mut Session,
     bucket: BucketId,
     key: &ObjectKey,
@@ -203,7 +209,7 @@ impl Namespace {
         new: NewUpload,
     ) -> Result<UploadId, Condition> {
         let row = UploadRow {
-            uid: Uid(self.uids.next()?),
+            uid: new.uid.map_or_else(|| self.new_uid(), Ok)?,
             bucket: bucket.id,
             key: key.clone(),
             initiated: self.clock.now(),
@@ -333,12 +339,12 @@ impl Namespace {
         self.put_part(upload, number, None, None, received).await
     }
 
-    /// Makes a version of the named parts, atomically. A repeat with the same list gets the first answer.
+    /// Makes a version of the named parts, atomically; its number is the upload's. A repeat with the same list gets
+    /// the first answer.
     pub async fn complete(&self, request: CompleteRequest) -> Result<Completed, Condition> {
         check_order(&request.parts)?;
         let completion = Arc::new(Completion {
             list_digest: list_digest(&request.parts),
-            uid: Uid(self.uids.next()?),
             composite: ContentId(self.uids.next()?),
             now: self.clock.now(),
             writer: self.writer(
@@ -536,7 +542,7 @@ async fn page_of_uploads(
     }
 }
 
-async fn all_parts(
+pub(super) async fn all_parts(
     session: &mut Session,
     upload: Uid,
 ) -> Result<Vec<PartRow>, crate::model::fault::Fault> {
@@ -571,7 +577,6 @@ fn list_digest(parts: &[NamedPart]) -> [u8; 32] {
 struct Completion {
     request: CompleteRequest,
     list_digest: [u8; 32],
-    uid: Uid,
     composite: ContentId,
     now: Millis,
     writer: Arc<super::versions::VersionWriter>,
@@ -601,24 +606,23 @@ impl Completion {
         }
         let checksum = self.checksum(&upload, &parts)?;
         let version = Version {
-            uid: self.uid,
+            uid: upload.uid,
             is_null: true,
             content: self.content(session, &bucket, &parts).await?,
             size,
             etag: ETag::multipart(parts.iter().map(|part| &part.md5)),
             modified: self.now,
-            headers: upload.headers.clone(),
+            headers: request.headers.as_ref().unwrap_or(&upload.headers).clone(),
             tags: upload.tags.clone(),
             checksum,
             acl: upload.acl.clone(),
             encryption: upload.encryption.clone(),
             lock: upload.lock,
         };
-        // One part alone is the object's content itself, and who sent it sent the object.
-        let sender = match parts[..] {
-            [only] => only.sender,
-            _ => None,
-        };
+        // Who sent every part sent the object.
+        let sender = parts[0]
+            .sender
+            .filter(|first| parts.iter().all(|part| part.sender == Some(*first)));
         let mut completed = CompletedRow {
             list_digest: self.list_digest,
             uid: version.uid,
@@ -675,7 +679,8 @@ impl Completion {
             selected.push(part);
         }
         let all_but_last = &selected[..selected.len() - 1];
-        match all_but_last.iter().find(|part| part.size < PART_MIN_BYTES) {
+        let smallest = self.request.part_min_bytes;
+        match all_but_last.iter().find(|part| part.size < smallest) {
             Some(small) => Err(Condition::PartTooSmall {
                 number: small.number,
                 size: small.size,

@@ -75,7 +75,7 @@ pub struct Written {
 pub struct Object {
     /// The version.
     pub version: Version,
-    location: Location,
+    pub(super) location: Location,
 }
 
 /// One part of a version.

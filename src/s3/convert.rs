@@ -348,28 +348,7 @@ pub(super) use set_checksums;
 
 /// The range a request wants. A header that is not a single byte range is ignored, as S3 does.
 pub(super) fn range(headers: &HeaderMap) -> S3Result<Option<RangeRequest>> {
-    Ok(header(headers, "range")?.and_then(parse_range))
-}
-
-fn parse_range(text: &str) -> Option<RangeRequest> {
-    let spec = text.trim().strip_prefix("bytes=")?.trim();
-    let (first, last) = spec.split_once('-')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if first.is_empty() {
-        return digits(last).then(|| RangeRequest::Suffix {
-            length: last.parse().unwrap_or(u64::MAX),
-        });
-    }
-    if !digits(first) || !(last.is_empty() || digits(last)) {
-        return None;
-    }
-    let first = first.parse().unwrap_or(u64::MAX);
-    let last = (!last.is_empty()).then(|| last.parse().unwrap_or(u64::MAX));
-    // A last byte before the first makes the whole header invalid, and an invalid one is ignored.
-    if last.is_some_and(|last| last < first) {
-        return None;
-    }
-    Some(RangeRequest::From { first, last })
+    Ok(header(headers, "range")?.and_then(RangeRequest::parse))
 }
 
 /// `x-amz-copy-source-range`, which unlike `Range` must have both ends and lie inside the source.
@@ -377,7 +356,7 @@ pub(super) fn copy_range(headers: &HeaderMap, length: u64) -> S3Result<std::ops:
     let Some(text) = header(headers, "x-amz-copy-source-range")? else {
         return Ok(0..length);
     };
-    match parse_range(text) {
+    match RangeRequest::parse(text) {
         Some(RangeRequest::From {
             first,
             last: Some(last),
@@ -418,10 +397,10 @@ mod tests {
     #[test]
     fn only_single_byte_ranges_count() {
         let from = |first, last| Some(RangeRequest::From { first, last });
-        assert_eq!(parse_range("bytes=0-4"), from(0, Some(4)));
-        assert_eq!(parse_range("bytes=7-"), from(7, None));
+        assert_eq!(RangeRequest::parse("bytes=0-4"), from(0, Some(4)));
+        assert_eq!(RangeRequest::parse("bytes=7-"), from(7, None));
         assert_eq!(
-            parse_range("bytes=-9"),
+            RangeRequest::parse("bytes=-9"),
             Some(RangeRequest::Suffix { length: 9 })
         );
         for ignored in [
@@ -432,10 +411,10 @@ mod tests {
             "bytes=-",
             "",
         ] {
-            assert_eq!(parse_range(ignored), None, "{ignored}");
+            assert_eq!(RangeRequest::parse(ignored), None, "{ignored}");
         }
         assert_eq!(
-            parse_range("bytes=99999999999999999999-"),
+            RangeRequest::parse("bytes=99999999999999999999-"),
             from(u64::MAX, None)
         );
     }

@@ -19,8 +19,8 @@ use crate::model::digest::{
     Checksum as Digest, ChecksumAlgorithm as Algorithm, ChecksumKind, ETag as Tag, ObjectChecksum,
 };
 use crate::namespace::{
-    CompleteRequest, Condition, NamedPart, NewUpload, PART_NUMBER_MAX, PartWritten, Target,
-    UploadId, UploadQuery,
+    CompleteRequest, Condition, NamedPart, NewUpload, PART_MIN_BYTES, PART_NUMBER_MAX, PartWritten,
+    Target, UploadId, UploadQuery,
 };
 
 /// Most entries of a page.
@@ -89,6 +89,7 @@ impl Gateway {
         let target = self.namespace.target(caller.bucket()?, wanted).await;
         let target = target.map_err(error::of_condition)?;
         let new = NewUpload {
+            uid: None,
             headers: convert::object_headers(headers, request.input.metadata)?,
             tags: convert::tagging_header(headers)?.unwrap_or_default(),
             checksum,
@@ -210,6 +211,8 @@ impl Gateway {
                 .input
                 .mpu_object_size
                 .and_then(|size| u64::try_from(size).ok()),
+            part_min_bytes: PART_MIN_BYTES,
+            headers: None,
             conditions,
             customer_key: self.customer_key(headers, Side::Object, is_https(headers))?,
             recheck: Some(caller.recheck(self)),

@@ -432,3 +432,11 @@ CREATE TABLE IF NOT EXISTS unfinished_copy (
     token VARCHAR(64) NOT NULL,
     began BIGINT NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Keys that sign links of the native API, sealed by the master key. The newest one signs; older ones verify until the
+-- last link that they signed has expired.
+CREATE TABLE IF NOT EXISTS link_keys (
+    id BIGINT NOT NULL PRIMARY KEY,
+    sealed VARBINARY(255) NOT NULL,
+    created BIGINT NOT NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;

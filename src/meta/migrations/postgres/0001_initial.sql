@@ -426,3 +426,11 @@ CREATE TABLE unfinished_copy (
     token TEXT NOT NULL,
     began BIGINT NOT NULL
 );
+
+-- Keys that sign links of the native API, sealed by the master key. The newest one signs; older ones verify until the
+-- last link that they signed has expired.
+CREATE TABLE link_keys (
+    id BIGINT PRIMARY KEY,
+    sealed BYTEA NOT NULL,
+    created BIGINT NOT NULL
+);

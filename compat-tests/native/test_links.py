@@ -1,0 +1,166 @@
+"""One link opens one uid for one purpose until its time."""
+
+import time
+
+import pytest
+
+from support.native import ok, parameters, refused
+
+
+@pytest.fixture
+def file(client):
+    return client.upload("secret.txt", b"the bytes")
+
+
+def link_of(client, uid, expire=3600):
+    [link] = ok(client.download_links(uid, expire=expire))
+    return link["url"]
+
+
+def test_a_link_needs_no_credentials(client, basic_server, file):
+    answer = basic_server.native().download(link_of(client, file))
+    assert (answer.status, answer.body) == (200, b"the bytes")
+
+
+@pytest.mark.parametrize("name", ["uid", "date", "expire", "name", "bucket", "object", "signature"])
+def test_any_other_value_is_refused(client, file, name):
+    other = client.upload("secret.txt", b"other bytes")
+    link = link_of(client, file)
+    changed = {
+        "uid": other,
+        "date": "2026-01-01T00:00:00Z",
+        "expire": "3601",
+        "name": "other.txt",
+        "bucket": "image",
+        "object": f"{other}.txt",
+        "signature": parameters(link_of(client, other))["signature"],
+    }[name]
+    refused(client.download(link, **{name: changed}), 422)
+    refused(client.download(link, **{name: None}), 422)
+    refused(client.download(link, **{name: ""}), 422)
+    assert client.download(link).status == 200
+
+
+def test_every_character_of_a_signature_counts(client, file):
+    link = link_of(client, file)
+    signature = parameters(link)["signature"]
+    for place in range(0, len(signature), 5):
+        changed = signature[:place] + ("A" if signature[place] != "A" else "B") + signature[place + 1 :]
+        refused(client.download(link, signature=changed), 422)
+    for changed in (signature[:-1], signature + "A", signature.upper(), "A" * 5000, signature + "="):
+        refused(client.download(link, signature=changed), 422)
+
+
+def test_a_copied_signature_opens_no_other_purpose(client, file):
+    [links] = ok(client.upload_links("a.txt"))
+    upload = parameters(links["url"]["single"])
+    download = parameters(link_of(client, file))
+    # An upload's signature for a download, of its own uid and of another.
+    known = {**download, "date": upload["date"], "expire": upload["expire"], "signature": upload["signature"]}
+    refused(client.download(link_of(client, file), **known), 422)
+    refused(client.download(link_of(client, file), **{**known, "uid": upload["uid"]}), 422)
+    # A download's signature for an upload.
+    refused(client.put_whole(links, b"x", signature=download["signature"]), 422)
+    refused(client.put_whole(links, b"x", **{n: download[n] for n in ("uid", "date", "expire", "signature")}), 422)
+    # An upload's signature for another uid.
+    [others] = ok(client.upload_links("b.txt"))
+    refused(client.put_whole(others, b"x", signature=upload["signature"]), 422)
+    assert ok(client.checkpoint(others["uid"])) == []
+    ok(client.put_whole(links, b"x"))
+
+
+def test_a_link_ends(client, file):
+    link = link_of(client, file, expire=2)
+    assert client.download(link).status == 200
+    deadline = time.monotonic() + 10
+    while client.download(link).status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "expired" in refused(client.download(link), 422)
+
+
+@pytest.mark.parametrize("date", ["2099-01-01T00:00:00Z", "2026-01-01 00:00:00", "0", "x", "2026-13-01T00:00:00Z"])
+def test_a_date_that_cannot_be_is_refused(client, file, date):
+    refused(client.download(link_of(client, file), date=date), 422)
+
+
+def test_no_credentials_no_links(basic_server, client, file):
+    for stranger in (
+        basic_server.native(),
+        basic_server.native(identity=basic_server.identity.__class__("NOSUCHKEY", "nosuchsecret")),
+        basic_server.native(identity=basic_server.identity.__class__(basic_server.identity.access_key, "wrong")),
+    ):
+        for answer in (
+            stranger.upload_links("a.txt"),
+            stranger.download_links(file),
+            stranger.resume(("0" * 32, "a")),
+            stranger.checkpoint(file),
+            stranger.get("/proxy", uid=file),
+        ):
+            refused(answer, 401)
+            assert answer.headers["www-authenticate"].startswith("Basic ")
+    answer = client.send("GET", "/api/storage/v0/checkpoint?uid=7", headers=[("Authorization", "Bearer x")])
+    refused(answer, 401)
+
+
+def test_a_link_ends_with_the_key_that_made_it(basic_server, client, file):
+    made = basic_server.command("keys", "create", "--json").stdout
+    import json
+
+    pair = json.loads(made)
+    identity = basic_server.identity.__class__(pair["access_key"], pair["secret_key"])
+    issuer = basic_server.native(identity=identity)
+    link = link_of(issuer, file)
+    [links] = ok(issuer.upload_links("a.txt"))
+    assert client.download(link).status == 200
+    basic_server.command("keys", "disable", pair["access_key"])
+    deadline = time.monotonic() + 10
+    while client.download(link).status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    refused(client.download(link), 401)
+    refused(client.put_whole(links, b"x"), 401)
+
+
+def test_open_access_is_for_addresses_and_not_for_names(open_client):
+    for host, status in (("evil.example:8888", 401), ("localhost:8888", 200), ("127.0.0.1", 200)):
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", open_client.port, timeout=30)
+        connection.request("POST", "/api/storage/v0/link/upload", b'{"filePath":["a"]}', {"Host": host})
+        assert connection.getresponse().status == status, host
+        connection.close()
+
+
+def test_another_tenants_key_is_nobody_here(basic_server, file):
+    basic_server.create_tenant("other")
+    identity = basic_server.create_key("other", "OTHERACCESSKEY000001", "othersecretkeyothersecretkeyothersecret1")
+    refused(basic_server.native(identity=identity).download_links(file), 401)
+
+
+def test_links_hold_after_a_restart_and_a_crash(own_native_server):
+    server = own_native_server("open")
+    client = server.native()
+    uid = client.upload("a.txt", b"bytes")
+    link = link_of(client, uid)
+    [links] = ok(client.upload_links("b.txt"))
+    server.kill()
+    server.start()
+    client = server.native()
+    assert client.download(link).body == b"bytes"
+    ok(client.put_whole(links, b"later"))
+    assert client.fetch(links["uid"])[0] == b"later"
+
+
+def test_a_name_cannot_make_headers(open_client):
+    name = 'a"; filename="b\r\nSet-Cookie: c=1;？é.txt'
+    uid = open_client.upload(name, b"x")
+    [link] = ok(open_client.download_links(uid))
+    answer = open_client.download(link["url"])
+    assert answer.status == 200 and "set-cookie" not in answer.headers
+    disposition = answer.headers["content-disposition"]
+    assert disposition.startswith('inline; filename="') and disposition.count('"') == 2
+    assert "filename*=UTF-8''" in disposition and "%EF%BC%9F%C3%A9.txt" in disposition
+    saved = open_client.download(link["url"], online="0")
+    assert saved.headers["content-disposition"].startswith("attachment; ")
+    refused(open_client.download(link["url"], online="2"), 422)

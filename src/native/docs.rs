@@ -1,0 +1,130 @@
+//! The OpenAPI document of both versions, made from the routes themselves, and a page that shows it. Everything is in
+//! the binary: the page asks nobody but this server.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{Native, v0, v1};
+
+const PAGE: &str = include_str!("ui/index.html");
+const SCRIPT: &str = include_str!("ui/page.js");
+const STYLE: &str = include_str!("ui/page.css");
+/// The page may load what this server has, and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "osproxy native API",
+        description = "Files by UID. Version 0 is the frozen contract of existing clients: its answers come in an envelope {\"code\": 0, \"message\": TEXT, \"data\": ANY}, whose `data` is what is described here, and the HTTP status carries the result. Version 1 has the same abilities with proper status codes; its refusals are RFC 9457 problem documents."
+    ),
+    paths(
+        v0::ping, v0::health, v0::link_upload, v0::link_download, v0::resume, v0::checkpoint, v0::proxy, v0::upload,
+        v0::upload_multi, v0::upload_merge, v0::download, v1::links, v1::resume, v1::begin, v1::upload, v1::send,
+        v1::send_part, v1::complete, v1::abort, v1::object, v1::delete, v1::content
+    ),
+    modifiers(&Security)
+)]
+struct Document;
+
+/// How whoever asks says who they are.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_with(Default::default);
+        let basic = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Basic)
+            .description(Some("An access key and its secret."))
+            .build();
+        components.add_security_scheme("basic", SecurityScheme::Http(basic));
+        let link = ApiKeyValue::with_description(
+            "signature",
+            "Of a link, with its `date` and `expire`: POST /api/storage/v1/links makes one.",
+        );
+        components.add_security_scheme("link", SecurityScheme::ApiKey(ApiKey::Query(link)));
+    }
+}
+
+/// The routes of the document and the page.
+pub(super) fn routes() -> Router<Arc<Native>> {
+    let page = || async { asset("text/html; charset=utf-8", PAGE) };
+    let script = || async { asset("text/javascript; charset=utf-8", SCRIPT) };
+    let style = || async { asset("text/css; charset=utf-8", STYLE) };
+    let to_page = || async { Redirect::permanent("/api/storage/v0/swagger/index.html") };
+    Router::new()
+        .route("/api/storage/v0/swagger", get(to_page))
+        .route("/api/storage/v0/swagger/", get(to_page))
+        .route("/api/storage/v0/swagger/index.html", get(page))
+        .route("/api/storage/v0/swagger/page.js", get(script))
+        .route("/api/storage/v0/swagger/page.css", get(style))
+        .route("/api/storage/v0/swagger/openapi.json", get(openapi))
+        // Where generators of clients look for it.
+        .route("/api/storage/v0/swagger/doc.json", get(openapi))
+}
+
+async fn openapi() -> Response {
+    match Document::openapi().to_json() {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "write OpenAPI document");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn asset(content_type: &'static str, text: &'static str) -> Response {
+    let headers: [(HeaderName, &str); 3] = [
+        (CONTENT_TYPE, content_type),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_document_has_every_route() {
+        let document: Value =
+            serde_json::from_str(&Document::openapi().to_json().unwrap()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        for source in [include_str!("v0.rs"), include_str!("v1.rs")] {
+            let base = match source.contains("//! Version 0") {
+                true => v0::BASE,
+                false => v1::BASE,
+            };
+            let mut count = 0;
+            for line in source.lines().map(str::trim) {
+                let Some(rest) = line.strip_prefix(".route(\"") else {
+                    continue;
+                };
+                let path = rest.split('"').next().unwrap();
+                assert!(paths.contains_key(&format!("{base}{path}")), "{path}");
+                count += 1;
+            }
+            assert!(count >= 10, "{count} routes");
+        }
+        assert_eq!(paths.len(), 21);
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        for text in [PAGE, SCRIPT, STYLE] {
+            assert!(
+                !text.contains("http://") && !text.contains("https://") && !text.contains("//cdn")
+            );
+        }
+    }
+}
