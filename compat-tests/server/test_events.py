@@ -2,8 +2,6 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -44,23 +42,8 @@ def started(own_server, env, **how):
     return server, s3
 
 
-def ask(server, method, path, body=None):
-    """Status and document of an admin request with the server's token."""
-    run = json.loads((server.data_dir / "run.json").read_text())
-    request = urllib.request.Request(f"http://127.0.0.1:{server.admin_port}{path}", method=method)
-    request.add_header("Authorization", f"Bearer {run['token']}")
-    if body is not None:
-        request.data = json.dumps(body).encode()
-        request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
 def queue(server, name="jobs", max=1000):
-    status, answer = ask(server, "GET", f"/v1/events?queue={name}&max={max}")
+    status, answer = server.ask("GET", f"/v1/events?queue={name}&max={max}")
     assert status == 200, answer
     return answer["events"]
 
@@ -71,7 +54,7 @@ def records(server):
 
 
 def report(server, name):
-    status, answer = ask(server, "GET", "/v1/notifications")
+    status, answer = server.ask("GET", "/v1/notifications")
     assert status == 200, answer
     return next(target for target in answer["targets"] if target["name"] == name)
 
@@ -199,8 +182,8 @@ def test_a_queue_is_read_and_acknowledged(own_server):
     events = queue(server)
     assert events == queue(server)
     done = {"queue": "jobs", "ids": [event["id"] for event in events[:3]]}
-    assert ask(server, "POST", "/v1/events/acknowledge", done) == (200, {"acknowledged": 3})
-    assert ask(server, "POST", "/v1/events/acknowledge", done) == (200, {"acknowledged": 0})
+    assert server.ask("POST", "/v1/events/acknowledge", done) == (200, {"acknowledged": 3})
+    assert server.ask("POST", "/v1/events/acknowledge", done) == (200, {"acknowledged": 0})
     assert queue(server) == events[3:]
     state = report(server, "jobs")
     assert (state["kind"], state["waiting"], state["delivered"]) == ("queue", 1, 3)
@@ -211,11 +194,11 @@ def test_a_queue_is_read_and_acknowledged(own_server):
 
 def test_what_a_queue_refuses(own_server, hook):
     server, s3 = started(own_server, QUEUE | webhook(hook), name="jobs")
-    assert ask(server, "GET", "/v1/events?queue=missing")[0] == 404
-    assert ask(server, "GET", "/v1/events?queue=hook")[0] == 404
-    assert ask(server, "GET", "/v1/events")[0] == 400
-    assert ask(server, "POST", "/v1/events/acknowledge", {"queue": "jobs", "ids": ["x"]})[0] == 400
-    assert ask(server, "POST", "/v1/events/acknowledge", {"queue": "jobs"})[0] in (400, 422)
+    assert server.ask("GET", "/v1/events?queue=missing")[0] == 404
+    assert server.ask("GET", "/v1/events?queue=hook")[0] == 404
+    assert server.ask("GET", "/v1/events")[0] == 400
+    assert server.ask("POST", "/v1/events/acknowledge", {"queue": "jobs", "ids": ["x"]})[0] == 400
+    assert server.ask("POST", "/v1/events/acknowledge", {"queue": "jobs"})[0] in (400, 422)
     assert server.admin("/v1/events?queue=jobs")[0] == 401
     assert server.admin("/v1/notifications")[0] == 401
 

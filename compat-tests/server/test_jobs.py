@@ -2,8 +2,6 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -26,21 +24,6 @@ PERIODIC = {
     "purge-keys",
     "purge-jobs",
 }
-
-
-def ask(server, method, path, body=None):
-    """Status and document of an admin request with the server's token."""
-    run = json.loads((server.data_dir / "run.json").read_text())
-    request = urllib.request.Request(f"http://127.0.0.1:{server.admin_port}{path}", method=method)
-    request.add_header("Authorization", f"Bearer {run['token']}")
-    if body is not None:
-        request.data = json.dumps(body).encode()
-        request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
 
 
 def listed(server, *words):
@@ -145,28 +128,28 @@ def test_two_nodes_share_the_work_and_one_goes_on_when_the_other_is_killed(own_s
 
 def test_the_admin_routes(often):
     server, _ = often
-    status, report = ask(server, "GET", "/v1/jobs?type=sweep&state=waiting&max=5")
+    status, report = server.ask("GET", "/v1/jobs?type=sweep&state=waiting&max=5")
     assert status == 200 and [job["type"] for job in report["jobs"]] == ["sweep"]
     sweep = report["jobs"][0]
-    assert ask(server, "GET", f"/v1/jobs/{sweep['id']}")[1]["type"] == "sweep"
-    assert ask(server, "POST", f"/v1/jobs/{sweep['id']}/retry")[0] == 200
+    assert server.ask("GET", f"/v1/jobs/{sweep['id']}")[1]["type"] == "sweep"
+    assert server.ask("POST", f"/v1/jobs/{sweep['id']}/retry")[0] == 200
     wait_until(lambda: one(server, "sweep")["runs"] > sweep["runs"], what="the sweep")
-    assert ask(server, "POST", "/v1/jobs/pause", {"type": "sweep"}) == (200, {"type": "sweep", "paused": True})
-    assert ask(server, "GET", "/v1/jobs?max=1")[1]["paused"] == ["sweep"]
-    assert ask(server, "POST", "/v1/jobs/resume", {"type": "sweep"}) == (200, {"type": "sweep", "paused": False})
+    assert server.ask("POST", "/v1/jobs/pause", {"type": "sweep"}) == (200, {"type": "sweep", "paused": True})
+    assert server.ask("GET", "/v1/jobs?max=1")[1]["paused"] == ["sweep"]
+    assert server.ask("POST", "/v1/jobs/resume", {"type": "sweep"}) == (200, {"type": "sweep", "paused": False})
 
 
 def test_what_is_refused(often):
     server, _ = often
     job = one(server)
-    status, answer = ask(server, "POST", f"/v1/jobs/{job['id']}/cancel")
+    status, answer = server.ask("POST", f"/v1/jobs/{job['id']}/cancel")
     assert status == 409 and "paused" in answer["error"]
-    assert ask(server, "POST", "/v1/jobs/1/retry")[0] == 404
-    assert ask(server, "GET", "/v1/jobs/1")[0] == 404
-    assert ask(server, "GET", "/v1/jobs/x")[0] == 400
-    assert ask(server, "GET", "/v1/jobs?state=broken")[0] == 400
-    assert ask(server, "GET", "/v1/jobs?colour=red")[0] == 400
-    status, answer = ask(server, "POST", "/v1/jobs/pause", {"type": "colect"})
+    assert server.ask("POST", "/v1/jobs/1/retry")[0] == 404
+    assert server.ask("GET", "/v1/jobs/1")[0] == 404
+    assert server.ask("GET", "/v1/jobs/x")[0] == 400
+    assert server.ask("GET", "/v1/jobs?state=broken")[0] == 400
+    assert server.ask("GET", "/v1/jobs?colour=red")[0] == 400
+    status, answer = server.ask("POST", "/v1/jobs/pause", {"type": "colect"})
     assert status == 404 and "collect" in answer["error"]
     assert server.admin("/v1/jobs")[0] == 401
     for words, code in [

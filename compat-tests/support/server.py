@@ -144,6 +144,20 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def ask(self, method, path, body=None):
+        """Status and document of a request to the admin API, with the server's token."""
+        run = json.loads((self.data_dir / "run.json").read_text())
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method)
+        request.add_header("Authorization", f"Bearer {run['token']}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
     def metrics(self):
         """Samples of /metrics as {(name, frozenset of label pairs): value}."""
         status, text = self.admin("/metrics")

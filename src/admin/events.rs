@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::extract::{Asked, Sent};
 use super::{Parts, failed, refusal};
 
 /// Events of one answer when the reader does not say.
@@ -49,12 +49,8 @@ pub(super) async fn notifications(State(parts): State<Arc<Parts>>) -> Response {
 /// The oldest events of a queue, which stay there.
 pub(super) async fn read(
     State(parts): State<Arc<Parts>>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Response {
-    let wanted = match wanted {
-        Ok(Query(wanted)) => wanted,
-        Err(problem) => return refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    };
     let max = wanted.max.unwrap_or(PAGE);
     match parts.outbox.queue(&wanted.queue, max).await {
         Ok(Some(events)) => Json(json!({ "events": events })).into_response(),
@@ -67,12 +63,8 @@ pub(super) async fn read(
 /// know whether the answer arrived asks again.
 pub(super) async fn acknowledge(
     State(parts): State<Arc<Parts>>,
-    done: Result<Json<Done>, JsonRejection>,
+    Sent(done): Sent<Done>,
 ) -> Response {
-    let done = match done {
-        Ok(Json(done)) => done,
-        Err(problem) => return refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    };
     if done.ids.len() > IDS_MAX {
         return refusal(
             StatusCode::BAD_REQUEST,

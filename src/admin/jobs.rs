@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::extract::{Asked, Named, Sent};
 use super::{Parts, failed, refusal};
 use crate::model::ids::JobId;
 use crate::model::job;
@@ -35,17 +35,13 @@ pub(super) struct OfType {
     r#type: String,
 }
 
-type Id = Result<Path<i64>, PathRejection>;
+type Id = Named<i64>;
 
 /// Jobs, the newest first.
 pub(super) async fn list(
     State(parts): State<Arc<Parts>>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Response {
-    let wanted = match wanted {
-        Ok(Query(wanted)) => wanted,
-        Err(problem) => return refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    };
     let state = match wanted.state.as_deref().map(job::State::parse) {
         None => None,
         Some(Some(state)) => Some(state),
@@ -69,11 +65,8 @@ fn unknown_state() -> String {
 }
 
 /// One job.
-pub(super) async fn show(State(parts): State<Arc<Parts>>, id: Id) -> Response {
-    match id {
-        Ok(Path(id)) => answer(parts.backlog.show(JobId(id)).await),
-        Err(problem) => refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    }
+pub(super) async fn show(State(parts): State<Arc<Parts>>, Named(id): Id) -> Response {
+    answer(parts.backlog.show(JobId(id)).await)
 }
 
 /// Runs a job now, or again.
@@ -86,40 +79,27 @@ pub(super) async fn cancel(state: State<Arc<Parts>>, id: Id) -> Response {
     wish(state, id, Wish::Cancel).await
 }
 
-async fn wish(State(parts): State<Arc<Parts>>, id: Id, wish: Wish) -> Response {
-    match id {
-        Ok(Path(id)) => answer(parts.backlog.wish(JobId(id), wish).await),
-        Err(problem) => refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    }
+async fn wish(State(parts): State<Arc<Parts>>, Named(id): Id, wish: Wish) -> Response {
+    answer(parts.backlog.wish(JobId(id), wish).await)
 }
 
 /// Keeps the jobs of a type from running.
 pub(super) async fn pause(
     State(parts): State<Arc<Parts>>,
-    of: Result<Json<OfType>, JsonRejection>,
+    Sent(OfType { r#type: kind }): Sent<OfType>,
 ) -> Response {
-    match of {
-        Ok(Json(OfType { r#type: kind })) => {
-            let paused = parts.backlog.pause(&kind).await;
-            answer(paused.map(|()| json!({ "type": kind, "paused": true })))
-        }
-        Err(problem) => refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    }
+    let paused = parts.backlog.pause(&kind).await;
+    answer(paused.map(|()| json!({ "type": kind, "paused": true })))
 }
 
 /// Lets them run again.
 pub(super) async fn resume(
     State(parts): State<Arc<Parts>>,
-    of: Result<Json<OfType>, JsonRejection>,
+    Sent(OfType { r#type: kind }): Sent<OfType>,
 ) -> Response {
-    match of {
-        Ok(Json(OfType { r#type: kind })) => {
-            let resumed = parts.backlog.resume(&kind).await;
-            let resumed = resumed.map_err(JobError::from);
-            answer(resumed.map(|()| json!({ "type": kind, "paused": false })))
-        }
-        Err(problem) => refusal(StatusCode::BAD_REQUEST, &problem.body_text()),
-    }
+    let resumed = parts.backlog.resume(&kind).await;
+    let resumed = resumed.map_err(JobError::from);
+    answer(resumed.map(|()| json!({ "type": kind, "paused": false })))
 }
 
 fn answer(outcome: Result<impl Serialize, JobError>) -> Response {

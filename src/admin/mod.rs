@@ -26,6 +26,7 @@
 
 mod client;
 mod events;
+mod extract;
 mod jobs;
 mod peers;
 mod run_file;

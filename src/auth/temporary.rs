@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Authority, Identity, Malformed, Pair, Place, Policy, Secret};
 use crate::meta::identities::{self, NewTemporaryKey};
-use crate::model::clock::Millis;
+use crate::model::clock::{Millis, millis};
 use crate::model::fault::Fault;
 use crate::model::ids::SenderId;
 
@@ -126,7 +126,7 @@ impl Authority {
         }
         let pair = Pair::generate_as(PREFIX)?;
         let (id, now) = (SenderId(self.uids.next()?), self.clock.now());
-        let lasts = Millis::try_from(wanted.lasts.as_millis()).unwrap_or(Millis::MAX);
+        let lasts = millis(wanted.lasts);
         let new = Arc::new(NewTemporaryKey {
             id,
             access_key: pair.access_key.clone(),
@@ -160,7 +160,7 @@ impl Authority {
 
     /// Takes away the rows of temporary keys that expired some time ago, and says how many.
     pub async fn purge_expired(&self) -> Result<usize, Fault> {
-        let kept = Millis::try_from(EXPIRED_KEPT.as_millis()).unwrap_or(Millis::MAX);
+        let kept = millis(EXPIRED_KEPT);
         let before = self.clock.now().saturating_sub(kept);
         let mut purged = 0;
         loop {

@@ -6,15 +6,13 @@ use std::fmt;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Options whose values may be shown; all others may be secrets.
-const SHOWN: [&str; 6] = [
-    "root",
-    "bucket",
-    "container",
-    "endpoint",
-    "region",
-    "enable_virtual_host_style",
-];
+/// Whether the value of a service's option may be shown; any other may be a secret.
+pub fn is_shown(option: &str) -> bool {
+    matches!(
+        option,
+        "root" | "bucket" | "container" | "endpoint" | "region" | "enable_virtual_host_style"
+    )
+}
 
 /// What is on stable storage when a blob is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,16 +105,7 @@ impl fmt::Debug for BackendConfig {
         let options: BTreeMap<_, _> = self
             .options
             .iter()
-            .map(|(key, value)| {
-                (
-                    key,
-                    if SHOWN.contains(&key.as_str()) {
-                        value
-                    } else {
-                        "***"
-                    },
-                )
-            })
+            .map(|(key, value)| (key, if is_shown(key) { value } else { "***" }))
             .collect();
         f.debug_struct("BackendConfig")
             .field("service", &self.service)

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::fault::{Fault, Kind};
 
-pub use config::{BackendConfig, Durability, Limits};
+pub use config::{BackendConfig, Durability, Limits, is_shown};
 pub use name::BlobName;
 
 /// The longest blob of any backend, unless its configuration says less: what a vendor takes in one object

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat, Who};
 use crate::meta::{MetaStore, Session};
-use crate::model::clock::{Clock, Millis};
+use crate::model::clock::{Clock, Millis, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{UidGenerator, minted_at};
 use crate::telemetry::Metrics;
@@ -538,10 +538,6 @@ async fn set_clock(meta: &MetaStore, clock: &Clock) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// A random positive number.

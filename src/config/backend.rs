@@ -98,20 +98,10 @@ pub enum Scope {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options(pub BTreeMap<String, String>);
 
-/// Options whose values may be shown; any other may be a secret.
-const SHOWN: [&str; 6] = [
-    "root",
-    "bucket",
-    "container",
-    "endpoint",
-    "region",
-    "enable_virtual_host_style",
-];
-
 impl Options {
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| {
-            let is_shown = SHOWN.contains(&name.as_str());
+            let is_shown = blob::is_shown(name);
             (name.as_str(), if is_shown { value } else { "***" })
         })
     }

@@ -7,6 +7,7 @@
 
 mod body;
 mod connection;
+pub mod form;
 mod guard;
 mod router;
 #[cfg(test)]

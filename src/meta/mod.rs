@@ -52,9 +52,10 @@ pub mod wrap_keys;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
 
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
@@ -184,22 +185,17 @@ impl MetaStore {
         T: Send + 'static,
         E: From<Fault> + Send + 'static,
     {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => engine.transact(work).await,
             Engine::Server(engine) => {
                 let engine = Arc::clone(engine);
                 // A task of its own: a caller that leaves does not cancel it.
                 let task = tokio::spawn(async move { engine.transact(work).await });
-                task.await.unwrap_or_else(|error| {
-                    Err(Fault::new(Kind::Unknown, "transaction")
-                        .source(error)
-                        .into())
-                })
+                joined(task, || Fault::new(Kind::Unknown, "transaction")).await
             }
         };
-        self.metrics
-            .store_done(&self.store, operation, began.elapsed());
+        self.took(operation, began);
         outcome
     }
 
@@ -210,13 +206,12 @@ impl MetaStore {
         F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send,
         E: From<Fault>,
     {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => engine.read(work),
             Engine::Server(engine) => engine.read(work).await,
         };
-        self.metrics
-            .store_done(&self.store, operation, began.elapsed());
+        self.took(operation, began);
         outcome
     }
 
@@ -227,19 +222,16 @@ impl MetaStore {
         T: Send + 'static,
         E: From<Fault> + Send + 'static,
     {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => {
                 let engine = Arc::clone(engine);
-                match tokio::task::spawn_blocking(move || engine.read(work)).await {
-                    Ok(outcome) => outcome,
-                    Err(error) => Err(sqlite::stopped().source(error).into()),
-                }
+                let task = tokio::task::spawn_blocking(move || engine.read(work));
+                joined(task, sqlite::stopped).await
             }
             Engine::Server(engine) => engine.read(work).await,
         };
-        self.metrics
-            .store_done(&self.store, operation, began.elapsed());
+        self.took(operation, began);
         outcome
     }
 
@@ -251,29 +243,27 @@ impl MetaStore {
         T: Send + 'static,
         E: From<Fault> + Send + 'static,
     {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => {
                 let engine = Arc::clone(engine);
-                match tokio::task::spawn_blocking(move || engine.snapshot(work)).await {
-                    Ok(outcome) => outcome,
-                    Err(error) => Err(sqlite::stopped().source(error).into()),
-                }
+                let task = tokio::task::spawn_blocking(move || engine.snapshot(work));
+                joined(task, sqlite::stopped).await
             }
             Engine::Server(engine) => {
                 let engine = Arc::clone(engine);
                 // A task of its own: a caller that leaves must not give the connection back in its transaction.
                 let task = tokio::spawn(async move { engine.snapshot(work).await });
-                task.await.unwrap_or_else(|error| {
-                    Err(Fault::new(Kind::Internal, "read snapshot")
-                        .source(error)
-                        .into())
-                })
+                joined(task, || Fault::new(Kind::Internal, "read snapshot")).await
             }
         };
+        self.took(operation, began);
+        outcome
+    }
+
+    fn took(&self, operation: &'static str, began: Instant) {
         self.metrics
             .store_done(&self.store, operation, began.elapsed());
-        outcome
     }
 
     /// Lets the transactions already accepted finish, then closes the database. Later calls fail.
@@ -286,5 +276,16 @@ impl MetaStore {
             }
             Engine::Server(engine) => engine.close().await,
         }
+    }
+}
+
+/// What a task comes to; `lost` where it panicked or the process is ending.
+async fn joined<T, E: From<Fault>>(
+    task: JoinHandle<Result<T, E>>,
+    lost: impl FnOnce() -> Fault,
+) -> Result<T, E> {
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(lost().source(error).into()),
     }
 }

@@ -4,22 +4,19 @@
 //! connection.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use bytes::Bytes;
 use futures::Stream;
 use multer::{Field, Multipart};
 
 use super::refusal::{Refusal, of_body};
+use crate::http::form::FormBody;
 use crate::namespace::BodyError;
 
 /// The field that holds the file.
 const FIELD: &str = "file";
-/// Most bytes read before the file begins; the frame in which it begins may exceed it.
-const PREAMBLE_MAX_BYTES: u64 = 64 * 1024;
 
 /// A form whose file is next.
 pub(super) struct Form {
@@ -51,13 +48,7 @@ impl Form {
     pub(super) async fn open(content_type: Option<&str>, body: Body) -> Result<Self, Refusal> {
         let boundary = multer::parse_boundary(content_type.unwrap_or_default());
         let boundary = boundary.map_err(|_| malformed())?;
-        let begun = Arc::new(AtomicBool::new(false));
-        let source = Source {
-            inner: body.into_data_stream(),
-            taken: 0,
-            begun: Arc::clone(&begun),
-            rests: false,
-        };
+        let (source, begun) = FormBody::new(body.into_data_stream());
         let mut multipart = Multipart::new(source, boundary);
         loop {
             let field = multipart
@@ -66,7 +57,7 @@ impl Form {
                 .map_err(|error| of_form(&error))?;
             let mut field = field.ok_or_else(malformed)?;
             if field.name() == Some(FIELD) {
-                begun.store(true, Ordering::Relaxed);
+                begun.tell();
                 return Ok(Self {
                     file: File(field),
                     multipart,
@@ -111,43 +102,10 @@ impl Stream for File {
     }
 }
 
-/// Too much comes before the file.
-#[derive(Debug, thiserror::Error)]
-#[error("the fields before the file are too large")]
-struct PreambleTooLarge;
-
-/// A body that rests after each frame: the parser gathers all that is ready, and a fast client always has
-/// something ready.
-struct Source {
-    inner: BodyDataStream,
-    taken: u64,
-    begun: Arc<AtomicBool>,
-    rests: bool,
-}
-
-impl Stream for Source {
-    type Item = Result<Bytes, BodyError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if std::mem::take(&mut self.rests) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if self.taken > PREAMBLE_MAX_BYTES && !self.begun.load(Ordering::Relaxed) {
-            return Poll::Ready(Some(Err(Box::new(PreambleTooLarge))));
-        }
-        let polled = Pin::new(&mut self.inner).poll_next(cx);
-        if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            self.taken += bytes.len() as u64;
-            self.rests = true;
-        }
-        polled.map_err(Into::into)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::form::PREAMBLE_MAX_BYTES;
     use futures::TryStreamExt;
 
     const TYPE: Option<&str> = Some("multipart/form-data; boundary=X");

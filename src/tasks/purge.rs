@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::meta::{MetaStore, jobs};
-use crate::model::clock::{Clock, Millis};
+use crate::model::clock::{Clock, millis};
 
 /// Jobs deleted in one transaction.
 const ROUND: usize = 500;
@@ -28,7 +28,7 @@ impl JobHandler for PurgeJobs {
 
     fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async move {
-            let keep = Millis::try_from(self.keep.as_millis()).unwrap_or(Millis::MAX);
+            let keep = millis(self.keep);
             let before = self.clock.now().saturating_sub(keep);
             let (lease, mut purged) = (run.lease(), 0);
             loop {

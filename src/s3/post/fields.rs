@@ -16,13 +16,12 @@ use http_body_util::BodyDataStream;
 use multer::{Field, Multipart};
 use s3s::{S3Error, S3Result, s3_error};
 
+use crate::http::form::{FormBody, PreambleTooLarge};
 use crate::http::{BoxError, InBody};
 use crate::s3::error;
 
 /// Most bytes of names and values before the file ("POST Object" in the S3 API reference).
 const FIELDS_MAX_BYTES: usize = 20 * 1024;
-/// Most bytes read before the file begins, with all framing; the frame in which it begins may exceed it.
-const PREAMBLE_MAX_BYTES: u64 = 64 * 1024;
 
 /// The fields before the file, by lower-case name, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,13 +97,7 @@ pub(super) struct File {
 
 /// Reads a form up to its file.
 pub(super) async fn open(body: InBody, boundary: &str) -> S3Result<Opened> {
-    let begun = Arc::new(AtomicBool::new(false));
-    let source = Source {
-        inner: BodyDataStream::new(body),
-        taken: 0,
-        begun: Arc::clone(&begun),
-        rests: false,
-    };
+    let (source, begun) = FormBody::new(BodyDataStream::new(body));
     let mut multipart = Multipart::new(source, boundary);
     let mut fields = Fields::default();
     loop {
@@ -120,7 +113,7 @@ pub(super) async fn open(body: InBody, boundary: &str) -> S3Result<Opened> {
         };
         let name = field.name().unwrap_or_default().to_owned();
         if name.eq_ignore_ascii_case("file") {
-            begun.store(true, Ordering::Relaxed);
+            begun.tell();
             fields.expand(field.file_name().unwrap_or_default());
             let broken = Arc::new(AtomicBool::new(false));
             return Ok(Opened {
@@ -179,40 +172,6 @@ impl Body for File {
                     Some(Err(error.into()))
                 }
             })
-    }
-}
-
-/// Too much comes before the file.
-#[derive(Debug, thiserror::Error)]
-#[error("the fields before the file are too large")]
-struct PreambleTooLarge;
-
-/// A body that rests after each frame: the parser gathers all that is ready, and a fast client always has
-/// something ready.
-struct Source {
-    inner: BodyDataStream<InBody>,
-    taken: u64,
-    begun: Arc<AtomicBool>,
-    rests: bool,
-}
-
-impl Stream for Source {
-    type Item = Result<Bytes, BoxError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if std::mem::take(&mut self.rests) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if self.taken > PREAMBLE_MAX_BYTES && !self.begun.load(Ordering::Relaxed) {
-            return Poll::Ready(Some(Err(Box::new(PreambleTooLarge))));
-        }
-        let polled = Pin::new(&mut self.inner).poll_next(cx);
-        if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            self.taken += bytes.len() as u64;
-            self.rests = true;
-        }
-        polled.map_err(Into::into)
     }
 }
 

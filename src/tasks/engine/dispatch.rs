@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::turn::{self, Turn};
-use super::{Handlers, Parts, lease_time, millis};
+use super::{Handlers, Parts, lease_time};
 use crate::meta::jobs;
-use crate::model::clock::{Millis, random_fraction};
+use crate::model::clock::{Millis, millis, random_fraction};
 use crate::model::fault::Fault;
 use crate::model::ids::JobId;
 use crate::model::job::{Claimed, Claimer};

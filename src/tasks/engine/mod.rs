@@ -98,7 +98,7 @@ use self::dispatch::Dispatcher;
 use super::jitter;
 use crate::meta::jobs::{self, Lease, NewJob};
 use crate::meta::{Bell, MetaStore};
-use crate::model::clock::{Clock, Millis};
+use crate::model::clock::{Clock, millis};
 use crate::model::fault::Fault;
 use crate::model::ids::{JobId, UidGenerator};
 use crate::model::job::{Job, Progress};
@@ -374,8 +374,4 @@ impl Running {
 
 fn lease_time(config: &Config) -> Duration {
     Duration::from_secs(config.lease_seconds.get())
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -9,9 +9,9 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, JobHandler, Outcome, Parts, Run, lease_time, millis};
+use super::{Failure, JobHandler, Outcome, Parts, Run, lease_time};
 use crate::meta::jobs::{self, Lease, Renewed};
-use crate::model::clock::Millis;
+use crate::model::clock::{Millis, millis};
 use crate::model::fault::Fault;
 use crate::model::job::{Job, State};
 use crate::tasks::{backoff, jitter};
