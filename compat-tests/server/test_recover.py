@@ -460,7 +460,7 @@ def test_blobs_and_manifests_at_an_s3_vendor(own_server, rng):
     }
     config = vendor.data_dir.parent / "front.toml"
     config.write_text(
-        '[storage]\nbackend = "vendor"\n[backend.vendor]\nservice = "s3"\n[backend.vendor.options]\n'
+        '[storage]\nplacement = "vendor"\n[backend.vendor]\nservice = "s3"\n[backend.vendor.options]\n'
         + "".join(f'{name} = "{value}"\n' for name, value in options.items())
     )
     front = own_server("front", env=ON | {"OSPROXY_CONFIG": str(config)})

@@ -23,7 +23,7 @@ def is_whole_run(config):
 
 
 def pytest_sessionfinish(session):
-    if is_whole_run(session.config):
+    if not _is_worker(session.config) and is_whole_run(session.config):
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text("".join(json.dumps(record) + "\n" for record in _records))
 
@@ -34,18 +34,27 @@ def pytest_runtest_makereport(item, call):
     phases = item.stash.setdefault(_PHASES, {})
     phases[report.when] = report.outcome
     if report.when == "teardown":
-        outcome = next(o for o in ("failed", "skipped", "passed") if o in phases.values())
-        totals[outcome] += 1
         marked = _named(item, "op")
-        record = {
+        # It goes with the report from the process that ran the test to the one that counts.
+        report.record = {
             "test": item.nodeid,
-            "outcome": outcome,
+            "outcome": next(o for o in ("failed", "skipped", "passed") if o in phases.values()),
             "client": item.stash.get(CLIENT, None),
             "ops": sorted(marked | item.stash.get(SEEN_OPS, set())),
             "unsupported": sorted(_named(item, "unsupported")),
         }
-        _records.append(record)
     return report
+
+
+def pytest_runtest_logreport(report):
+    if record := getattr(report, "record", None):
+        totals[record["outcome"]] += 1
+        _records.append(record)
+
+
+def _is_worker(config):
+    """Whether this process only runs tests for another."""
+    return hasattr(config, "workerinput")
 
 
 def _named(item, marker):
@@ -53,5 +62,5 @@ def _named(item, marker):
 
 
 def pytest_unconfigure(config):
-    if any(totals.values()):
+    if any(totals.values()) and not _is_worker(config):
         print("{passed} passed, {failed} failed, {skipped} skipped".format(**totals))

@@ -100,6 +100,7 @@ class Server:
             if re.search(r"\bready\b", line):
                 self._ready.set()
         process.stderr.close()
+        process.wait(STOP_DEADLINE)  # its log ends a little before the process does
         self._ready.set()  # the process ended: `start` looks at its exit code
 
     def signal(self, number=signal.SIGTERM):
