@@ -62,7 +62,7 @@ def test_what_is_due_goes_and_nothing_else(lived):
         {"Filter": {"Prefix": "other"}, "Status": "Disabled", "Expiration": {"Days": 1}},
     )
     wait_until(lambda: keys(s3) == {"keep/1", "other"}, what="the expiry")
-    assert server.metric("osproxy_lifecycle_total", action="expire") == 4
+    wait_until(lambda: server.metric("osproxy_lifecycle_total", action="expire") == 4, what="the count")
     assert server.stats()["objects"] == 2
 
 

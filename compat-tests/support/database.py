@@ -200,7 +200,8 @@ class Postgres(Database):
     def _command(self):
         settings = {
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": self.home,
+            # None: the path of a socket has at most 107 bytes.
+            "unix_socket_directories": "",
             "max_connections": 200,
             "shared_buffers": "64MB",
         }
