@@ -20,6 +20,7 @@
 mod collect;
 mod copies;
 mod elsewhere;
+mod examine;
 mod frames;
 mod health;
 mod mirrored;
@@ -29,6 +30,7 @@ mod reader;
 mod receive;
 mod rehome;
 mod rewrap;
+mod scrub;
 mod sealing;
 mod target;
 #[cfg(test)]
@@ -60,6 +62,7 @@ pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
 pub use rehome::{Rehomed, Rehoming};
 pub use rewrap::RewrapReport;
+pub use scrub::{Act, Depth, Scrubbed, Scrutiny};
 pub use sealing::Seal;
 
 /// Where and how bytes are stored.
