@@ -27,6 +27,7 @@ use crate::model::fault::{Fault, Kind};
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::cluster::NodeStatus;
+pub use crate::content::{Act, Depth, FsckOrder, FsckReport};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
     Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,

@@ -5,6 +5,7 @@
 //!                  |  bytes are durable, or known, before any row names them
 //!   open --> Reader, over rows, blobs and extents
 //!   collect, sweep: what no reference is left to, what no row names
+//!   scrub, fsck: whether bytes and rows are as they should be
 //! ```
 //!
 //! - [`ContentStore::receive`] hashes a body once while it streams. Short bodies stay in memory, so that it
@@ -22,6 +23,7 @@ mod copies;
 mod elsewhere;
 mod examine;
 mod frames;
+mod fsck;
 mod health;
 mod mirrored;
 mod open;
@@ -56,6 +58,7 @@ use crate::telemetry::Metrics;
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
+pub use fsck::{FsckOrder, FsckReport};
 pub use open::OpenTimes;
 pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;
