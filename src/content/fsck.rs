@@ -86,12 +86,6 @@ impl ContentStore {
         if only.is_none() {
             self.fsck_rows(order.act, &mut report).await?;
         }
-        let scrutiny = Scrutiny {
-            backend: only,
-            depth: order.depth,
-            act: order.act,
-        };
-        self.fsck_copies(&scrutiny, &mut report).await?;
         for (id, name) in rows {
             // Another node's own disk is that node's to list, and what is not configured here cannot be.
             let is_here = self.blobs.backends().any(|known| known == name);
@@ -102,6 +96,13 @@ impl ContentStore {
                 report.not_checked(&fault);
             }
         }
+        // Last: bytes that are given up here are no orphans of before.
+        let scrutiny = Scrutiny {
+            backend: only,
+            depth: order.depth,
+            act: order.act,
+        };
+        self.fsck_copies(&scrutiny, &mut report).await?;
         Ok(report)
     }
 
