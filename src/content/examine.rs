@@ -201,7 +201,7 @@ mod tests {
         assert!(covers(vec![5..10, 0..5], 10));
         assert!(covers(vec![0..8, 0..8, 2..10], 10));
         assert!(!covers(vec![0..4, 5..10], 10));
-        assert!(!covers(vec![0..9], 10));
+        assert!(!covers(vec![0..4, 4..9], 10));
     }
 
     #[test]
