@@ -2,9 +2,10 @@
 //!
 //! Answers go to standard output, as text for people or with `--json` as one JSON document; errors and the log
 //! go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the command line or the
-//! configuration is wrong. A secret is printed only by the command that generated it.
+//! configuration is wrong; of `fsck` it is 1 when something is wrong, and 2 when that could not be told. A secret is printed only by the command that generated it.
 
 mod encryption;
+mod fsck;
 mod jobs;
 mod meta;
 mod moving;
@@ -24,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
+use fsck::FsckCommand;
 use jobs::JobsCommand;
 use meta::{Health, MetaCommand};
 use moving::MoveCommand;
@@ -119,6 +121,8 @@ enum Command {
     Nodes,
     /// Delete the bytes that nothing refers to and whose grace has passed
     Gc,
+    /// Compare the database with what lies at the backends; exit code 0 when all is well, 1 when not, 2 when it could not tell
+    Fsck(FsckCommand),
     /// Rebuild a lost database from the manifests at the backends
     Recover(RecoverCommand),
 }
@@ -222,6 +226,9 @@ enum Failure {
     Threads(#[from] process::NoThreads),
     #[error("{0}")]
     Other(String),
+    /// Standard output says what is wrong.
+    #[error("something is wrong with what is stored")]
+    Found,
 }
 
 /// Runs the command line of this process.
@@ -240,14 +247,16 @@ pub fn run() -> ExitCode {
         Err(failure) => failure,
     };
     let text = failure.to_string();
-    if json {
+    if matches!(failure, Failure::Found) {
+        // The answer has said it.
+    } else if json {
         eprintln!("{}", json!({ "error": text }));
     } else {
         eprintln!("error: {text}");
     }
     ExitCode::from(match failure {
         Failure::Usage(_) => USAGE,
-        Failure::App(_) | Failure::Threads(_) | Failure::Other(_) => FAILED,
+        Failure::App(_) | Failure::Threads(_) | Failure::Other(_) | Failure::Found => FAILED,
     })
 }
 
@@ -291,6 +300,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Stats => operate(config, async |operator| stats(operator, &printer).await),
         Command::Nodes => operate(config, async |operator| nodes(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
+        Command::Fsck(command) => fsck::fsck(config, &printer, command),
         Command::Recover(command) => recover::recover(&config, &printer, &command),
     }
 }

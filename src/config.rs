@@ -58,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// Work outside of requests.
     pub jobs: tasks::engine::Config,
+    /// Copies of blobs are read again and compared with what was stored.
+    pub scrub: tasks::scrub::Config,
     /// When lifecycle rules are looked at.
     pub lifecycle: tasks::lifecycle::Config,
     /// Access logs of buckets.
@@ -90,6 +92,7 @@ impl Default for Config {
             storage: Storage::default(),
             limits: Limits::default(),
             jobs: tasks::engine::Config::default(),
+            scrub: tasks::scrub::Config::default(),
             lifecycle: tasks::lifecycle::Config::default(),
             logging: tasks::logs::Config::default(),
             notification: tasks::events::Config::default(),

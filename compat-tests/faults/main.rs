@@ -12,4 +12,5 @@ mod jobs;
 mod manifests;
 mod moves;
 mod races;
+mod scrub;
 mod versions;

@@ -20,14 +20,14 @@ use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, key
 
 const PART: usize = 5 * 1024 * 1024;
 
-fn fresh() -> (TempDir, Clock) {
+pub fn fresh() -> (TempDir, Clock) {
     (
         tempfile::tempdir().unwrap(),
         Clock::manual(EPOCH + 1_000_000),
     )
 }
 
-fn order(from: &str, to: &str, bucket: Option<&str>) -> MoveOrder {
+pub fn order(from: &str, to: &str, bucket: Option<&str>) -> MoveOrder {
     MoveOrder {
         from: from.to_owned(),
         to: to.to_owned(),
@@ -40,12 +40,12 @@ fn moves(install: &Install) -> Moves {
     Moves::new(install.meta.clone(), install.clock.clone(), Bell::default())
 }
 
-async fn start(install: &Install, order: MoveOrder) -> Result<i64, MoveError> {
+pub async fn start(install: &Install, order: MoveOrder) -> Result<i64, MoveError> {
     let begun = moves(install).start(order, &install.uids).await?;
     Ok(begun.id.parse().unwrap())
 }
 
-fn mover(install: &Install) -> Mover {
+pub fn mover(install: &Install) -> Mover {
     Mover {
         meta: install.meta.clone(),
         content: install.content.clone(),
@@ -55,7 +55,7 @@ fn mover(install: &Install) -> Mover {
 }
 
 /// Runs a move to its end, with the time and the collector it waits for.
-async fn finish(install: &Install, id: i64) -> MoveSummary {
+pub async fn finish(install: &Install, id: i64) -> MoveSummary {
     let mover = mover(install);
     for _ in 0..50 {
         if let Outcome::Done(_) = mover.step(id, None).await.unwrap() {
@@ -69,7 +69,7 @@ async fn finish(install: &Install, id: i64) -> MoveSummary {
 }
 
 /// Versions of every kind: inline, stored, equal, overwritten, encrypted, joined, and an upload that is open.
-async fn fill(install: &Install) -> Vec<(String, Bytes)> {
+pub async fn fill(install: &Install) -> Vec<(String, Bytes)> {
     let mut written = Vec::new();
     for (seed, length) in [(1, 0), (2, 5000), (3, BLOB_BYTES), (4, 600_000)] {
         for name in [format!("k{seed}"), format!("equal{seed}")] {
@@ -144,7 +144,7 @@ async fn complete(install: &Install, name: &str, upload: UploadId, parts: Vec<Na
         .unwrap();
 }
 
-async fn join(install: &Install, name: &str, bodies: &[Bytes]) {
+pub async fn join(install: &Install, name: &str, bodies: &[Bytes]) {
     let upload = begin(install, name).await;
     let mut parts = Vec::new();
     for (index, body) in bodies.iter().enumerate() {
@@ -153,14 +153,14 @@ async fn join(install: &Install, name: &str, bodies: &[Bytes]) {
     complete(install, name, upload, parts).await;
 }
 
-async fn check(install: &Install, written: &[(String, Bytes)]) {
+pub async fn check(install: &Install, written: &[(String, Bytes)]) {
     for (name, body) in written {
         assert!(install.get(name).await.as_ref() == Some(body), "{name}");
     }
 }
 
 /// Opens the install again as after a crash, in the same bucket.
-async fn again(install: Install, dir: &TempDir, clock: &Clock) -> Install {
+pub async fn again(install: Install, dir: &TempDir, clock: &Clock) -> Install {
     let name = install.bucket.name.clone();
     install.crash().await;
     let mut install = Install::open(dir.path(), clock).await;

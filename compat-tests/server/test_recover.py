@@ -23,7 +23,7 @@ SECOND = ("SECONDACCESSKEY00001", "secondsecretkeysecondsecretkeysecondsec1")
 NOT_KEPT = {
     "changes", "manifest_writer", "manifest_parts", "recovery", "uploads", "upload_parts", "released", "nodes",
     "workers", "fences", "jobs", "job_pauses", "events", "event_targets", "usage", "install", "sqlite_sequence",
-    "unfinished_copy", "moves",
+    "unfinished_copy", "moves", "findings",
 }
 
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::RunFile;
+use crate::content::{FsckOrder, FsckReport};
 use crate::tasks::{GcReport, KeyCommand, KeyReport};
 
 /// How long the server may take to accept the connection.
@@ -19,7 +20,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
-const ANSWER_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 64 << 20;
 
 /// Why a running server gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,13 @@ impl Client {
     /// Collects and sweeps, and waits for the end of it, however long that takes.
     pub async fn gc(&self) -> Result<GcReport, ClientError> {
         self.ask("/v1/gc", b"").await
+    }
+
+    /// Compares rows and backends, and waits for the end of it, however long that takes.
+    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, ClientError> {
+        let body = serde_json::to_vec(order)
+            .map_err(|error| ClientError::Unreadable(error.to_string()))?;
+        self.ask("/v1/fsck", &body).await
     }
 
     /// Does what is asked of the wrapping keys, and waits for the end of it.

@@ -5,6 +5,7 @@
 //!   GET  /readyz     200 while it can serve: the database answers, ids are left, it is not draining; else 503
 //!   GET  /metrics    OpenMetrics text
 //!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
+//!   POST /v1/fsck    compares rows and backends: an `FsckOrder`, answered with a report   }
 //!   GET  /v1/stats   what the install holds                               } see `RunFile`
 //!   GET  /v1/load                   how busy the nodes say they are           }
 //!   GET  /v1/nodes   the nodes that share the database                     }
@@ -45,6 +46,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Loads, Node};
+use crate::content::FsckOrder;
 use crate::keys::KeyError;
 use crate::model::fault::{Fault, Kind};
 use crate::rest::is_address;
@@ -87,6 +89,7 @@ pub fn router(parts: Parts) -> Router {
     let parts = Arc::new(parts);
     let guarded = Router::new()
         .route("/v1/gc", post(gc))
+        .route("/v1/fsck", post(fsck))
         .route("/v1/stats", get(stats))
         .route("/v1/load", get(load))
         .route("/v1/nodes", get(nodes))
@@ -133,6 +136,14 @@ async fn metrics(State(parts): State<Arc<Parts>>) -> Response {
 /// A client that leaves ends the pass; what is left is done by the next.
 async fn gc(State(parts): State<Arc<Parts>>) -> Response {
     match parts.collector.pass().await {
+        Ok(report) => Json(report).into_response(),
+        Err(fault) => failed(&fault),
+    }
+}
+
+/// A client that leaves ends it; what was repaired stays repaired.
+async fn fsck(State(parts): State<Arc<Parts>>, Json(order): Json<FsckOrder>) -> Response {
+    match parts.collector.fsck(&order).await {
         Ok(report) => Json(report).into_response(),
         Err(fault) => failed(&fault),
     }

@@ -27,13 +27,15 @@ use crate::model::fault::{Fault, Kind};
 
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::cluster::NodeStatus;
+pub use crate::content::{Act, Depth, FsckOrder, FsckReport};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
-    LostObject, Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
+    Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
 };
 pub use crate::meta::copy::{
     CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress,
 };
+pub use crate::model::finding::{Finding, LostObject, Repair};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
     KmsName, MoveError, MoveOrder, MoveSummary, Stats, Wish,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::directory::{self, Held};
 use super::stores::{Stores, open_meta};
 use super::{
-    BucketUsage, Error, GcReport, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey, NodeStatus, Pair, Stats,
-    TenantSummary, Wish,
+    BucketUsage, Error, FsckOrder, FsckReport, GcReport, JobFilter, JobSummary, JobsReport,
+    KeyCommand, KeyReport, KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey,
+    NodeStatus, Pair, Stats, TenantSummary, Wish,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -204,6 +204,24 @@ impl Operator {
         match self.hold() {
             Ok(held) => self.gc_here(held).await,
             Err(Error::InUse { dir, pid }) => self.gc_there(dir, pid).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Compares rows and backends: by the server that runs on the install, or here when none does.
+    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Error> {
+        match self.hold() {
+            Ok(held) => {
+                let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
+                let report = stores.collector.fsck(order).await;
+                stores.close().await;
+                Ok(report?)
+            }
+            Err(Error::InUse { dir, pid }) => {
+                let (client, pid) = self.server(dir, pid)?;
+                let asked = client.fsck(order).await;
+                asked.map_err(|source| Error::Server { pid, source })
+            }
             Err(error) => Err(error),
         }
     }

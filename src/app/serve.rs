@@ -25,7 +25,7 @@ use crate::native;
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, CollectOwn, DeliverLogs, Deliverer, Engine, Expire,
-    MeasureOutbox, Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Survey, Sweep,
+    MeasureOutbox, Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey, Sweep,
     SweepOwn, TendOutbox, WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
@@ -559,6 +559,15 @@ async fn start_jobs(
         },
     );
     engine.schedule(MEND_INTERVAL, Mend(Arc::clone(&stores.content)));
+    if config.scrub.enabled {
+        engine.schedule(
+            seconds(config.scrub.interval_seconds),
+            Scrub {
+                content: Arc::clone(&stores.content),
+                config: config.scrub.clone(),
+            },
+        );
+    }
     engine.register(Mover {
         meta: stores.meta.clone(),
         content: Arc::clone(&stores.content),

@@ -226,6 +226,11 @@ impl BlobStore {
         })
     }
 
+    /// Whether a backend is a directory of this machine, where reading costs nothing but the disk's time.
+    pub fn is_disk(&self, backend: &str) -> bool {
+        matches!(self.inner.backends.get(backend), Some(Backend::Fs(_)))
+    }
+
     /// The names of the backends, in order.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
         self.inner.backends.keys().map(String::as_str)

@@ -105,7 +105,7 @@ impl ContentStore {
     }
 
     /// Times before which no open read and no open write can matter, at most `age` ago.
-    async fn horizon(&self, age: Millis) -> Result<(Millis, Millis), Fault> {
+    pub(super) async fn horizon(&self, age: Millis) -> Result<(Millis, Millis), Fault> {
         let open = self
             .meta
             .read("find open", |session| Box::pin(nodes::oldest_open(session)))
@@ -273,7 +273,7 @@ impl ContentStore {
 
     /// Whether a backend holds manifests that this database knows nothing of: it is not the one that names the
     /// blobs there, or is older than they are.
-    async fn is_of_another(&self, backend: &str) -> Result<bool, Fault> {
+    pub(super) async fn is_of_another(&self, backend: &str) -> Result<bool, Fault> {
         for name in self.blobs.list_manifests(backend).await? {
             let at = backend.to_owned();
             let is_ours = self
@@ -307,13 +307,7 @@ impl ContentStore {
             .horizon(self.config.grace().as_millis() as Millis)
             .await?
             .1;
-        let recovery = self
-            .meta
-            .scan("find recovery", |session| {
-                Box::pin(manifests::recovery(session))
-            })
-            .await?;
-        if recovery.is_some_and(|recovery| recovery.spare_until > self.clock.now()) {
+        if self.is_spared().await? {
             tracing::info!(
                 "not swept: the database was recovered, and what it does not name may be wanted"
             );
@@ -367,8 +361,7 @@ impl ContentStore {
                 manifests += 1;
                 continue;
             }
-            if minted_at(name.id()) < before && !self.is_named(id, name).await? {
-                self.blobs.delete(backend, &name).await?;
+            if minted_at(name.id()) < before && self.delete_orphan(id, backend, name).await? {
                 report.orphans += 1;
             }
         }
@@ -376,7 +369,33 @@ impl ContentStore {
         Ok(manifests)
     }
 
-    async fn is_named(&self, backend: i64, name: BlobName) -> Result<bool, Fault> {
+    /// Whether nothing may be taken for an orphan: the database was recovered a short time ago, and what it does not name
+    /// may be wanted.
+    pub(super) async fn is_spared(&self) -> Result<bool, Fault> {
+        let recovery = self
+            .meta
+            .scan("find recovery", |session| {
+                Box::pin(manifests::recovery(session))
+            })
+            .await?;
+        Ok(recovery.is_some_and(|recovery| recovery.spare_until > self.clock.now()))
+    }
+
+    /// Deletes a blob, of which the caller knows that it is old enough, unless a row names it; `false` when one does.
+    pub(super) async fn delete_orphan(
+        &self,
+        id: i64,
+        backend: &str,
+        name: BlobName,
+    ) -> Result<bool, Fault> {
+        if self.is_named(id, name).await? {
+            return Ok(false);
+        }
+        self.blobs.delete(backend, &name).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn is_named(&self, backend: i64, name: BlobName) -> Result<bool, Fault> {
         self.meta
             .scan("find copy", move |session| {
                 Box::pin(async move {

@@ -182,7 +182,7 @@ impl ContentStore {
     }
 
     /// The node on whose disk a backend lies, unless that is this one.
-    fn is_elsewhere<'b>(&self, backend: &'b BackendRow) -> Option<&'b str> {
+    pub(super) fn is_elsewhere<'b>(&self, backend: &'b BackendRow) -> Option<&'b str> {
         let own = self.here.as_ref().map(|here| here.node.as_str());
         backend.node.as_deref().filter(|node| Some(*node) != own)
     }

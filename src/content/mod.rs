@@ -5,6 +5,7 @@
 //!                  |  bytes are durable, or known, before any row names them
 //!   open --> Reader, over rows, blobs and extents
 //!   collect, sweep: what no reference is left to, what no row names
+//!   scrub, fsck: whether bytes and rows are as they should be
 //! ```
 //!
 //! - [`ContentStore::receive`] hashes a body once while it streams. Short bodies stay in memory, so that it
@@ -20,7 +21,9 @@
 mod collect;
 mod copies;
 mod elsewhere;
+mod examine;
 mod frames;
+mod fsck;
 mod health;
 mod mirrored;
 mod open;
@@ -29,6 +32,7 @@ mod reader;
 mod receive;
 mod rehome;
 mod rewrap;
+mod scrub;
 mod sealing;
 mod target;
 #[cfg(test)]
@@ -54,12 +58,14 @@ use crate::telemetry::Metrics;
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
+pub use fsck::{FsckOrder, FsckReport};
 pub use open::OpenTimes;
 pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
 pub use rehome::{Rehomed, Rehoming};
 pub use rewrap::RewrapReport;
+pub use scrub::{Act, Depth, Scrubbed, Scrutiny};
 pub use sealing::Seal;
 
 /// Where and how bytes are stored.

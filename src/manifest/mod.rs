@@ -35,7 +35,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 pub use recover::{Options, Progress, RecoverError, Recovery, recover};
-pub use report::{LostObject, Report, UnnamedBlob};
+pub use report::{Report, UnnamedBlob};
 pub use writer::{Manifests, Parts, Written};
 
 /// Section `[manifests]`: the namespace kept at a backend, for the day the database is lost.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::format::{Decoder, Head, ManifestKey, Unreadable};
 use super::load;
-use super::report::{LostObject, Report, UnnamedBlob};
+use super::report::{Report, UnnamedBlob};
 use crate::blob::{BlobName, BlobStore};
 use crate::keys::MasterKey;
 use crate::meta::MetaStore;
@@ -24,6 +24,7 @@ use crate::meta::manifests::{self, PartRow};
 use crate::meta::scratch::Scratch;
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
+use crate::model::finding::LostObject;
 use crate::model::ids::minted_at;
 
 /// Bytes of an object that are read for its head.

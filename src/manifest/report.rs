@@ -3,22 +3,7 @@
 use serde::Serialize;
 
 use crate::model::clock::Millis;
-
-/// Entries of each list of a report; their number is told in full.
-pub(super) const LISTED_MAX: usize = 1000;
-
-/// A version whose bytes, or some of whose rows, are not there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LostObject {
-    /// Its bucket.
-    pub bucket: String,
-    /// Its key.
-    pub key: String,
-    /// Its version id as a number.
-    pub uid: i64,
-    /// Whether it is the current version.
-    pub is_current: bool,
-}
+use crate::model::finding::{Listed, LostObject};
 
 /// A blob at a backend that no recovered row names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,33 +14,6 @@ pub struct UnnamedBlob {
     pub name: String,
     /// When it was begun, in milliseconds since 1970.
     pub born: Millis,
-}
-
-/// A list of which the first entries are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listed<T> {
-    /// How many there are.
-    pub count: u64,
-    /// The first ones.
-    pub first: Vec<T>,
-}
-
-impl<T> Default for Listed<T> {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            first: Vec::new(),
-        }
-    }
-}
-
-impl<T> Listed<T> {
-    pub(super) fn push(&mut self, entry: T) {
-        self.count += 1;
-        if self.first.len() < LISTED_MAX {
-            self.first.push(entry);
-        }
-    }
 }
 
 /// What a recovery found and did.

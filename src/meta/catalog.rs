@@ -10,7 +10,7 @@
 //! are left out on purpose; a test holds the list against the schema, so that a new table or column is a decision:
 //!
 //! - uploads in progress and their parts: a client begins them anew;
-//! - outboxes, jobs, moves, deliveries, nodes, releases: they describe work, which is found again;
+//! - outboxes, jobs, moves, deliveries, nodes, releases, findings: they describe work, which is found again;
 //! - keys of links: a recovered install makes its own, and links that were made before open nothing;
 //! - `usage` is counted anew.
 //!
@@ -481,6 +481,7 @@ mod tests {
         "event_targets",
         "events",
         "fences",
+        "findings",
         "install",
         "job_pauses",
         "jobs",

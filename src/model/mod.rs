@@ -13,6 +13,7 @@ pub mod content;
 pub mod cors;
 pub mod digest;
 pub mod fault;
+pub mod finding;
 pub mod ids;
 pub mod job;
 pub mod lifecycle;

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Handler;
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::cluster::Node;
-use crate::content::{CollectReport, ContentStore, SweepReport};
+use crate::content::{CollectReport, ContentStore, FsckOrder, FsckReport, SweepReport};
 use crate::model::fault::{Fault, Kind};
 
 /// Collects and sweeps, one at a time whoever asks.
@@ -50,6 +50,14 @@ impl Collector {
         sweep.orphans += own.orphans;
         sweep.foreign += own.foreign;
         Ok(GcReport { collect, sweep })
+    }
+
+    /// Compares rows and backends, and repairs what can be when that is asked for; no collecting and no sweep of this
+    /// process in between.
+    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Fault> {
+        let _turn = self.turn().await?;
+        self.node.beat_now().await?;
+        self.content.fsck(order).await
     }
 
     async fn collect_own(&self) -> Result<CollectReport, Fault> {

@@ -16,6 +16,7 @@ pub mod logs;
 mod manifests;
 mod moving;
 mod purge;
+pub mod scrub;
 mod survey;
 mod uploads;
 
@@ -43,6 +44,7 @@ pub use logs::DeliverLogs;
 pub use manifests::WriteManifests;
 pub use moving::{Mend, MoveError, MoveOrder, MoveSummary, Mover, Moves};
 pub use purge::PurgeJobs;
+pub use scrub::{Scrub, ScrubReport};
 pub use survey::{BucketUsage, Stats, Survey};
 pub use uploads::AbortStale;
 

@@ -440,3 +440,14 @@ CREATE TABLE IF NOT EXISTS link_keys (
     sealed VARBINARY(255) NOT NULL,
     created BIGINT NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
+
+-- Live copies that were found not to be as they should, until they are mended, found to be well, or gone. A row is about
+-- the copy of that name: with another name, or none, it says nothing any more.
+CREATE TABLE IF NOT EXISTS findings (
+    blob_id BIGINT NOT NULL,
+    backend_id BIGINT NOT NULL,
+    name VARBINARY(1024) NOT NULL,
+    problem VARCHAR(16) NOT NULL,
+    found BIGINT NOT NULL,
+    PRIMARY KEY (blob_id, backend_id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -434,3 +434,14 @@ CREATE TABLE link_keys (
     sealed BYTEA NOT NULL,
     created BIGINT NOT NULL
 );
+
+-- Live copies that were found not to be as they should, until they are mended, found to be well, or gone. A row is about
+-- the copy of that name: with another name, or none, it says nothing any more.
+CREATE TABLE findings (
+    blob_id BIGINT NOT NULL,
+    backend_id BIGINT NOT NULL,
+    name BYTEA NOT NULL,
+    problem TEXT NOT NULL CHECK (problem IN ('missing', 'wrong-length', 'corrupt', 'differing')),
+    found BIGINT NOT NULL,
+    PRIMARY KEY (blob_id, backend_id)
+);

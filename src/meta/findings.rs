@@ -1,0 +1,293 @@
+//! Rows of copies that were found not to be as they should, and what the other rows promise of a blob's bytes.
+
+use super::codec;
+use super::contents::Sealing;
+use super::copies::{self, AnyCopy, CopyState};
+use super::session::{Row, Session, params};
+use crate::model::clock::Millis;
+use crate::model::digest::Sha256Digest;
+use crate::model::fault::{Fault, Kind};
+use crate::model::finding::{Listed, LostObject, Problem};
+use crate::model::ids::{BlobId, ContentId, KeyVersionId};
+
+/// Versions of one finding that are named; their number is told in full.
+const VERSIONS_MAX: usize = 100;
+
+/// What was found of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The backend's row.
+    pub backend: i64,
+    /// The copy's name then: of a copy by another name it says nothing.
+    pub name: String,
+    /// What.
+    pub problem: Problem,
+    /// When it was found first.
+    pub at: Millis,
+}
+
+/// A content in a blob, and what its bytes there must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promised {
+    /// The content.
+    pub id: ContentId,
+    /// Its first byte in the blob.
+    pub offset: u64,
+    /// Bytes of the content.
+    pub length: u64,
+    /// Bytes in the blob.
+    pub stored_length: u64,
+    /// How they are encrypted.
+    pub sealing: Option<Sealing>,
+    /// The digest of the content.
+    pub sha256: Option<Sha256Digest>,
+    /// A weaker one; none either for a piece of a content that lies in several blobs.
+    pub md5: Option<[u8; 16]>,
+}
+
+/// What the rows say of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promise {
+    /// Bytes of each copy.
+    pub size: u64,
+    /// Its live copies.
+    pub copies: Vec<AnyCopy>,
+    /// What lies in it, by offset.
+    pub contents: Vec<Promised>,
+    /// What was found of its copies before.
+    pub found: Vec<Found>,
+}
+
+/// What the rows say of a blob; `None` when it is condemned or gone.
+pub async fn promise(session: &mut Session, blob: BlobId) -> Result<Option<Promise>, Fault> {
+    let size = session
+        .query_one(
+            "SELECT size FROM blobs WHERE id = $1 AND state = 'live'",
+            params![blob.0],
+            |row| row.size(0),
+        )
+        .await?;
+    let Some(size) = size else {
+        return Ok(None);
+    };
+    let mut copies = copies::of_blob(session, blob).await?;
+    copies.retain(|copy| copy.state == CopyState::Live);
+    let contents = session
+        .query(
+            "SELECT id, blob_offset, length, COALESCE(stored_length, length), coding, key_wrapped, key_id, sha256, md5
+             FROM contents WHERE blob_id = $1 ORDER BY blob_offset, id",
+            params![blob.0],
+            promised,
+        )
+        .await?;
+    Ok(Some(Promise {
+        size,
+        copies,
+        contents,
+        found: of_blob(session, blob).await?,
+    }))
+}
+
+fn promised(row: &Row<'_>) -> Result<Promised, Fault> {
+    let sealing = match codec::coding_from_column(row.opt_str(4)?)? {
+        Some(frame_bytes) => Some(Sealing {
+            frame_bytes,
+            key_wrapped: row.bytes(5)?.to_vec(),
+            key: row.opt_int(6)?.map(KeyVersionId),
+        }),
+        None => None,
+    };
+    Ok(Promised {
+        id: ContentId(row.int(0)?),
+        offset: row.size(1)?,
+        length: row.size(2)?,
+        stored_length: row.size(3)?,
+        sealing,
+        sha256: row.opt_array(7)?.map(Sha256Digest),
+        md5: row.opt_array(8)?,
+    })
+}
+
+/// What was found of the copies of a blob.
+pub async fn of_blob(session: &mut Session, blob: BlobId) -> Result<Vec<Found>, Fault> {
+    let corrupt = || Fault::new(Kind::Corrupt, "decode row").context("finding");
+    session
+        .query(
+            "SELECT backend_id, name, problem, found FROM findings WHERE blob_id = $1",
+            params![blob.0],
+            |row| {
+                Ok(Found {
+                    backend: row.int(0)?,
+                    name: String::from_utf8(row.bytes(1)?.to_vec())
+                        .map_err(|error| corrupt().source(error))?,
+                    problem: Problem::of_copy(row.str(2)?).ok_or_else(corrupt)?,
+                    at: row.int(3)?,
+                })
+            },
+        )
+        .await
+}
+
+/// Records what was found of a live copy, under its blob's lock. What was found of the same copy before keeps its time.
+pub async fn record(session: &mut Session, blob: BlobId, found: &Found) -> Result<(), Fault> {
+    let before = of_blob(session, blob).await?;
+    let before = before
+        .iter()
+        .find(|it| it.backend == found.backend && it.name == found.name);
+    session
+        .execute(
+            "INSERT INTO findings (blob_id, backend_id, name, problem, found) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (blob_id, backend_id) DO UPDATE
+             SET name = excluded.name, problem = excluded.problem, found = excluded.found",
+            params![
+                blob.0,
+                found.backend,
+                found.name.as_bytes(),
+                found.problem.as_str(),
+                before.map_or(found.at, |before| before.at)
+            ],
+        )
+        .await
+}
+
+/// Forgets what was found of a copy.
+pub async fn clear(session: &mut Session, blob: BlobId, backend: i64) -> Result<(), Fault> {
+    session
+        .execute(
+            "DELETE FROM findings WHERE blob_id = $1 AND backend_id = $2",
+            params![blob.0, backend],
+        )
+        .await
+}
+
+/// Forgets what was found of copies that are not live any more.
+pub async fn purge(session: &mut Session) -> Result<(), Fault> {
+    session
+        .execute(
+            "DELETE FROM findings WHERE NOT EXISTS
+                 (SELECT 1 FROM copies p WHERE p.blob_id = findings.blob_id AND p.backend_id = findings.backend_id
+                  AND p.name = findings.name AND p.state = 'live')",
+            &[],
+        )
+        .await
+}
+
+/// How many copies were found not to be as they should. A copy of a blob that is gone may be among them.
+pub async fn count(session: &mut Session) -> Result<u64, Fault> {
+    let found = session
+        .query_one("SELECT COUNT(*) FROM findings", &[], |row| row.size(0))
+        .await?;
+    Ok(found.unwrap_or(0))
+}
+
+/// How many blobs are live. A scan.
+pub async fn count_blobs(session: &mut Session) -> Result<u64, Fault> {
+    let found = session
+        .query_one(
+            "SELECT COUNT(*) FROM blobs WHERE state = 'live'",
+            &[],
+            |row| row.size(0),
+        )
+        .await?;
+    Ok(found.unwrap_or(0))
+}
+
+/// Whether blobs still go to a backend: nobody has moved away from it.
+pub async fn is_in_use(session: &mut Session, backend: i64) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM backends WHERE id = $1 AND moved_to IS NULL",
+            params![backend],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+/// The table of one kind of versions, and whether those are current.
+const VERSIONS: [(&str, bool); 2] = [("objects", true), ("versions", false)];
+
+/// Versions whose bytes, wholly or in part, are those of any of `contents`: by itself, or as a piece of a composite,
+/// at most two levels below it.
+pub async fn versions_of(
+    session: &mut Session,
+    contents: &[ContentId],
+) -> Result<Listed<LostObject>, Fault> {
+    let mut listed = Listed::default();
+    for content in contents {
+        for (table, is_current) in VERSIONS {
+            let sql = format!(
+                "SELECT b.name, o.key, o.uid FROM {table} o JOIN buckets b ON b.id = o.bucket_id
+                 WHERE o.content_id = $1
+                 UNION
+                 SELECT b.name, o.key, o.uid FROM extents e JOIN {table} o ON o.content_id = e.content_id
+                 JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
+                 UNION
+                 SELECT b.name, o.key, o.uid FROM extents e JOIN extents f ON f.child_id = e.content_id
+                 JOIN {table} o ON o.content_id = f.content_id
+                 JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
+                 ORDER BY 3 LIMIT $2"
+            );
+            let first = session
+                .query_made(&sql, params![content.0, VERSIONS_MAX as i64], |row| {
+                    lost(row, is_current)
+                })
+                .await?;
+            let count = match first.len() {
+                VERSIONS_MAX => count_versions(session, *content, table).await?,
+                fewer => fewer as u64,
+            };
+            let room = VERSIONS_MAX.saturating_sub(listed.first.len());
+            listed.count += count;
+            listed.first.extend(first.into_iter().take(room));
+        }
+    }
+    Ok(listed)
+}
+
+async fn count_versions(
+    session: &mut Session,
+    content: ContentId,
+    table: &'static str,
+) -> Result<u64, Fault> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM
+             (SELECT o.uid FROM {table} o WHERE o.content_id = $1
+              UNION
+              SELECT o.uid FROM extents e JOIN {table} o ON o.content_id = e.content_id WHERE e.child_id = $1
+              UNION
+              SELECT o.uid FROM extents e JOIN extents f ON f.child_id = e.content_id
+              JOIN {table} o ON o.content_id = f.content_id WHERE e.child_id = $1) named"
+    );
+    let found = session
+        .query_made(&sql, params![content.0], |row| row.size(0))
+        .await?;
+    Ok(found.first().copied().unwrap_or(0))
+}
+
+/// A version from its bucket's name, its key and its id.
+pub(super) fn lost(row: &Row<'_>, is_current: bool) -> Result<LostObject, Fault> {
+    Ok(LostObject {
+        bucket: row.str(0)?.to_owned(),
+        key: String::from_utf8_lossy(row.bytes(1)?).into_owned(),
+        uid: row.int(2)?,
+        is_current,
+    })
+}
+
+/// Condemns a live blob in which no content lies; `false` when it is another.
+pub async fn condemn_unused(
+    session: &mut Session,
+    blob: BlobId,
+    now: Millis,
+) -> Result<bool, Fault> {
+    if !copies::lock_blob(session, blob)
+        .await?
+        .is_some_and(|it| it.live)
+    {
+        return Ok(false);
+    }
+    super::releases::condemn_blob(session, blob, now).await?;
+    let left = copies::lock_blob(session, blob).await?;
+    Ok(left.is_some_and(|it| !it.live))
+}
