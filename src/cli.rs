@@ -5,6 +5,7 @@
 //! configuration is wrong. A secret is printed only by the command that generated it.
 
 mod encryption;
+mod import;
 mod jobs;
 mod meta;
 mod moving;
@@ -24,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
+use import::ImportCommand;
 use jobs::JobsCommand;
 use meta::{Health, MetaCommand};
 use moving::MoveCommand;
@@ -121,6 +123,13 @@ enum Command {
     Gc,
     /// Rebuild a lost database from the manifests at the backends
     Recover(RecoverCommand),
+    /// Adopt the uids and objects of an existing osproxy where they lie, without copying bytes; no server may run here
+    ///
+    /// Each object is read once, compared with its row, and stays where it is; files get their old uids. What cannot be
+    /// adopted is listed by its uid. Run it again and it adopts what is new. So that a password need not stand on the
+    /// command line, where other users see it, the variable OSPROXY_IMPORT_DATABASE may name the database, and @FILE
+    /// reads it from a file. Stop the old osproxy first.
+    ImportOsproxy(ImportCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -292,6 +301,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Nodes => operate(config, async |operator| nodes(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
         Command::Recover(command) => recover::recover(&config, &printer, &command),
+        Command::ImportOsproxy(command) => import::import(&config, &printer, command),
     }
 }
 

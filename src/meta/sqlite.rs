@@ -45,6 +45,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0010_moves.sql"),
     include_str!("migrations/sqlite/0011_nodes.sql"),
     include_str!("migrations/sqlite/0012_link_keys.sql"),
+    include_str!("migrations/sqlite/0013_adoptions.sql"),
 ];
 
 pub(super) struct Engine {

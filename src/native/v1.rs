@@ -20,7 +20,6 @@ use utoipa::ToSchema;
 
 use super::access::{Caller, Object as Asked};
 use super::call::{Call, document, read_document};
-use super::kind::FileName;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
 use super::uploads::{Begun, Said, Standing, Whole, stream_of};
@@ -28,6 +27,7 @@ use super::{Native, v0};
 use crate::auth::{Action, LinkDate, Purpose, Subject, Terms};
 use crate::model::clock::iso8601;
 use crate::model::digest::Sha256Digest;
+use crate::model::file::FileName;
 use crate::model::ids::Uid;
 use crate::namespace::{Numbered, PART_NUMBER_MAX, UploadId, Wanted};
 

@@ -103,7 +103,7 @@ impl Writer {
         if self.store.repeats.load(Ordering::Relaxed) == self.repeats {
             return Ok(());
         }
-        let stored = self.store.size(self.name).await?;
+        let stored = self.store.size(&self.name.into()).await?;
         if stored == self.written {
             return Ok(());
         }
@@ -227,7 +227,7 @@ async fn forget(store: Arc<Store>, name: BlobName, mut writer: opendal::Writer) 
     {
         store.watch.heard("forget blob", &error);
     }
-    if let Err(fault) = store.delete(name).await {
+    if let Err(fault) = store.delete(&name.into()).await {
         tracing::warn!(%fault, "unfinished blob is left to the sweep");
     }
 }
