@@ -329,6 +329,13 @@ def test_what_cannot_be_adopted_is_reported_by_its_number(server, old, rng):
     assert adopted(server, old)["adopted"] == 2
 
 
+def test_the_database_may_be_named_in_the_environment(server, old, rng):
+    old.file("a.png", rng.randbytes(300))
+    assert server.stop() == 0
+    assert importing(server, old, in_file=False)["adopted"] == 1
+    server.start()
+
+
 def test_a_bucket_may_have_a_backend_of_its_own(server, old, rng):
     data = rng.randbytes(5000)
     uid, elsewhere = old.mint(), old.file("x.mp3", data, "audio")
