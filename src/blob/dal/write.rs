@@ -110,7 +110,7 @@ impl Writer {
         Err(self
             .store
             .watch
-            .fault(Kind::Unavailable, "finish blob", &self.name)
+            .fault(Kind::Unavailable, "finish blob", self.name)
             .context(format_args!(
                 "{} bytes written, {stored} stored after a repeat",
                 self.written
@@ -153,7 +153,7 @@ impl Writer {
             return Err(self
                 .store
                 .watch
-                .fault(Kind::Busy, "write blob", &self.name)
+                .fault(Kind::Busy, "write blob", self.name)
                 .context("no part buffer came free in time"));
         }
         Ok(())
@@ -187,7 +187,7 @@ impl Writer {
     fn misuse(&self, operation: &'static str, problem: &str) -> Fault {
         self.store
             .watch
-            .fault(Kind::Internal, operation, &self.name)
+            .fault(Kind::Internal, operation, self.name)
             .context(problem)
     }
 }
