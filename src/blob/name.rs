@@ -134,7 +134,8 @@ impl CopyName {
     /// is not plain, or at which a blob of ours could lie: that one would be swept.
     pub fn adopt(path: &str) -> Option<Self> {
         let is_plain = |part: &str| {
-            !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0'])
+            let is_odd = |c: char| c == '\\' || c.is_control();
+            !part.is_empty() && part != "." && part != ".." && !part.contains(is_odd)
         };
         let fits = path.len() < ADOPTED_MAX_BYTES && path.split('/').all(is_plain);
         let is_free = BlobName::from_path(path).is_none();
