@@ -293,6 +293,60 @@ def test_objects_may_be_kept_for_ever(server, old, rng):
     assert ok(client.download_links(uid)) is None
 
 
+def start_import(server, old):
+    """An import that is under way, as a process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OSPROXY_")}
+    url = old.root.parent / "url"
+    url.write_text(old.url)
+    words = [BINARY, "--data-dir", server.data_dir, "import-osproxy", "--backend", "old", "--database", f"@{url}"]
+    return subprocess.Popen(words, env=environment | server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_an_import_that_was_killed_goes_on(server, old, rng):
+    shared = rng.randbytes(20_000)
+    files = {old.file(f"{number}.png", data): data for number in range(60) for data in [shared, rng.randbytes(30_000)]}
+    before = old.tree()
+    assert server.stop() == 0
+    for pause in (0.2, 0.35, 0.5):
+        process = start_import(server, old)
+        try:
+            process.wait(pause)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+    report = importing(server, old)
+    assert report["adopted"] + report["already"] == len(files) and report["refused"] == {}
+    assert old.tree() == before
+    server.start()
+    client = client_of(server)
+    for uid, data in files.items():
+        assert client.fetch(uid)[0] == data
+    listed = server.endpoint.client().list_objects_v2(Bucket="image")["Contents"]
+    assert {entry["Key"] for entry in listed} == {f"{uid}.png" for uid in files}
+
+
+def test_an_install_on_a_server_database_adopts_too_and_mints_beside(own_native_server, old, rng):
+    server = own_native_server(
+        "basic",
+        OSPROXY_META__URL=(ours := old.database.create()),
+        OSPROXY_BACKEND__OLD__SERVICE="fs",
+        OSPROXY_BACKEND__OLD__OPTIONS__ROOT=str(old.root),
+    )
+    # Of worker 2, which the server holds while it runs, and of others.
+    files = {old.file(f"{number}.png", data): data for number in range(6) for data in [rng.randbytes(20_000)]}
+    held = {uid for uid in files if int(uid) >> 12 & 1023 == 2}
+    # Stopped in order, no node holds its worker any more.
+    assert adopted(server, old)["adopted"] == len(files)
+    client = client_of(server)
+    assert all(client.fetch(uid)[0] == data for uid, data in files.items())
+    newest = max(int(uid) for uid in held) >> 22
+    rows = old.database.query(ours, "SELECT id, reserved_until FROM workers WHERE id = 2")
+    assert int(rows[0].split("\t")[1]) - 1_704_067_200_000 > newest
+    # New numbers are of a worker that no old one is of, and of the present.
+    new = int(client.upload("new.png", b"new"))
+    assert new >> 12 & 1023 not in WORKERS and new >> 22 < newest
+
+
 def test_what_cannot_be_adopted_is_reported_by_its_number(server, old, rng):
     data = rng.randbytes(5000)
     taken = client_of(server).upload("taken.png", data)
