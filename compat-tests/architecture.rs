@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "admin",
             "rest",
             "tasks",
+            "import",
             "namespace",
             "content",
             "auth",
@@ -109,6 +110,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
         ],
     ),
+    ("import", &["namespace", "meta", "model"]),
     // 2, domain
     (
         "namespace",

@@ -2,10 +2,12 @@
 //!
 //! Answers go to standard output, as text for people or with `--json` as one JSON document; errors and the log
 //! go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the command line or the
-//! configuration is wrong; of `fsck` it is 1 when something is wrong, and 2 when that could not be told. A secret is printed only by the command that generated it.
+//! configuration is wrong; of `fsck` it is 1 when something is wrong, and 2 when that could not be told. A secret is
+//! printed only by the command that generated it.
 
 mod encryption;
 mod fsck;
+mod import;
 mod jobs;
 mod meta;
 mod moving;
@@ -26,6 +28,7 @@ use serde_json::{Value, json};
 
 use encryption::{EncryptionCommand, KmsCommand};
 use fsck::FsckCommand;
+use import::ImportCommand;
 use jobs::JobsCommand;
 use meta::{Health, MetaCommand};
 use moving::MoveCommand;
@@ -125,6 +128,13 @@ enum Command {
     Fsck(FsckCommand),
     /// Rebuild a lost database from the manifests at the backends
     Recover(RecoverCommand),
+    /// Adopt the uids and objects of an existing osproxy where they lie, without copying bytes; no server may run here
+    ///
+    /// Each object is read once, compared with its row, and stays where it is; files get their old uids. What cannot be
+    /// adopted is listed by its uid. Run it again and it adopts what is new. So that a password need not stand on the
+    /// command line, where other users see it, the variable OSPROXY_IMPORT_DATABASE may name the database, and @FILE
+    /// reads it from a file. Stop the old osproxy first.
+    ImportOsproxy(ImportCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -302,6 +312,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
         Command::Fsck(command) => fsck::fsck(config, &printer, command),
         Command::Recover(command) => recover::recover(&config, &printer, &command),
+        Command::ImportOsproxy(command) => import::import(&config, &printer, command),
     }
 }
 

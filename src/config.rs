@@ -412,8 +412,13 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
         let named = environment.remove("OSPROXY_CONFIG").map(PathBuf::from);
-        // The command line's own: the secret of a key to make, and the databases of a copy.
-        for name in ["OSPROXY_SECRET_KEY", "OSPROXY_COPY_FROM", "OSPROXY_COPY_TO"] {
+        // The command line's own: the secret of a key to make, and the databases of a copy and an import.
+        for name in [
+            "OSPROXY_SECRET_KEY",
+            "OSPROXY_COPY_FROM",
+            "OSPROXY_COPY_TO",
+            "OSPROXY_IMPORT_DATABASE",
+        ] {
             environment.remove(name);
         }
         let secrets = Secrets::take(&mut environment)?;

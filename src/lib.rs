@@ -11,9 +11,9 @@
 //!   4  s3         native            admin                         one protocol each
 //!        |          |                 |
 //!        |          |                 v
-//!   3    |          |               tasks                         work outside of requests
-//!        v          |                 |
-//!   2  namespace  <-+-----------------+                           buckets, keys, versions, uploads, listing
+//!   3    |          |   import      tasks                         work outside of requests
+//!        v          |      |          |
+//!   2  namespace  <-+------+----------+                           buckets, keys, versions, uploads, listing
 //!        |                            |
 //!        v                            v
 //!      content              auth  <---+        cluster            UID -> content -> extents -> blobs; who may
@@ -51,6 +51,7 @@ pub mod rest;
 pub mod s3;
 
 // 3, runners
+pub mod import;
 pub mod tasks;
 
 // 2, domain

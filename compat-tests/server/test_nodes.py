@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,31 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import ClientError
 
+from support.balancer import Balancer
 from support.cluster import Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload, etag_of_parts
 from support.refusal import refused
-from support.server import ROOT, Server, free_port
+from support.server import ROOT, Server
 from support.wait import wait_until
-
-NGINX = """
-daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log; worker_processes 1; {user}
-events {{ worker_connections 256; }}
-http {{
-  access_log off; client_max_body_size 0;
-  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
-  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  upstream gateway {{ {servers} }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://gateway; proxy_http_version 1.1; proxy_set_header Host $http_host;
-      proxy_set_header Connection ""; proxy_request_buffering off; proxy_buffering off;
-      proxy_next_upstream off;
-    }}
-  }}
-}}
-"""
 
 VENDOR = """
 [storage]
@@ -262,24 +243,11 @@ def test_a_bucket_made_or_deleted_on_one_node_is_so_on_all(clients, bucket_names
 
 
 def test_behind_a_balancer_each_request_may_take_another_node(cluster, tmp_path, rng):
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
-    if not nginx:
+    balancer = Balancer.plain("nginx", tmp_path, [node.endpoint.netloc for node in cluster.nodes])
+    if not balancer.program:
         pytest.skip("nginx is not installed")
-    port, config = free_port(), tmp_path / "nginx.conf"
-    servers = " ".join(f"server {node.endpoint.netloc};" for node in cluster.nodes)
-    user = "user root;" if tmp_path.owner() == "root" else ""
-    config.write_text(NGINX.format(dir=tmp_path, port=port, servers=servers, user=user))
-    process = subprocess.Popen([nginx, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        client = cluster.nodes[0].endpoint.at(f"http://127.0.0.1:{port}").client(retries={"total_max_attempts": 4})
-
-        def up():
-            try:
-                return client.list_buckets()
-            except Exception:
-                return False
-
-        wait_until(up, 10, "nginx on its port")
+    with balancer:
+        client = cluster.nodes[0].endpoint.at(balancer.url).client(retries={"total_max_attempts": 4})
         before = [sum(node.successes().values()) for node in cluster.nodes]
         parts = [rng.randbytes(MIN_PART) for _ in range(4)]
         upload = Upload(client, "bucket", "balanced")
@@ -290,9 +258,6 @@ def test_behind_a_balancer_each_request_may_take_another_node(cluster, tmp_path,
             assert client.get_object(Bucket="bucket", Key="balanced")["Body"].read() == b"".join(parts)
         after = [sum(node.successes().values()) for node in cluster.nodes]
         assert all(later > earlier for earlier, later in zip(before, after)), "not every node had a share"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_what_several_nodes_write_alike_is_stored_once(cluster, clients, rng):

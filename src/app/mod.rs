@@ -5,10 +5,12 @@
 //!             a signal, and then the same way back
 //!   Operator  the same install from the command line, beside a running server or without one
 //!   recover   a new database from the manifests at the backends
+//!   import    what an existing osproxy stored, where it lies
 //! ```
 
 mod directory;
 mod health;
+mod import;
 mod meta_copy;
 mod operator;
 mod recover;
@@ -28,6 +30,7 @@ use crate::model::fault::{Fault, Kind};
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::cluster::NodeStatus;
 pub use crate::content::{Act, Depth, FsckOrder, FsckReport};
+pub use crate::import::{Progress as ImportProgress, Report as ImportReport};
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
 pub use crate::manifest::{
     Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
@@ -41,6 +44,7 @@ pub use crate::tasks::{
     KmsName, MoveError, MoveOrder, MoveSummary, Stats, Wish,
 };
 pub use health::{Probe, probe};
+pub use import::{ImportOrder, import};
 pub use meta_copy::{Database, copy_meta};
 pub use operator::Operator;
 pub use recover::recover;

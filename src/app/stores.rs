@@ -390,7 +390,7 @@ fn scope_changed(name: &str, was: &str, is: &str) -> Fault {
 }
 
 /// What a backend is called on this node, in its row and in the store of blobs.
-fn called(config: &Config, name: &str, backend: &config::Backend) -> String {
+pub(super) fn called(config: &Config, name: &str, backend: &config::Backend) -> String {
     match config.is_of_node(backend) {
         true => buckets::own_name(name, &config.node.name()),
         false => name.to_owned(),

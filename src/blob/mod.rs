@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::model::fault::{Fault, Kind};
 
 pub use config::{BackendConfig, Durability, Limits, is_shown};
-pub use name::BlobName;
+pub use name::{BlobName, CopyName};
 
 /// The longest blob of any backend, unless its configuration says less: what a vendor takes in one object
 /// differs, and this much all of them take.
@@ -160,35 +160,35 @@ impl BlobStore {
     pub async fn read(
         &self,
         backend: &str,
-        name: &BlobName,
+        name: impl Into<CopyName>,
         range: Range<u64>,
     ) -> Result<Reader, Fault> {
-        let found = self.backend(backend, "read blob")?;
+        let (found, name) = (self.backend(backend, "read blob")?, name.into());
         if range.is_empty() {
             return Ok(Reader {
                 inner: ReaderKind::Empty,
             });
         }
         let inner = match found {
-            Backend::Fs(store) => ReaderKind::Fs(store.read(*name, range).await?),
-            Backend::Dal(store) => ReaderKind::Dal(Box::new(store.read(*name, range).await?)),
+            Backend::Fs(store) => ReaderKind::Fs(store.read(name, range).await?),
+            Backend::Dal(store) => ReaderKind::Dal(Box::new(store.read(name, range).await?)),
         };
         Ok(Reader { inner })
     }
 
     /// Deletes a blob; one that is not there is a success. Not synced: after a crash it may be back.
-    pub async fn delete(&self, backend: &str, name: &BlobName) -> Result<(), Fault> {
+    pub async fn delete(&self, backend: &str, name: impl Into<CopyName>) -> Result<(), Fault> {
         match self.backend(backend, "delete blob")? {
-            Backend::Fs(store) => store.delete(*name).await,
-            Backend::Dal(store) => store.delete(*name).await,
+            Backend::Fs(store) => store.delete(name.into()).await,
+            Backend::Dal(store) => store.delete(&name.into()).await,
         }
     }
 
     /// The length of a blob; [`Kind::NotFound`] when the backend says that it is not there.
-    pub async fn size(&self, backend: &str, name: &BlobName) -> Result<u64, Fault> {
+    pub async fn size(&self, backend: &str, name: impl Into<CopyName>) -> Result<u64, Fault> {
         match self.backend(backend, "measure blob")? {
-            Backend::Fs(store) => store.size(*name).await,
-            Backend::Dal(store) => store.size(*name).await,
+            Backend::Fs(store) => store.size(&name.into()).await,
+            Backend::Dal(store) => store.size(&name.into()).await,
         }
     }
 
@@ -389,11 +389,11 @@ impl Watch {
         });
     }
 
-    /// A fault names the blob by its id alone: the name at the backend is the backend's business.
-    fn fault(&self, kind: Kind, operation: &'static str, name: &BlobName) -> Fault {
+    /// A fault names a blob of ours by its id alone: the name at the backend is the backend's business.
+    fn fault(&self, kind: Kind, operation: &'static str, name: impl Into<CopyName>) -> Fault {
         Fault::new(kind, operation)
             .context(format_args!("backend {}", self.backend))
-            .context(format_args!("blob {}", name.id_digits()))
+            .context(format_args!("blob {}", name.into().label()))
     }
 
     fn config_fault(&self, problem: impl std::fmt::Display) -> Fault {

@@ -5,10 +5,14 @@
 //! At a backend the blob lies at `xx/<name>`, where `xx` are the first two random digits, so that services
 //! with directories, and the file system, spread their entries evenly over 256 of them.
 //!
+//! A blob that was adopted from another system keeps its name there, which may be any: see [`CopyName`]. Nothing is ever
+//! written under such a name, and no listing gives it.
+//!
 //! Manifests have names of the same shape: the first digit, the sign of the id, is 8 or more, all others are random
 //! but the two of the directory, which is the last one. So they are found without listing every blob.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Digits of the id, and of the random part.
 const HALF: usize = 16;
@@ -107,6 +111,113 @@ impl BlobName {
     }
 }
 
+/// Longest name of an adopted object, as a copy's row holds it.
+const ADOPTED_MAX_BYTES: usize = 1024;
+/// What the name of an adopted object begins with in its row; no name of ours does.
+const ADOPTED_MARK: char = '/';
+
+/// The name of a copy that is there to be read or deleted: one of ours, or that of an object adopted in place.
+///
+/// As text it is the 32 digits, or a slash and the path below the root of the backend.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CopyName(Named);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Named {
+    Ours(BlobName),
+    /// With the slash before it.
+    Adopted(Arc<str>),
+}
+
+impl CopyName {
+    /// The name of an object to be adopted that lies at `path` below the root of its backend. `None` for a path that
+    /// is not plain, or at which a blob of ours could lie: that one would be swept.
+    pub fn adopt(path: &str) -> Option<Self> {
+        let is_plain = |part: &str| {
+            let is_odd = |c: char| c == '\\' || c.is_control();
+            !part.is_empty() && part != "." && part != ".." && !part.contains(is_odd)
+        };
+        let fits = path.len() < ADOPTED_MAX_BYTES && path.split('/').all(is_plain);
+        let is_free = BlobName::from_path(path).is_none();
+        (fits && is_free).then(|| Self(Named::Adopted(format!("{ADOPTED_MARK}{path}").into())))
+    }
+
+    /// The name in `text`, as a copy's row holds it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix(ADOPTED_MARK) {
+            Some(path) => Self::adopt(path),
+            None => BlobName::parse(text).map(Self::from),
+        }
+    }
+
+    /// As a copy's row holds it.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Named::Ours(name) => name.as_str(),
+            Named::Adopted(text) => text,
+        }
+    }
+
+    /// Whether it was made by another system.
+    pub fn is_adopted(&self) -> bool {
+        self.ours().is_none()
+    }
+
+    /// The name that was made here.
+    pub(super) fn ours(&self) -> Option<&BlobName> {
+        match &self.0 {
+            Named::Ours(name) => Some(name),
+            Named::Adopted(_) => None,
+        }
+    }
+
+    /// What faults call it: of ours, the id of the blob.
+    pub(super) fn label(&self) -> &str {
+        match &self.0 {
+            Named::Ours(name) => name.id_digits(),
+            Named::Adopted(text) => text,
+        }
+    }
+
+    /// Where it lies below the root of its backend.
+    pub(super) fn path(&self) -> String {
+        match &self.0 {
+            Named::Ours(name) => name.path(),
+            Named::Adopted(text) => text.trim_start_matches(ADOPTED_MARK).to_owned(),
+        }
+    }
+}
+
+impl From<BlobName> for CopyName {
+    fn from(name: BlobName) -> Self {
+        Self(Named::Ours(name))
+    }
+}
+
+impl From<&BlobName> for CopyName {
+    fn from(name: &BlobName) -> Self {
+        Self(Named::Ours(*name))
+    }
+}
+
+impl From<&CopyName> for CopyName {
+    fn from(name: &CopyName) -> Self {
+        name.clone()
+    }
+}
+
+impl fmt::Display for CopyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for CopyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CopyName({})", self.as_str())
+    }
+}
+
 impl fmt::Display for BlobName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -141,6 +252,35 @@ mod tests {
             let ours = text.len() == 32
                 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             prop_assert_eq!(BlobName::parse(&text).is_some(), ours);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_of_a_copy_parses_back_to_itself(path in "[a-z0-9./_-]{1,40}", id: i64) {
+            let ours = CopyName::from(BlobName::new(id));
+            prop_assert_eq!(CopyName::parse(ours.as_str()), Some(ours.clone()));
+            prop_assert!(!ours.is_adopted());
+            if let Some(name) = CopyName::adopt(&path) {
+                prop_assert_eq!(CopyName::parse(name.as_str()), Some(name.clone()));
+                prop_assert_eq!(name.path(), path);
+                prop_assert!(name.is_adopted() && BlobName::parse(name.as_str()).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn an_adopted_name_stays_below_its_root_and_apart_from_ours() {
+        for path in ["image/7.png", "7.png", "a/b/c", "image/.x"] {
+            assert!(CopyName::adopt(path).is_some(), "{path}");
+        }
+        let ours = BlobName::new(3).path();
+        let long = "a".repeat(ADOPTED_MAX_BYTES);
+        for path in [
+            "", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "./a", "a\\b", "a\0", &ours, &long,
+        ] {
+            assert!(CopyName::adopt(path).is_none(), "{path}");
+            assert!(CopyName::parse(&format!("/{path}")).is_none(), "{path}");
         }
     }
 

@@ -23,6 +23,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use hmac::{Hmac, KeyInit, Mac};
 use moka::sync::Cache;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::Sha256;
 
 use crate::meta::{MetaStore, nodes};
@@ -172,8 +173,10 @@ impl Peers {
             range: range.clone(),
             time: self.clock.now(),
         };
+        // The name of an adopted object is a path.
+        let escaped = utf8_percent_encode(blob, NON_ALPHANUMERIC);
         let url = format!(
-            "http://{address}/blobs/{backend}/{blob}?start={}&end={}",
+            "http://{address}/blobs/{backend}/{escaped}?start={}&end={}",
             range.start, range.end
         );
         let sent = self

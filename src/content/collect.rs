@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ContentStore;
-use crate::blob::BlobName;
+use crate::blob::{BlobName, CopyName};
 use crate::meta::{buckets, copies, manifests, nodes, releases};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
@@ -219,13 +219,17 @@ impl ContentStore {
             };
             after = *last;
             for (blob, backend) in copies {
-                let name = self
+                let taken = self
                     .meta
                     .transact("forget old copy", move |session| {
                         Box::pin(copies::take_outdated(session, blob, backend, before))
                     })
                     .await?;
-                let Some(name) = name.as_deref().and_then(BlobName::parse) else {
+                let Some((name, owned)) = taken else {
+                    continue;
+                };
+                let Some(name) = CopyName::parse(&name).filter(|it| owned || !it.is_adopted())
+                else {
                     continue;
                 };
                 let backend = self.backend(backend).await?;
@@ -250,8 +254,11 @@ impl ContentStore {
             })
             .await?;
         let mut refused = None;
-        for copy in copies.iter().filter(|_| owned) {
-            if let Some(name) = BlobName::parse(&copy.name) {
+        for copy in &copies {
+            // What another system wrote goes only when it was handed over with its bytes.
+            if let Some(name) = CopyName::parse(&copy.name)
+                && (owned || !name.is_adopted())
+            {
                 let backend = self.backend(copy.backend).await?;
                 refused = self
                     .blobs

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{ContentStore, Work};
-use crate::blob::BlobName;
+use crate::blob::{BlobName, CopyName};
 use crate::meta::Session;
 use crate::meta::contents::CopyRow;
 use crate::meta::copies::{self, AnyCopy, CopyState};
@@ -261,7 +261,7 @@ impl ContentStore {
         old: &str,
         work: &Work,
     ) -> Result<Option<Copied>, Fault> {
-        let Some(name) = BlobName::parse(old) else {
+        let Some(name) = CopyName::parse(old) else {
             return Ok(None);
         };
         let there = self.digest_of(route.to, &name, order.size, work).await;
@@ -340,13 +340,13 @@ impl ContentStore {
     pub(super) async fn digest_of(
         &self,
         backend: i64,
-        name: &BlobName,
+        name: impl Into<CopyName>,
         size: u64,
         work: &Work,
     ) -> Result<Sha256Digest, Fault> {
         let copy = CopyRow {
             backend,
-            name: name.as_str().to_owned(),
+            name: name.into().as_str().to_owned(),
         };
         let mut reader = self.read_copy(&copy, 0..size).await?;
         let mut digest = Sha256::new();
@@ -364,13 +364,14 @@ impl ContentStore {
         &self,
         blob: BlobId,
         route: Route,
-        name: BlobName,
+        name: impl Into<CopyName>,
         work: &Work,
     ) -> Result<Option<Copied>, Fault> {
         let (Route { from, to }, now) = (route, self.clock.now());
-        let hold = work.hold();
+        let (hold, name) = (work.hold(), name.into());
         self.meta
             .transact("make copy live", move |session| {
+                let name = name.clone();
                 Box::pin(async move {
                     hold.on(session).await?;
                     let locked = copies::lock_blob(session, blob).await?;
@@ -431,7 +432,7 @@ async fn give_up(
     }
 }
 
-pub(super) fn parse(name: &str) -> Result<BlobName, Fault> {
-    BlobName::parse(name)
+pub(super) fn parse(name: &str) -> Result<CopyName, Fault> {
+    CopyName::parse(name)
         .ok_or_else(|| Fault::new(Kind::Corrupt, "copy blob").context(format_args!("name {name}")))
 }

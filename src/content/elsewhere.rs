@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::ContentStore;
-use crate::blob::{self, BlobName};
+use crate::blob::{self, CopyName};
 use crate::meta::buckets::{self, BackendRow};
 use crate::meta::contents::CopyRow;
 use crate::model::fault::{Fault, Kind};
@@ -78,7 +78,7 @@ impl ContentStore {
         copy: &CopyRow,
         range: Range<u64>,
     ) -> Result<CopyReader, Fault> {
-        let name = BlobName::parse(&copy.name).ok_or_else(|| {
+        let name = CopyName::parse(&copy.name).ok_or_else(|| {
             Fault::new(Kind::Corrupt, "read blob").context(format_args!("name {}", copy.name))
         })?;
         let backend = self.backend(copy.backend).await?;
@@ -120,7 +120,7 @@ impl ContentStore {
                 Fault::new(Kind::Unavailable, "read for peer").context("not this node's own")
             );
         }
-        let name = BlobName::parse(blob).ok_or_else(not_found)?;
+        let name = CopyName::parse(blob).ok_or_else(not_found)?;
         let reader = self.blobs.read(backend, &name, range).await?;
         Ok(CopyReader(From::Here(reader)))
     }

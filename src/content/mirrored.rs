@@ -178,6 +178,7 @@ impl Mirrored {
                 size: expected,
                 copies: Vec::new(),
                 missing: Vec::new(),
+                owned: true,
             },
             blobs: self.blobs.clone(),
             copies: Vec::new(),
@@ -212,14 +213,8 @@ impl Mirrored {
         }
         stored.drop_wrong();
         // A name that was tried may have bytes still: the copy to come gets one of its own.
-        stored.blob.missing = self
-            .missing
-            .iter()
-            .map(|backend| CopyRow {
-                backend: *backend,
-                name: BlobName::new(self.id.0).as_str().to_owned(),
-            })
-            .collect();
+        let missing = self.missing.iter();
+        stored.blob.missing = missing.map(|it| copy_to_come(self.id, *it)).collect();
         Ok(stored)
     }
 
@@ -235,6 +230,14 @@ impl Mirrored {
             return Err(too_few(refused));
         }
         Ok(())
+    }
+}
+
+/// A copy that is to be written later.
+pub(super) fn copy_to_come(blob: BlobId, backend: i64) -> CopyRow {
+    CopyRow {
+        backend,
+        name: BlobName::new(blob.0).as_str().to_owned(),
     }
 }
 
@@ -262,6 +265,17 @@ pub(super) struct StoredBlob {
 }
 
 impl StoredBlob {
+    /// One whose bytes another system wrote: dropping it leaves them.
+    pub(super) fn adopted(blob: NewBlob, blobs: BlobStore) -> Self {
+        Self {
+            blob,
+            blobs,
+            copies: Vec::new(),
+            wrong: Vec::new(),
+            state: AtomicU8::new(FRESH),
+        }
+    }
+
     pub(super) fn blob(&self) -> &NewBlob {
         &self.blob
     }

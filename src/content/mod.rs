@@ -16,8 +16,10 @@
 //!   anywhere leaves at worst a blob that no row names, which the sweep finds by listing.
 //! - What is to be encrypted is encrypted after it is hashed, in frames under a key of its own, so that digests
 //!   are those of the plain bytes and equal bytes are stored once where they are protected by the same key.
+//! - [`ContentStore::adopt`] makes contents of objects that another system wrote, where they lie.
 //! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
 
+mod adopt;
 mod collect;
 mod copies;
 mod elsewhere;
@@ -55,6 +57,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
 use crate::telemetry::Metrics;
 
+pub use adopt::{AdoptError, Adopted, Adoption, Foreign};
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};

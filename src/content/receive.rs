@@ -131,32 +131,32 @@ impl Received {
 }
 
 /// A body being received.
-struct Begun {
+pub(super) struct Begun {
     /// The id its content will have, if that is new.
-    id: ContentId,
-    open: Token,
+    pub(super) id: ContentId,
+    pub(super) open: Token,
 }
 
 /// A body's hashing in two halves that can run side by side.
-struct Hashing {
+pub(super) struct Hashing {
     md5: Md5Hasher,
     identity: IdentityHasher,
 }
 
 impl Hashing {
-    fn new(incoming: &Incoming) -> Self {
+    pub(super) fn new(incoming: &Incoming) -> Self {
         Self {
             md5: Md5Hasher::default(),
             identity: IdentityHasher::new(incoming.verified_sha256.is_none(), incoming.sha1),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         self.md5.update(bytes);
         self.identity.update(bytes);
     }
 
-    fn finish(self, incoming: &Incoming) -> Result<Digests, Fault> {
+    pub(super) fn finish(self, incoming: &Incoming) -> Result<Digests, Fault> {
         self.identity
             .finish(self.md5.finish(), incoming.verified_sha256)
             .ok_or_else(|| Fault::new(Kind::Internal, "hash body").context("no SHA-256"))
@@ -344,7 +344,7 @@ impl Begun {
         }
     }
 
-    fn end_stored(
+    pub(super) fn end_stored(
         mut self,
         incoming: &Incoming,
         digests: Digests,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::examine::Examined;
 use super::{ContentStore, Copied, Route, Work};
-use crate::blob::BlobName;
+use crate::blob::{BlobName, CopyName};
 use crate::meta::contents::CopyRow;
 use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::findings::{self, Found, Promise};
@@ -250,9 +250,9 @@ impl ContentStore {
             }
             return Ok(None);
         }
-        let name = BlobName::parse(&copy.name).ok_or_else(|| {
+        let name = CopyName::parse(&copy.name).ok_or_else(|| {
             Fault::new(Kind::Internal, "measure blob")
-                .context(format_args!("name {} is none of ours", copy.name))
+                .context(format_args!("name {} is no copy's", copy.name))
         })?;
         self.blobs.size(&backend.name, &name).await.map(Some)
     }

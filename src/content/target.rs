@@ -49,6 +49,16 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// A blob that is `stored` already, as it is.
+    pub(super) fn adopted(content: ContentId, stored: StoredBlob) -> Self {
+        Self {
+            content,
+            length: stored.blob().size,
+            sealing: None,
+            stored,
+        }
+    }
+
     pub(super) fn blob(&self) -> &NewBlob {
         self.stored.blob()
     }

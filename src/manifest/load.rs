@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) spare: Millis,
     /// The newest id that is known.
     pub(super) newest_id: i64,
+    /// The newest number of each worker that was adopted from another system.
+    pub(super) adopted: BTreeMap<u16, i64>,
     /// The objects of all manifests: the writer deletes them once it has written a snapshot of its own.
     pub(super) parts: Vec<PartRow>,
 }
@@ -187,7 +189,7 @@ pub(super) async fn insert(
         })
         .await?;
     }
-    let uids = reserve(meta, plan.newest_id, now).await?;
+    let uids = reserve(meta, plan.newest_id, plan.adopted, now).await?;
     finish(meta, usage, plan.parts, &uids, now, tell).await
 }
 
@@ -259,14 +261,26 @@ fn step(table: TableId) -> &'static str {
 }
 
 /// Sees to it that no id is given a second time, and returns ids for the recovery itself.
-async fn reserve(meta: &MetaStore, newest_id: i64, now: Millis) -> Result<UidGenerator, Fault> {
+async fn reserve(
+    meta: &MetaStore,
+    newest_id: i64,
+    adopted: BTreeMap<u16, i64>,
+    now: Millis,
+) -> Result<UidGenerator, Fault> {
     let used = minted_at(newest_id) + UNKNOWN_IDS;
     let floor = used.max(now);
     // While the clock is behind what was given out, any worker might repeat it.
     let workers = if used > now { WORKERS } else { WORKER + 1 };
     let until = floor + UNKNOWN_IDS;
     meta.transact("reserve ids", move |session| {
+        let adopted = adopted.clone();
         Box::pin(async move {
+            // The first workers are not of nodes: they mint nothing that an adopted number could be.
+            for (worker, newest) in adopted.into_iter().filter(|(worker, _)| *worker > WORKER) {
+                let end = nodes::reserved_until(session, worker).await?;
+                let end = end.max(minted_at(newest) + 1);
+                nodes::reserve(session, worker, i64::from(worker), end).await?;
+            }
             for worker in 0..workers {
                 let end = if worker == WORKER { until } else { floor };
                 let end = nodes::reserved_until(session, worker).await?.max(end);

@@ -16,16 +16,16 @@ use std::sync::Arc;
 use super::format::{Decoder, Head, ManifestKey, Unreadable};
 use super::load;
 use super::report::{Report, UnnamedBlob};
-use crate::blob::{BlobName, BlobStore};
+use crate::blob::{BlobName, BlobStore, CopyName};
 use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::meta::catalog::{self, Table, Value};
 use crate::meta::manifests::{self, PartRow};
 use crate::meta::scratch::Scratch;
 use crate::model::clock::{Clock, Millis};
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
 use crate::model::finding::LostObject;
-use crate::model::ids::minted_at;
+use crate::model::ids::{minted_at, worker_of};
 
 /// Bytes of an object that are read for its head.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -170,6 +170,8 @@ pub async fn recover(
         },
         scratch: Scratch::create(&recovery.scratch)?,
         newest_id: 0,
+        uids: BTreeMap::new(),
+        adopted: BTreeMap::new(),
     };
     let objects = run.find().await?;
     let rows = objects.iter().map(|object| object.row()).collect();
@@ -185,7 +187,8 @@ pub async fn recover(
         let plan = load::Plan {
             source,
             spare: options.spare,
-            newest_id: run.newest_id,
+            newest_id: run.newest_id(),
+            adopted: std::mem::take(&mut run.adopted),
             parts: rows,
         };
         load::insert(recovery, &run.scratch, plan, tell).await?;
@@ -200,8 +203,12 @@ struct Run<'a> {
     key: ManifestKey,
     report: Report,
     scratch: Scratch,
-    /// The newest id that was seen anywhere: ids go on above.
+    /// The newest id that was seen anywhere but in the rows of versions: ids go on above.
     newest_id: i64,
+    /// The newest number of a version, by worker.
+    uids: BTreeMap<u16, i64>,
+    /// The newest number that was adopted, by worker.
+    adopted: BTreeMap<u16, i64>,
 }
 
 impl Object {
@@ -440,15 +447,31 @@ impl Run<'_> {
 
     /// Remembers the newest number that was given to anything.
     fn note_ids(&mut self, table: &Table, group: &catalog::Group) -> Result<(), Fault> {
-        let Some(column) = table.column("uid").or_else(|| table.column("id")) else {
+        let uid = table.column("uid");
+        let Some(column) = uid.or_else(|| table.column("id")) else {
             return Ok(());
         };
+        let is_adopted = table.id == catalog::ADOPTED_UIDS.id;
         for index in 0..group.rows.len().max(1) {
             if let Some(id) = group.row(index).nth(column).and_then(Value::int) {
-                self.newest_id = self.newest_id.max(id);
+                let newest = match (is_adopted, uid) {
+                    (true, _) => self.adopted.entry(worker_of(id)).or_default(),
+                    (false, Some(_)) => self.uids.entry(worker_of(id)).or_default(),
+                    (false, None) => &mut self.newest_id,
+                };
+                *newest = id.max(*newest);
             }
         }
         Ok(())
+    }
+
+    /// Of a worker whose numbers were adopted none tells what was minted here: they may be years ahead. What its nodes
+    /// minted beside them, contents and blobs, does.
+    fn newest_id(&self) -> i64 {
+        let own = self.uids.iter();
+        let own = own.filter(|(worker, _)| !self.adopted.contains_key(worker));
+        own.map(|(_, newest)| *newest)
+            .fold(self.newest_id, i64::max)
     }
 
     /// Compares what the rows name with what lies at the backends.
@@ -474,7 +497,7 @@ impl Run<'_> {
                 }
             }
         }
-        let is_any_missing = self.find_missing(&backends)?;
+        let is_any_missing = self.find_missing(&backends).await?;
         if is_any_missing {
             self.find_without_bytes()?;
         }
@@ -498,7 +521,7 @@ impl Run<'_> {
     }
 
     /// Marks blobs none of whose live copies is there.
-    fn find_missing(&mut self, backends: &BTreeMap<i64, String>) -> Result<bool, Fault> {
+    async fn find_missing(&mut self, backends: &BTreeMap<i64, String>) -> Result<bool, Fault> {
         let [backend, name, state] =
             ["backend_id", "name", "state"].map(|column| catalog::COPIES.column(column));
         let mut is_any = false;
@@ -525,7 +548,12 @@ impl Run<'_> {
                     self.scratch.mark(mark::NAMED, &place)?;
                     if matches!(of(state), Some(Value::Text(state)) if state == "live") {
                         live += 1;
-                        there += u32::from(self.scratch.is_marked(mark::LISTED, &place)?);
+                        let is_there = match adopted_name(name) {
+                            // No listing gives it.
+                            Some(name) => self.is_there(backend, &name).await?,
+                            None => self.scratch.is_marked(mark::LISTED, &place)?,
+                        };
+                        there += u32::from(is_there);
                     }
                 }
                 if live > 0 && there == 0 {
@@ -534,6 +562,15 @@ impl Run<'_> {
                         .mark(mark::MISSING_BLOB, &number(&group.key[0]))?;
                 }
             }
+        }
+    }
+
+    /// Asks a backend for an adopted object.
+    async fn is_there(&self, backend: &str, name: &CopyName) -> Result<bool, Fault> {
+        match self.recovery.blobs.size(backend, name).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.kind() == Kind::NotFound => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -667,6 +704,12 @@ pub(super) fn lost_object(
         uid: uid.and_then(Value::int).unwrap_or_default(),
         is_current: table.id == catalog::OBJECTS.id,
     })
+}
+
+/// The name of a copy, if it is that of an adopted object.
+fn adopted_name(name: &[u8]) -> Option<CopyName> {
+    let name = CopyName::parse(std::str::from_utf8(name).ok()?)?;
+    name.is_adopted().then_some(name)
 }
 
 /// A copy at a backend, as a mark.

@@ -248,9 +248,21 @@ pub async fn space(
     realm: TenantId,
     placement: i64,
 ) -> Result<SpaceId, Fault> {
-    let find = "SELECT id FROM spaces WHERE realm_id = $1 AND placement_id = $2 AND encrypted = 0";
+    ensure_space(session, new_id, (realm.0, placement, 0)).await
+}
+
+/// The space of this realm, placement and protection, made with `new_id` when there is none yet.
+async fn ensure_space(
+    session: &mut Session,
+    new_id: SpaceId,
+    (realm, placement, encrypted): (i64, i64, i64),
+) -> Result<SpaceId, Fault> {
     let found = session
-        .query_one(find, params![realm.0, placement], |row| row.int(0))
+        .query_one(
+            "SELECT id FROM spaces WHERE realm_id = $1 AND placement_id = $2 AND encrypted = $3",
+            params![realm, placement, encrypted],
+            |row| row.int(0),
+        )
         .await?;
     if let Some(id) = found {
         return Ok(SpaceId(id));
@@ -258,8 +270,8 @@ pub async fn space(
     session.changed(&SPACES, params![new_id.0]);
     session
         .execute(
-            "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, 0)",
-            params![new_id.0, realm.0, placement],
+            "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, $4)",
+            params![new_id.0, realm, placement, encrypted],
         )
         .await?;
     Ok(new_id)
@@ -431,24 +443,7 @@ pub async fn space_on(
     let Some(placement) = placement else {
         return Ok(space);
     };
-    let found = session
-        .query_one(
-            "SELECT id FROM spaces WHERE realm_id = $1 AND placement_id = $2 AND encrypted = $3",
-            params![realm, placement, encrypted],
-            |row| row.int(0),
-        )
-        .await?;
-    if let Some(id) = found {
-        return Ok(SpaceId(id));
-    }
-    session.changed(&SPACES, params![new_id.0]);
-    session
-        .execute(
-            "INSERT INTO spaces (id, realm_id, placement_id, encrypted) VALUES ($1, $2, $3, $4)",
-            params![new_id.0, realm, placement, encrypted],
-        )
-        .await?;
-    Ok(new_id)
+    ensure_space(session, new_id, (realm, placement, encrypted)).await
 }
 
 /// Records a configured backend under `new_id`, unless its name is known.

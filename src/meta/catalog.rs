@@ -182,6 +182,12 @@ tables! {
     VERSION_PARTS = 16 "version_parts" (1, 2)
         ["uid" Int, "number" Int, "size" Int, "checksum" Text]
         references [] unique [];
+    ADOPTED_UIDS = 17 "adopted_uids" (1, 1)
+        ["uid" Int, "at" Int]
+        references [] unique [];
+    ADOPTED_OBJECTS = 18 "adopted_objects" (2, 2)
+        ["backend_id" Int, "name" Bytes, "at" Int]
+        references [0 => BACKENDS] unique [];
 }
 
 /// The table of a number; `None` for one that this osproxy does not know.

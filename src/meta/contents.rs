@@ -79,6 +79,8 @@ pub struct NewBlob {
     pub copies: Vec<CopyRow>,
     /// Copies its placement wants beside these, whose bytes are not written yet.
     pub missing: Vec<CopyRow>,
+    /// Whether the bytes of its copies are ours to delete, those included that another system wrote.
+    pub owned: bool,
 }
 
 /// What [`location`] reads of contents `c` and their live copies `p`; the bytes come last.
@@ -376,8 +378,8 @@ async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Resu
     session.changed(&catalog::COPIES, params![blob.id.0]);
     session
         .execute(
-            "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, 1)",
-            params![blob.id.0, blob.size as i64, now],
+            "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, $4)",
+            params![blob.id.0, blob.size as i64, now, blob.owned],
         )
         .await?;
     insert_copies(session, blob, now).await

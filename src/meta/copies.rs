@@ -220,13 +220,13 @@ pub async fn outdated(
 }
 
 /// Takes away the row of an old copy that was given up before `before`, under its blob's lock; its name, when the
-/// caller is to delete the bytes. `None` also when they were adopted in place and are not ours to delete.
+/// caller is to delete the bytes, and whether the blob's are ours.
 pub async fn take_outdated(
     session: &mut Session,
     blob: BlobId,
     backend: i64,
     before: Millis,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<(String, bool)>, Fault> {
     if !lock_blob(session, blob).await?.is_some_and(|it| it.live) {
         return Ok(None);
     }
@@ -238,11 +238,10 @@ pub async fn take_outdated(
             |row| Ok((name(row, 0)?, row.int(1)? != 0)),
         )
         .await?;
-    let Some((name, owned)) = found else {
-        return Ok(None);
-    };
-    remove(session, blob, backend).await?;
-    Ok(owned.then_some(name))
+    if found.is_some() {
+        remove(session, blob, backend).await?;
+    }
+    Ok(found)
 }
 
 /// How many live blobs have a live copy at a backend, and their bytes. A scan.

@@ -19,6 +19,7 @@
 //! Lock order, for the databases that lock rows: own node, job, bucket, upload, keys in byte order, contents by
 //! id, blobs by id.
 
+pub mod adoptions;
 mod bell;
 pub mod buckets;
 pub mod catalog;
@@ -40,6 +41,7 @@ pub mod manifests;
 pub mod moves;
 pub mod nodes;
 pub mod objects;
+pub mod original;
 pub mod placements;
 pub mod rehoming;
 pub mod releases;

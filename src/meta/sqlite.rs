@@ -46,6 +46,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0011_nodes.sql"),
     include_str!("migrations/sqlite/0012_link_keys.sql"),
     include_str!("migrations/sqlite/0013_findings.sql"),
+    include_str!("migrations/sqlite/0014_adoptions.sql"),
 ];
 
 pub(super) struct Engine {

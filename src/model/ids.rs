@@ -79,6 +79,11 @@ pub fn minted_at(id: i64) -> Millis {
     (id >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH
 }
 
+/// The worker that minted an id.
+pub fn worker_of(id: i64) -> u16 {
+    (id >> SEQUENCE_BITS & ((1 << WORKER_BITS) - 1)) as u16
+}
+
 /// Mints ids for one worker. Shared by all tasks; never blocks.
 #[derive(Debug)]
 pub struct UidGenerator {

@@ -4,7 +4,8 @@
 //! state of a key and refers to one content. A [`content`] is one immutable byte sequence, known inside a
 //! space by SHA-256 and length; its bytes lie in its SQL row, in a blob at a backend, or in other contents
 //! as extents. [`digest`] computes what a body is known by, [`ids`] numbers everything, [`names`] holds
-//! what a client may call things, [`job`] is work to be done later, [`fault`] says what went wrong in a store.
+//! what a client may call things, [`file`] what the
+//! native API makes of the name of a file, [`job`] is work to be done later, [`fault`] says what went wrong in a store.
 
 pub mod acl;
 pub mod bucket;
@@ -13,6 +14,7 @@ pub mod content;
 pub mod cors;
 pub mod digest;
 pub mod fault;
+pub mod file;
 pub mod finding;
 pub mod ids;
 pub mod job;

@@ -8,6 +8,9 @@ use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::ids::{BucketId, SpaceId, TenantId};
 use crate::model::names::BucketName;
 
+/// How often a bucket is looked up again because it was made or deleted in between.
+const ROUNDS: usize = 3;
+
 /// A bucket to be made.
 #[derive(Debug, Clone)]
 pub struct NewBucket {
@@ -64,6 +67,23 @@ impl Namespace {
                 Err(Condition::NoSuchBucket)
             }
         }
+    }
+
+    /// The bucket of this name, made when there is none yet. [`Condition::BucketTaken`] when it is another tenant's.
+    pub async fn ensure_bucket(&self, new: NewBucket) -> Result<Arc<Bucket>, Condition> {
+        for _ in 0..ROUNDS {
+            match self.bucket(&new.name).await {
+                Ok(bucket) if bucket.tenant == new.tenant => return Ok(bucket),
+                Ok(_) => return Err(Condition::BucketTaken),
+                Err(Condition::NoSuchBucket) => {}
+                Err(condition) => return Err(condition),
+            }
+            match self.create_bucket(new.clone()).await {
+                Ok(()) | Err(Condition::BucketOwned) => {}
+                Err(condition) => return Err(condition),
+            }
+        }
+        Err(Condition::NoSuchBucket)
     }
 
     /// Creates a bucket. [`Condition::BucketOwned`] and [`Condition::BucketTaken`] when the name is taken,

@@ -5,6 +5,7 @@
 //! what it replaced, and counts. Reads see what is committed. It knows no protocol and asks nobody for
 //! permission: the facade has asked already.
 
+mod adopt;
 mod buckets;
 mod condition;
 mod copy;
@@ -37,10 +38,14 @@ use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, SpaceId, UidGenerator};
 use crate::model::names::BucketName;
 
-pub use crate::content::{Body, BodyError, Reader, ReceiveError, Received, Rehoming, Work};
+pub use crate::content::{
+    AdoptError, Body, BodyError, Foreign, Reader, ReceiveError, Received, Rehoming, Work,
+};
 pub use crate::keys::CustomerKey;
 pub use crate::meta::Bell;
+pub use crate::meta::adoptions::Standing;
 pub use crate::meta::uploads::{State as UploadState, UploadRow};
+pub use adopt::{AdoptRequest, NotAdopted};
 pub use buckets::{BucketPage, NewBucket};
 pub use condition::Condition;
 pub use copy::{CopyRequest, CopySource};

@@ -43,6 +43,7 @@ use crate::auth::{Authority, Links, TenantRow};
 use crate::cluster::Node;
 use crate::http::Refusal as ListenerRefusal;
 use crate::model::fault::{Fault, Kind};
+use crate::model::file::bucket_names;
 use crate::model::names::BucketName;
 use crate::namespace::{Condition, Namespace};
 use crate::rest::is_address;
@@ -116,14 +117,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// The six buckets, in the order of [`kind::BUCKETS`].
-fn bucket_names(prefix: &str) -> Option<Vec<BucketName>> {
-    kind::BUCKETS
-        .iter()
-        .map(|(name, _)| BucketName::parse(&format!("{prefix}{name}")).ok())
-        .collect()
 }
 
 /// What the API is made of.

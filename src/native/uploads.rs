@@ -6,16 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Native;
 use super::access::{Caller, Object};
 use super::call::Call;
-use super::kind::{BUCKETS, FileName, SNIFFED_BYTES, sniff};
+use super::kind::{SNIFFED_BYTES, sniff};
 use super::refusal::Refusal;
 use crate::auth::Action;
 use crate::model::bucket::{Bucket, Settings};
 use crate::model::digest::{ETag, Sha256Digest};
+use crate::model::file::{FileName, NAME_METADATA};
 use crate::model::ids::Uid;
 use crate::model::names::ObjectKey;
 use crate::model::notification::Event;
@@ -26,12 +26,8 @@ use crate::namespace::{
     UploadRow, UploadState, Wanted, Written,
 };
 
-/// The name of a version's user metadata that holds the name it came under, percent-encoded.
-pub(super) const NAME_METADATA: &str = "filename";
 /// The one that holds the MD5 of the whole as its client told it, in Base64: nobody has verified that.
 pub(super) const MD5_METADATA: &str = "md5chksum";
-/// Longest name, encoded: user metadata has a limit.
-const NAME_MAX_BYTES: usize = 1536;
 /// How often something is looked at again because it changed in between.
 const ROUNDS: usize = 3;
 
@@ -75,39 +71,23 @@ pub(super) struct Sent {
 impl Native {
     /// The bucket that files of this name are in, made when there is none yet.
     pub(super) async fn bucket_of(&self, name: &FileName) -> Result<Arc<Bucket>, Refusal> {
-        let wanted = name.bucket();
-        let place = BUCKETS.iter().position(|(bucket, _)| *bucket == wanted);
-        let name = place.and_then(|place| self.names.get(place));
-        let name = name.ok_or_else(Refusal::missing)?;
-        for _ in 0..ROUNDS {
-            match self.namespace.bucket(name).await {
-                Ok(bucket) if bucket.tenant == self.settings.tenant.id => return Ok(bucket),
-                Ok(_) => return Err(Condition::BucketTaken.into()),
-                Err(Condition::NoSuchBucket) => {}
-                Err(condition) => return Err(condition.into()),
-            }
-            let new = NewBucket {
-                tenant: self.settings.tenant.id,
-                name: name.clone(),
-                region: self.settings.region.clone(),
-                object_lock: false,
-                placement: None,
-                settings: Settings::default(),
-            };
-            match self.namespace.create_bucket(new).await {
-                Ok(()) | Err(Condition::BucketOwned) => {}
-                Err(condition) => return Err(condition.into()),
-            }
-        }
-        Err(Condition::NoSuchBucket.into())
+        let name = self.names.get(name.place());
+        let new = NewBucket {
+            tenant: self.settings.tenant.id,
+            name: name.ok_or_else(Refusal::missing)?.clone(),
+            region: self.settings.region.clone(),
+            object_lock: false,
+            placement: None,
+            settings: Settings::default(),
+        };
+        Ok(self.namespace.ensure_bucket(new).await?)
     }
 
     /// Begins the upload of a file.
     pub(super) async fn begin(&self, caller: &Caller, name: &FileName) -> Result<Begun, Refusal> {
-        let encoded = utf8_percent_encode(name.as_str(), NON_ALPHANUMERIC).to_string();
-        if encoded.len() > NAME_MAX_BYTES {
-            return Err(Refusal::wrong("the name is too long"));
-        }
+        let encoded = name
+            .encoded()
+            .ok_or_else(|| Refusal::wrong("the name is too long"))?;
         let headers = Headers {
             content_type: name.content_type().map(str::to_owned),
             metadata: vec![(NAME_METADATA.to_owned(), encoded)],

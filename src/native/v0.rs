@@ -17,7 +17,6 @@ use form_urlencoded::Serializer;
 use super::access::Caller;
 use super::call::{Call, envelope, read_document};
 use super::form::Form;
-use super::kind::FileName;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
 use super::uploads::{Said, Standing, Whole};
@@ -28,6 +27,7 @@ use super::wire::{
 use super::{Access, Native, READY_DEADLINE};
 use crate::auth::{Action, LINK_MAX, LinkDate, Purpose, Subject, Terms};
 use crate::http::Refusal as ListenerRefusal;
+use crate::model::file::FileName;
 use crate::model::ids::{BucketId, Uid};
 use crate::namespace::{Condition, Holder, Numbered, PART_NUMBER_MAX, Wanted};
 

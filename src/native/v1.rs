@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_LENGTH, LOCATION};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -20,14 +21,14 @@ use utoipa::ToSchema;
 
 use super::access::{Caller, Object as Asked};
 use super::call::{Call, document, read_document};
-use super::kind::FileName;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Begun, Said, Standing, Whole, stream_of};
+use super::uploads::{Begun, Said, Sent, Standing, Whole, stream_of};
 use super::{Native, v0};
 use crate::auth::{Action, LinkDate, Purpose, Subject, Terms};
 use crate::model::clock::iso8601;
 use crate::model::digest::Sha256Digest;
+use crate::model::file::FileName;
 use crate::model::ids::Uid;
 use crate::namespace::{Numbered, PART_NUMBER_MAX, UploadId, Wanted};
 
@@ -301,13 +302,7 @@ pub(super) async fn send(
     let call = Call::of(parts, "native.v1.send");
     let outcome = async {
         let uid = uid(&number)?;
-        let caller = native.sender_of(&call, uid).await?;
-        let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
-        let target = native.target_of(&begun).await?;
-        let said = said(&call)?;
-        let sent = native
-            .receive(&call, &target, stream_of(body), said)
-            .await?;
+        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
         native.fill(&caller, &begun, sent).await?;
         native.made(uid).await
     };
@@ -332,13 +327,7 @@ pub(super) async fn send_part(
         let part = part.parse::<u32>().ok();
         let part = part.filter(|part| (1..=PART_NUMBER_MAX).contains(part));
         let part = part.ok_or_else(|| Refusal::wrong("number: expected 1 to 10000"))?;
-        let caller = native.sender_of(&call, uid).await?;
-        let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
-        let target = native.target_of(&begun).await?;
-        let said = said(&call)?;
-        let sent = native
-            .receive(&call, &target, stream_of(body), said)
-            .await?;
+        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
         let written = Part {
             number: part,
             size: sent.length(),
@@ -470,6 +459,21 @@ fn open_upload(begun: &Begun, parts: Vec<Part>) -> Upload {
         state: "open",
         parts,
     }
+}
+
+/// Reads the body for an open upload, from one who may fill it.
+async fn receive(
+    native: &Native,
+    call: &Call,
+    uid: Uid,
+    body: Body,
+) -> Result<(Caller, Begun, Sent), Refusal> {
+    let caller = native.sender_of(call, uid).await?;
+    let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
+    let target = native.target_of(&begun).await?;
+    let said = said(call)?;
+    let sent = native.receive(call, &target, stream_of(body), said).await?;
+    Ok((caller, begun, sent))
 }
 
 /// What the headers say of a body.

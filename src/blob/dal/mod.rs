@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::config::BackendConfig;
-use super::{BLOB_MAX_AT_LEAST, BlobName, Watch};
+use super::{BLOB_MAX_AT_LEAST, BlobName, CopyName, Watch};
 use crate::model::fault::{Fault, Kind};
 
 use self::transport::Checked;
@@ -236,16 +236,16 @@ impl Store {
 
     pub(super) async fn read(
         self: &Arc<Self>,
-        name: BlobName,
+        name: CopyName,
         range: Range<u64>,
     ) -> Result<Reader, Fault> {
         Reader::open(self.clone(), name, range).await
     }
 
-    pub(super) async fn delete(&self, name: BlobName) -> Result<(), Fault> {
+    pub(super) async fn delete(&self, name: &CopyName) -> Result<(), Fault> {
         let path = name.path();
         let result = self
-            .turn("delete blob", &name, self.operator.delete(&path))
+            .turn("delete blob", name, self.operator.delete(&path))
             .await;
         match result {
             Err(fault) if fault.kind() == Kind::NotFound => Ok(()),
@@ -253,9 +253,9 @@ impl Store {
         }
     }
 
-    pub(super) async fn size(&self, name: BlobName) -> Result<u64, Fault> {
+    pub(super) async fn size(&self, name: &CopyName) -> Result<u64, Fault> {
         let path = name.path();
-        self.turn("measure blob", &name, self.operator.stat(&path))
+        self.turn("measure blob", name, self.operator.stat(&path))
             .await
             .map(|found| found.content_length())
     }
@@ -269,7 +269,7 @@ impl Store {
     async fn turn<T>(
         &self,
         operation: &'static str,
-        name: &BlobName,
+        name: impl Into<CopyName>,
         act: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T, Fault> {
         let asked = Instant::now();

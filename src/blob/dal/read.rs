@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::{FuturesBytesStream, Lister};
 
 use super::{Store, opendal_error};
-use crate::blob::BlobName;
+use crate::blob::{BlobName, CopyName};
 use crate::model::fault::{Fault, Kind};
 
 /// Names taken from a listing in one turn.
@@ -18,7 +18,7 @@ const LIST_BATCH: usize = 1000;
 /// A range of a blob while it is read.
 pub(in crate::blob) struct Reader {
     store: Arc<Store>,
-    name: BlobName,
+    name: CopyName,
     remaining: u64,
     first: Option<Bytes>,
     /// `None` after the end or a fault.
@@ -29,7 +29,7 @@ impl Reader {
     /// Fetches the first bytes too, so that a missing blob is known before anything is answered.
     pub(super) async fn open(
         store: Arc<Store>,
-        name: BlobName,
+        name: CopyName,
         range: Range<u64>,
     ) -> Result<Self, Fault> {
         let remaining = range.end - range.start;

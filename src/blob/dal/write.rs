@@ -103,14 +103,14 @@ impl Writer {
         if self.store.repeats.load(Ordering::Relaxed) == self.repeats {
             return Ok(());
         }
-        let stored = self.store.size(self.name).await?;
+        let stored = self.store.size(&self.name.into()).await?;
         if stored == self.written {
             return Ok(());
         }
         Err(self
             .store
             .watch
-            .fault(Kind::Unavailable, "finish blob", &self.name)
+            .fault(Kind::Unavailable, "finish blob", self.name)
             .context(format_args!(
                 "{} bytes written, {stored} stored after a repeat",
                 self.written
@@ -153,7 +153,7 @@ impl Writer {
             return Err(self
                 .store
                 .watch
-                .fault(Kind::Busy, "write blob", &self.name)
+                .fault(Kind::Busy, "write blob", self.name)
                 .context("no part buffer came free in time"));
         }
         Ok(())
@@ -187,7 +187,7 @@ impl Writer {
     fn misuse(&self, operation: &'static str, problem: &str) -> Fault {
         self.store
             .watch
-            .fault(Kind::Internal, operation, &self.name)
+            .fault(Kind::Internal, operation, self.name)
             .context(problem)
     }
 }
@@ -227,7 +227,7 @@ async fn forget(store: Arc<Store>, name: BlobName, mut writer: opendal::Writer) 
     {
         store.watch.heard("forget blob", &error);
     }
-    if let Err(fault) = store.delete(name).await {
+    if let Err(fault) = store.delete(&name.into()).await {
         tracing::warn!(%fault, "unfinished blob is left to the sweep");
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use self::directory::{Directory, open_directories};
 use super::buffers::Buffers;
 use super::config::{BackendConfig, Durability};
-use super::{BlobName, Watch};
+use super::{BlobName, CopyName, Watch};
 use crate::model::fault::{Fault, Kind};
 
 pub(super) use self::read::{List, Reader};
@@ -112,11 +112,11 @@ impl Store {
 
     pub(super) async fn read(
         self: &Arc<Self>,
-        name: BlobName,
+        name: CopyName,
         range: Range<u64>,
     ) -> Result<Reader, Fault> {
         let started = Instant::now();
-        let result = self.open_file(name).await.and_then(|(file, size)| {
+        let result = self.open_file(&name).await.and_then(|(file, size)| {
             if size < range.end {
                 return Err(self
                     .watch
@@ -138,12 +138,15 @@ impl Store {
     }
 
     /// The file and its length. Without a hop when the name is in the kernel's cache.
-    async fn open_file(&self, name: BlobName) -> Result<(File, u64), Fault> {
-        let directory = self.directory(&name);
+    async fn open_file(&self, name: &CopyName) -> Result<(File, u64), Fault> {
+        let Some(ours) = name.ours().copied() else {
+            return self.open_adopted(name).await;
+        };
+        let directory = self.directory(&ours);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let cached = rustix::fs::openat2(
             &directory.handle,
-            name.as_str(),
+            ours.as_str(),
             flags,
             Mode::empty(),
             ResolveFlags::CACHED,
@@ -152,25 +155,56 @@ impl Store {
             Ok(handle) => Ok(handle),
             // Not cached, not known to this kernel, or a failure that the plain call will repeat.
             Err(_) => spawn_blocking(move || {
-                rustix::fs::openat(&directory.handle, name.as_str(), flags, Mode::empty())
+                rustix::fs::openat(&directory.handle, ours.as_str(), flags, Mode::empty())
             })
             .await
             .map_err(|error| lost_thread("open blob", error))?,
         };
         let file = File::from(
-            opened.map_err(|error| self.read_fault("open blob", &name, io::Error::from(error)))?,
+            opened.map_err(|error| self.read_fault("open blob", name, io::Error::from(error)))?,
         );
         let size = file
             .metadata()
-            .map_err(|error| self.read_fault("open blob", &name, error))?
+            .map_err(|error| self.read_fault("open blob", name, error))?
             .len();
         Ok((file, size))
     }
 
-    pub(super) async fn delete(&self, name: BlobName) -> Result<(), Fault> {
+    /// A file that another system wrote: nothing of it is kept open.
+    async fn open_adopted(&self, name: &CopyName) -> Result<(File, u64), Fault> {
+        let path = self.root.join(name.path());
+        let opened = spawn_blocking(move || {
+            // Without waiting for whoever would write into a pipe.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
+            let found = file.metadata()?;
+            match found.is_file() {
+                true => Ok((file, found.len())),
+                false => Err(io::Error::from(io::ErrorKind::NotFound)),
+            }
+        });
+        opened
+            .await
+            .map_err(|error| lost_thread("open blob", error))?
+            .map_err(|error| self.read_fault("open blob", name, error))
+    }
+
+    pub(super) async fn delete(&self, name: CopyName) -> Result<(), Fault> {
         let started = Instant::now();
-        let directory = self.directory(&name);
-        let result = spawn_blocking(move || directory.unlink(&name))
+        let unlinked = match name.ours().copied() {
+            Some(ours) => {
+                let directory = self.directory(&ours);
+                spawn_blocking(move || directory.unlink(&ours))
+            }
+            None => {
+                let path = self.root.join(name.path());
+                spawn_blocking(move || match std::fs::remove_file(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                })
+            }
+        };
+        let result = unlinked
             .await
             .map_err(|error| lost_thread("delete blob", error))
             .and_then(|result| {
@@ -181,7 +215,7 @@ impl Store {
         result
     }
 
-    pub(super) async fn size(&self, name: BlobName) -> Result<u64, Fault> {
+    pub(super) async fn size(&self, name: &CopyName) -> Result<u64, Fault> {
         let started = Instant::now();
         let result = self.open_file(name).await.map(|(_, size)| size);
         self.watch
@@ -221,7 +255,12 @@ impl Store {
         }
     }
 
-    fn read_fault(&self, operation: &'static str, name: &BlobName, error: io::Error) -> Fault {
+    fn read_fault(
+        &self,
+        operation: &'static str,
+        name: impl Into<CopyName>,
+        error: io::Error,
+    ) -> Fault {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => Kind::NotFound,
             _ => kind_of(&error),
@@ -229,7 +268,12 @@ impl Store {
         self.watch.fault(kind, operation, name).source(error)
     }
 
-    fn write_fault(&self, operation: &'static str, name: &BlobName, error: io::Error) -> Fault {
+    fn write_fault(
+        &self,
+        operation: &'static str,
+        name: impl Into<CopyName>,
+        error: io::Error,
+    ) -> Fault {
         self.watch
             .fault(kind_of(&error), operation, name)
             .source(error)

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Store, kind_of, lost_thread};
-use crate::blob::BlobName;
 use crate::blob::buffers::Buffer;
 use crate::blob::name::FAN_OUT;
+use crate::blob::{BlobName, CopyName};
 use crate::model::fault::{Fault, Kind};
 
 /// Names taken from a directory in one hop.
@@ -24,7 +24,7 @@ const LIST_BATCH: usize = 1024;
 /// A range of a blob while it is read.
 pub(in crate::blob) struct Reader {
     store: Arc<Store>,
-    name: BlobName,
+    name: CopyName,
     file: Arc<File>,
     offset: u64,
     /// Where the range ends; moved to `offset` by a fault, after which nothing follows.
@@ -42,7 +42,7 @@ struct Piece {
 }
 
 impl Reader {
-    pub(super) fn new(store: Arc<Store>, name: BlobName, file: File, range: Range<u64>) -> Self {
+    pub(super) fn new(store: Arc<Store>, name: CopyName, file: File, range: Range<u64>) -> Self {
         Self {
             store,
             name,

@@ -126,7 +126,7 @@ impl Writer {
             Some(sync) => sync
                 .await
                 .map_err(|error| lost_thread(operation, error))?
-                .map_err(|error| self.store.write_fault(operation, &self.name, error)),
+                .map_err(|error| self.store.write_fault(operation, self.name, error)),
         }
     }
 
@@ -165,7 +165,7 @@ impl Writer {
             return Err(self
                 .store
                 .watch
-                .fault(Kind::Internal, operation, &self.name)
+                .fault(Kind::Internal, operation, self.name)
                 .context("the writer has failed before"));
         };
         let started = Instant::now();
@@ -173,7 +173,7 @@ impl Writer {
             .await
             .map_err(|error| lost_thread(operation, error))
             .and_then(|result| {
-                result.map_err(|error| self.store.write_fault(operation, &self.name, error))
+                result.map_err(|error| self.store.write_fault(operation, self.name, error))
             });
         self.store
             .watch

@@ -451,3 +451,16 @@ CREATE TABLE IF NOT EXISTS findings (
     found BIGINT NOT NULL,
     PRIMARY KEY (blob_id, backend_id)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS adopted_uids (
+    uid BIGINT NOT NULL PRIMARY KEY,
+    at BIGINT NOT NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
+
+CREATE TABLE IF NOT EXISTS adopted_objects (
+    backend_id BIGINT NOT NULL,
+    name VARBINARY(1024) NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (backend_id, name),
+    FOREIGN KEY (backend_id) REFERENCES backends(id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;

@@ -75,7 +75,7 @@ CREATE TABLE blobs (
     size BIGINT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('live', 'deleting')),
     since BIGINT NOT NULL,
-    owned BIGINT NOT NULL                       -- 0: adopted in place from another system, never deleted
+    owned BIGINT NOT NULL                       -- 0: what another system wrote of it is not ours to delete
 );
 CREATE INDEX blobs_deleting ON blobs(since) WHERE state = 'deleting';
 
@@ -444,4 +444,18 @@ CREATE TABLE findings (
     problem TEXT NOT NULL CHECK (problem IN ('missing', 'wrong-length', 'corrupt', 'differing')),
     found BIGINT NOT NULL,
     PRIMARY KEY (blob_id, backend_id)
+);
+
+-- What was adopted from an existing osproxy: for good, so that what was deleted since is not adopted again, nor an object
+-- whose deletion is under way.
+CREATE TABLE adopted_uids (
+    uid BIGINT PRIMARY KEY,
+    at BIGINT NOT NULL
+);
+
+CREATE TABLE adopted_objects (
+    backend_id BIGINT NOT NULL REFERENCES backends(id),
+    name BYTEA NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (backend_id, name)
 );

@@ -1,0 +1,417 @@
+"""`osproxy import-osproxy`: the uids and objects of an existing osproxy, adopted where they lie.
+
+The old install is made here: its two tables on a real database, and its objects as files below one folder a bucket.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import pytest
+
+from support.native import MIB, ok, refused
+from support.server import BINARY
+
+pytestmark = pytest.mark.sqlite_only
+
+# 2014-12-07, the zero of the original's numbers, in milliseconds; they run ahead of ours by years.
+ZERO = 1_417_937_700_000
+# The first process of an old install is worker 1, and one that was never told is 10 of datacenter 10.
+WORKERS = (1, 2, 10 << 5 | 10)
+STATUS = {"uploaded": 1, "open": -1}
+
+SCHEMA = {
+    "postgres": """
+        CREATE TABLE meta_data_info (
+            id BIGSERIAL NOT NULL, uid BIGINT NOT NULL, bucket TEXT NOT NULL, name TEXT NOT NULL,
+            storage_name TEXT NOT NULL, address TEXT NOT NULL, md5 TEXT, height BIGINT, width BIGINT,
+            storage_size BIGINT, multi_part BOOLEAN NOT NULL, part_num BIGINT, status BIGINT, content_type TEXT,
+            compress_uid BIGINT, created_at TIMESTAMPTZ NOT NULL, updated_at TIMESTAMPTZ NOT NULL,
+            is_expired BOOLEAN NOT NULL, PRIMARY KEY (id, uid));
+        CREATE TABLE multi_part_info (
+            id BIGSERIAL NOT NULL PRIMARY KEY, storage_uid BIGINT NOT NULL, chunk_num BIGINT NOT NULL,
+            bucket TEXT NOT NULL, storage_name TEXT NOT NULL, storage_size BIGINT, part_file_name TEXT NOT NULL,
+            part_md5 TEXT NOT NULL, status BIGINT NOT NULL, created_at TIMESTAMPTZ NOT NULL,
+            updated_at TIMESTAMPTZ NOT NULL, is_merged BOOLEAN NOT NULL DEFAULT false);""",
+    "mysql": """
+        CREATE TABLE meta_data_info (
+            id BIGINT NOT NULL AUTO_INCREMENT, uid BIGINT NOT NULL, bucket LONGTEXT NOT NULL, name LONGTEXT NOT NULL,
+            storage_name LONGTEXT NOT NULL, address LONGTEXT NOT NULL, md5 LONGTEXT, height BIGINT, width BIGINT,
+            storage_size BIGINT, multi_part TINYINT(1) NOT NULL, part_num BIGINT, status BIGINT, content_type LONGTEXT,
+            compress_uid BIGINT, created_at DATETIME(3) NOT NULL, updated_at DATETIME(3) NOT NULL,
+            is_expired TINYINT(1) NOT NULL, PRIMARY KEY (id, uid));
+        CREATE TABLE multi_part_info (
+            id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, storage_uid BIGINT NOT NULL, chunk_num BIGINT NOT NULL,
+            bucket LONGTEXT NOT NULL, storage_name LONGTEXT NOT NULL, storage_size BIGINT,
+            part_file_name LONGTEXT NOT NULL, part_md5 LONGTEXT NOT NULL, status BIGINT NOT NULL,
+            created_at DATETIME(3) NOT NULL, updated_at DATETIME(3) NOT NULL, is_merged TINYINT(1) NOT NULL DEFAULT 0);""",
+}
+TIME = "2024-05-06 07:08:09"
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+class OldInstall:
+    """What an existing osproxy left: a database and a folder."""
+
+    def __init__(self, database, root):
+        self.database, self.root, self.url = database, root, database.create()
+        self.minted = 0
+        self.run(SCHEMA[database.scheme])
+
+    def run(self, sql):
+        return self.database.query(self.url, sql)
+
+    def mint(self):
+        """A number as the original mints them, some of them within one millisecond."""
+        self.minted += 1
+        millis = 1_716_000_000_000 - ZERO + self.minted // 3
+        return millis << 22 | WORKERS[self.minted % 3] << 12 | self.minted % 3
+
+    def write(self, bucket, name, data):
+        path = self.root / bucket / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def row(self, uid, name, bucket, storage, data, **changed):
+        values = {
+            "uid": uid, "bucket": bucket, "name": name, "storage_name": storage, "address": "", "md5": md5(data),
+            "storage_size": len(data), "multi_part": False, "part_num": 0, "status": 1, "content_type": "",
+            "created_at": TIME, "updated_at": TIME, "is_expired": False,
+        } | changed
+        self.insert("meta_data_info", values)
+        return str(uid)
+
+    def insert(self, table, values):
+        def literal(value):
+            return str(value).lower() if isinstance(value, (bool, int)) else "'" + value.replace("'", "''") + "'"
+
+        names = ", ".join(values)
+        self.run(f"INSERT INTO {table} ({names}) VALUES ({', '.join(map(literal, values.values()))})")
+
+    def file(self, name, data, bucket="image", uid=None, **changed):
+        """A file in one object."""
+        uid = uid or self.mint()
+        storage = f"{uid}.{name.rsplit('.')[-1]}"
+        self.write(bucket, storage, data)
+        return self.row(uid, name, bucket, storage, data, **changed)
+
+    def file_in_parts(self, name, pieces, bucket="video", numbers=None, **changed):
+        """A file that is not merged: the whole has no object."""
+        uid, data = self.mint(), b"".join(pieces)
+        numbers = numbers or range(1, len(pieces) + 1)
+        for number, piece in zip(numbers, pieces):
+            self.write(bucket, f"{uid}_{number}", piece)
+            self.insert("multi_part_info", {
+                "storage_uid": uid, "chunk_num": number, "bucket": bucket, "storage_name": f"{uid}_{number}",
+                "storage_size": len(piece), "part_file_name": f"{uid}_{number}", "part_md5": md5(piece), "status": 1,
+                "created_at": TIME, "updated_at": TIME,
+            })
+        told = {"multi_part": True, "part_num": len(pieces)} | changed
+        return self.row(uid, name, bucket, f"{uid}.mp4", data, **told)
+
+    def tree(self):
+        """Every object and what it holds."""
+        folders = [path for path in self.root.iterdir() if len(path.name) > 2]
+        return {str(path): md5(path.read_bytes()) for folder in folders for path in folder.iterdir()}
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def old(request, tmp_path):
+    root = tmp_path / "localstore"
+    root.mkdir()
+    return OldInstall(request.getfixturevalue(request.param), root)
+
+
+@pytest.fixture
+def server(own_native_server, old):
+    """A server that knows the old folder as a backend, besides its own; it collects at once."""
+    return own_native_server(
+        "basic",
+        OSPROXY_BACKEND__OLD__SERVICE="fs",
+        OSPROXY_BACKEND__OLD__OPTIONS__ROOT=str(old.root),
+        OSPROXY_STORAGE__GRACE_SECONDS="1",
+        OSPROXY_STORAGE__BLOB_RETENTION_SECONDS="0",
+    )
+
+
+def importing(server, old, *words, check=True, in_file=True):
+    """Runs an import beside a stopped server; the password is in a file, or in the environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OSPROXY_")}
+    words = words or ("--backend", "old")
+    url = old.root.parent / "url"
+    url.write_text(old.url + "\n")
+    named = {} if in_file else {"OSPROXY_IMPORT_DATABASE": old.url}
+    words += ("--database", f"@{url}") if in_file else ()
+    done = subprocess.run(
+        [BINARY, "--data-dir", server.data_dir, "import-osproxy", "--json", *words],
+        env=environment | server.env | named,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert old.database.credentials[1] not in done.stdout + done.stderr
+    if not check:
+        return done
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def adopted(server, old, *words):
+    """Imports while the server is stopped, and starts it again."""
+    assert server.stop() == 0
+    report = importing(server, old, *words)
+    server.start()
+    return report
+
+
+def client_of(server):
+    return server.native(identity=server.identity, all_routes=True)
+
+
+def test_files_are_served_under_their_old_numbers_from_where_they_lie(server, old, rng):
+    small, large, empty = rng.randbytes(100), rng.randbytes(3 * MIB + 7), b""
+    pieces = [rng.randbytes(MIB), rng.randbytes(MIB), rng.randbytes(4321)]
+    files = {
+        old.file("a b？.png", small, content_type="image/x-told"): ("image", "a b？.png", small),
+        old.file("film.MP4", large, "video"): ("video", "film.MP4", large),
+        old.file("nothing.txt", empty, "unknown"): ("unknown", "nothing.txt", empty),
+        old.file_in_parts("parts.mp4", pieces): ("video", "parts.mp4", b"".join(pieces)),
+    }
+    first = next(iter(files))
+    # The same bytes sent again: a number and a name of their own, and the object of the first.
+    again = old.row(old.mint(), "copy.png", "image", f"{first}.png", small)
+    files[again] = ("image", "copy.png", small)
+    before = old.tree()
+    report = adopted(server, old)
+    assert (report["files"], report["adopted"], report["already"], report["refused"]) == (5, 5, 0, {})
+    assert report["adopted_bytes"] == sum(len(data) for _, _, data in files.values())
+    assert old.tree() == before
+
+    client, s3 = client_of(server), server.endpoint.client()
+    blobs = [path for path in (server.data_dir / "blobs").rglob("*") if path.is_file()]
+    assert blobs == [], "bytes were copied"
+    for uid, (bucket, name, data) in files.items():
+        body, meta = client.fetch(uid)
+        assert body == data
+        assert (meta["srcName"], meta["md5"], meta["size"]) == (name, md5(data), str(len(data)))
+        key = f"{uid}.{name.rsplit('.')[-1].lower()}"
+        head = s3.head_object(Bucket=bucket, Key=key)
+        assert head["ETag"] == f'"{md5(data)}"' and head["ContentLength"] == len(data)
+        assert head["LastModified"].year == 2024
+        [listed] = s3.list_objects_v2(Bucket=bucket, Prefix=uid)["Contents"]
+        assert (listed["Key"], listed["Size"]) == (key, len(data))
+        if len(data) > 50:
+            end = len(data) - 10
+            for start in (0, 20, len(data) // 2):
+                part = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end}")["Body"].read()
+                assert part == data[start : end + 1]
+            [link] = ok(client.download_links(uid))
+            answer = client.download(link["url"], headers=[("Range", "bytes=-10")])
+            assert answer.status == 206 and answer.body == data[-10:]
+    assert s3.head_object(Bucket="image", Key=f"{first}.png")["ContentType"] == "image/x-told"
+    # New numbers are others, and uploads go on beside the adopted files.
+    new = client.upload("new.png", small)
+    assert new not in files and client.fetch(new)[0] == small
+
+
+def test_an_import_can_be_run_again(server, old, rng):
+    one, two = rng.randbytes(2000), rng.randbytes(3000)
+    kept, deleted = old.file("one.png", one), old.file("two.png", two)
+    assert adopted(server, old)["adopted"] == 2
+    s3 = server.endpoint.client()
+    s3.delete_object(Bucket="image", Key=f"{deleted}.png")
+    later = old.file("later.png", one)
+    # A second number of the object whose last reference has gone.
+    shared = old.row(old.mint(), "shared.png", "image", f"{deleted}.png", two)
+    report = adopted(server, old)
+    assert (report["files"], report["already"]) == (4, 2)
+    client = client_of(server)
+    assert client.fetch(kept)[0] == one and client.fetch(later)[0] == one
+    # Its content was still kept, or it is refused; never a blob whose deletion is under way.
+    if report["adopted"] == 2:
+        assert client.fetch(shared)[0] == two
+    else:
+        assert report["refused"] == {"object_in_use": 1}
+    assert ok(client.download_links(deleted)) is None
+
+
+def collect(server, path, deadline=30):
+    """Collects until a file is gone."""
+    from support.wait import wait_until
+
+    def gone():
+        server.command("gc", "--json")
+        return not path.exists()
+
+    wait_until(gone, deadline, f"the deletion of {path}")
+
+
+def test_a_deleted_file_takes_its_object_along_and_no_other(server, old, rng):
+    data, other = rng.randbytes(40_000), rng.randbytes(50_000)
+    pieces = [rng.randbytes(30_000), rng.randbytes(20_000)]
+    uid, parted, spared = old.file("a.png", data), old.file_in_parts("b.mp4", pieces), old.file("c.png", other)
+    stranger = old.write("image", "never-in-the-database.png", b"stranger")
+    unfinished = old.file("d.png", rng.randbytes(100), status=-1)
+    report = adopted(server, old)
+    assert (report["adopted"], report["refused"]) == (3, {"unfinished": 1})
+    s3 = server.endpoint.client()
+    s3.delete_object(Bucket="image", Key=f"{uid}.png")
+    s3.delete_object(Bucket="video", Key=f"{parted}.mp4")
+    for path in ("image/" + f"{uid}.png", f"video/{parted}_1", f"video/{parted}_2"):
+        collect(server, old.root / path)
+    assert stranger.exists() and (old.root / "image" / f"{unfinished}.png").exists()
+    assert client_of(server).fetch(spared)[0] == other
+    # What went is not adopted again, and its number stays its own.
+    again = old.row(old.mint(), "again.png", "image", f"{uid}.png", data)
+    report = adopted(server, old)
+    assert (report["adopted"], report["already"]) == (0, 3)
+    assert report["refused"] == {"missing": 1, "unfinished": 1}
+    assert {it["uid"]: it["reason"] for it in report["refusals"]} == {again: "missing", unfinished: "unfinished"}
+    # The name is not used for a second blob even when an object is there again.
+    old.write("image", f"{uid}.png", data)
+    report = adopted(server, old)
+    assert report["refused"] == {"object_in_use": 1, "unfinished": 1}
+
+
+def test_objects_may_be_kept_for_ever(server, old, rng):
+    data = rng.randbytes(40_000)
+    uid, gone = old.file("a.png", data), rng.randbytes(30_000)
+    assert adopted(server, old, "--backend", "old", "--keep-objects")["adopted"] == 1
+    client, s3 = client_of(server), server.endpoint.client()
+    s3.delete_object(Bucket="image", Key=f"{uid}.png")
+    # Sent and deleted later, and collected: then the adopted one was, too.
+    s3.put_object(Bucket="image", Key="later", Body=gone)
+    s3.delete_object(Bucket="image", Key="later")
+    [blob] = [path for path in (server.data_dir / "blobs").rglob("*") if path.is_file()]
+    collect(server, blob)
+    assert (old.root / "image" / f"{uid}.png").read_bytes() == data
+    assert ok(client.download_links(uid)) is None
+
+
+def start_import(server, old):
+    """An import that is under way, as a process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OSPROXY_")}
+    url = old.root.parent / "url"
+    url.write_text(old.url)
+    words = [BINARY, "--data-dir", server.data_dir, "import-osproxy", "--backend", "old", "--database", f"@{url}"]
+    return subprocess.Popen(words, env=environment | server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_an_import_that_was_killed_goes_on(server, old, rng):
+    shared = rng.randbytes(20_000)
+    files = {old.file(f"{number}.png", data): data for number in range(60) for data in [shared, rng.randbytes(30_000)]}
+    before = old.tree()
+    assert server.stop() == 0
+    for pause in (0.2, 0.35, 0.5):
+        process = start_import(server, old)
+        try:
+            process.wait(pause)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+    report = importing(server, old)
+    assert report["adopted"] + report["already"] == len(files) and report["refused"] == {}
+    assert old.tree() == before
+    server.start()
+    client = client_of(server)
+    for uid, data in files.items():
+        assert client.fetch(uid)[0] == data
+    listed = server.endpoint.client().list_objects_v2(Bucket="image")["Contents"]
+    assert {entry["Key"] for entry in listed} == {f"{uid}.png" for uid in files}
+
+
+def test_an_install_on_a_server_database_adopts_too_and_mints_beside(own_native_server, old, rng):
+    server = own_native_server(
+        "basic",
+        OSPROXY_META__URL=(ours := old.database.create()),
+        OSPROXY_BACKEND__OLD__SERVICE="fs",
+        OSPROXY_BACKEND__OLD__OPTIONS__ROOT=str(old.root),
+    )
+    # Of worker 2, which the server holds while it runs, and of others.
+    files = {old.file(f"{number}.png", data): data for number in range(6) for data in [rng.randbytes(20_000)]}
+    held = {uid for uid in files if int(uid) >> 12 & 1023 == 2}
+    # Stopped in order, no node holds its worker any more.
+    assert adopted(server, old)["adopted"] == len(files)
+    client = client_of(server)
+    assert all(client.fetch(uid)[0] == data for uid, data in files.items())
+    newest = max(int(uid) for uid in held) >> 22
+    rows = old.database.query(ours, "SELECT id, reserved_until FROM workers WHERE id = 2")
+    assert int(rows[0].split("\t")[1]) - 1_704_067_200_000 > newest
+    # New numbers are of a worker that no old one is of, and of the present.
+    new = int(client.upload("new.png", b"new"))
+    assert new >> 12 & 1023 not in WORKERS and new >> 22 < newest
+
+
+def test_what_cannot_be_adopted_is_reported_by_its_number(server, old, rng):
+    data = rng.randbytes(5000)
+    taken = client_of(server).upload("taken.png", data)
+    uid = old.mint()
+    expected = {
+        old.file("open.png", data, status=STATUS["open"]): "unfinished",
+        old.file("md5.png", data, md5=md5(b"other")): "md5",
+        old.file("size.png", data, storage_size=4999): "size",
+        old.row(uid, "gone.png", "image", f"{uid}.png", data): "missing",
+        old.row(old.mint(), "way.png", "image", "../../outside.png", data): "invalid_row",
+        old.row(old.mint(), "odd.png", "image", "odd.png", data, md5="no digits"): "invalid_row",
+        old.row(int(taken), "taken.png", "image", "taken.png", data): "taken",
+        old.row(-5, "negative.png", "image", "negative.png", data): "invalid_uid",
+        old.file_in_parts("hole.mp4", [data, data], numbers=(1, 3)): "parts",
+        old.file_in_parts("short.mp4", [data, data], part_num=3): "parts",
+        old.file_in_parts("sum.mp4", [data, data], storage_size=9999): "parts",
+        old.file_in_parts("mixed.mp4", [data, data], md5=md5(data)): "md5",
+    }
+    (old.root.parent / "outside.png").write_bytes(data)
+    good = old.file("good.png", data)
+    before = old.tree()
+    report = adopted(server, old)
+    assert {it["uid"]: it["reason"] for it in report["refusals"]} == expected
+    assert all(it["detail"] for it in report["refusals"])
+    assert (report["adopted"], sum(report["refused"].values())) == (1, len(expected))
+    assert old.tree() == before
+    client = client_of(server)
+    for uid in expected:
+        if uid != taken:
+            assert ok(client.download_links(uid)) is None
+    assert client.fetch(good)[0] == data and client.fetch(taken)[0] == data
+    # Corrected rows are adopted by the next run.
+    old.run(f"UPDATE meta_data_info SET md5 = '{md5(data)}', storage_size = 5000 WHERE name IN ('md5.png', 'size.png')")
+    assert adopted(server, old)["adopted"] == 2
+
+
+def test_the_database_may_be_named_in_the_environment(server, old, rng):
+    old.file("a.png", rng.randbytes(300))
+    assert server.stop() == 0
+    assert importing(server, old, in_file=False)["adopted"] == 1
+    server.start()
+
+
+def test_a_bucket_may_have_a_backend_of_its_own(server, old, rng):
+    data = rng.randbytes(5000)
+    uid, elsewhere = old.mint(), old.file("x.mp3", data, "audio")
+    (old.root / f"{uid}.png").write_bytes(data)
+    old.row(uid, "own.png", "image", f"{uid}.png", data)
+    report = adopted(server, old, "--bucket", "image=old")
+    assert (report["adopted"], report["refused"]) == (1, {"no_backend": 1})
+    assert report["refusals"][0]["uid"] == elsewhere
+    assert client_of(server).fetch(str(uid))[0] == data
+
+
+def test_what_is_wrong_with_the_command_is_said(server, old, postgres, mariadb):
+    # A server holds the data directory.
+    done = importing(server, old, check=False)
+    assert done.returncode == 1 and "stop it first" in done.stderr
+    assert server.stop() == 0
+    done = importing(server, old, "--backend", "elsewhere", check=False)
+    assert done.returncode == 1 and "no backend elsewhere is configured" in done.stderr
+    assert importing(server, old, "--bucket", "image", check=False).returncode == 2
+    assert importing(server, old, "--keep-objects", check=False).returncode == 2
+    old.url = old.database.create()
+    done = importing(server, old, check=False)
+    assert done.returncode == 1 and "meta_data_info" in done.stderr
+    old.url = "sqlite:/somewhere"
+    assert importing(server, old, check=False).returncode == 1
