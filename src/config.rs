@@ -60,6 +60,8 @@ pub struct Config {
     pub jobs: tasks::engine::Config,
     /// Copies of blobs are read again and compared with what was stored.
     pub scrub: tasks::scrub::Config,
+    /// Joined parts are read again and stored once with equal bytes.
+    pub merge: tasks::merge::Config,
     /// When lifecycle rules are looked at.
     pub lifecycle: tasks::lifecycle::Config,
     /// Access logs of buckets.
@@ -93,6 +95,7 @@ impl Default for Config {
             limits: Limits::default(),
             jobs: tasks::engine::Config::default(),
             scrub: tasks::scrub::Config::default(),
+            merge: tasks::merge::Config::default(),
             lifecycle: tasks::lifecycle::Config::default(),
             logging: tasks::logs::Config::default(),
             notification: tasks::events::Config::default(),

@@ -164,6 +164,10 @@ impl Install {
             config: namespace::Config {
                 buckets_max: 100,
                 stale_upload_days: 7,
+                merge: Some(namespace::MergeRule {
+                    delay: 0,
+                    max_bytes: u64::MAX,
+                }),
             },
         }));
         let name = BucketName::parse("bucket").unwrap();

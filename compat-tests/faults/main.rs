@@ -10,6 +10,7 @@ mod crash;
 mod install;
 mod jobs;
 mod manifests;
+mod merge;
 mod moves;
 mod races;
 mod scrub;

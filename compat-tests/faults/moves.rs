@@ -10,8 +10,7 @@ use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::ids::EPOCH;
 use osproxy::namespace::{
-    Bell, CompleteRequest, Condition, NamedPart, NewUpload, PART_MIN_BYTES, ReceiveError, UploadId,
-    Wanted,
+    Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
 };
 use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
 use tempfile::TempDir;
@@ -134,7 +133,7 @@ async fn complete(install: &Install, name: &str, upload: UploadId, parts: Vec<Na
             parts,
             checksum: None,
             size: None,
-            part_min_bytes: PART_MIN_BYTES,
+            part_min_bytes: 1,
             headers: None,
             conditions: Default::default(),
             customer_key: None,

@@ -23,6 +23,7 @@ PERIODIC = {
     "mend", "rewrap",
     "purge-keys",
     "purge-jobs",
+    "scrub",
 }
 
 

@@ -26,6 +26,24 @@ HASTY = {
 }
 
 
+PLACEMENTS = """
+[storage]
+placement = "safe"
+[backend.shared]
+service = "fs"
+options = {{ root = "{root}" }}
+[placement.safe]
+backends = ["local", "shared"]
+copies_required = 1
+[placement.own]
+backends = ["local"]
+open = true
+[placement.common]
+backends = ["shared"]
+open = true
+"""
+
+
 def own(number):
     return {"OSPROXY_NODE__LISTEN": f"127.0.0.1:{free_port()}"}
 
@@ -36,6 +54,20 @@ def cluster(request, tmp_path):
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()
+
+
+@pytest.fixture
+def placed(postgres, tmp_path):
+    """With a backend that all share beside those of the nodes."""
+    config = tmp_path / "osproxy.toml"
+    config.write_text(PLACEMENTS.format(root=tmp_path / "common"))
+    with Cluster(tmp_path, postgres, env=HASTY | {"OSPROXY_CONFIG": str(config)}, node_env=own) as nodes:
+        yield nodes
+        nodes.no_panic()
+
+
+def in_common(cluster):
+    return {path.name for path in (cluster.home / "common").glob("[0-9a-f][0-9a-f]/*")}
 
 
 def blobs(node):
@@ -241,3 +273,57 @@ def test_the_scope_of_a_backend_that_holds_blobs_cannot_be_changed(cluster, rng)
     del node.env["OSPROXY_NODE__LISTEN"]
     with pytest.raises(AssertionError, match="node.listen"):
         node.start()
+
+
+def test_a_mirror_of_a_nodes_own_disk_serves_while_that_node_is_down(placed, rng):
+    clients = placed.clients()
+    clients[0].create_bucket(Bucket="bucket")
+    bodies = {f"k{number}": rng.randbytes(300_000) for number in range(6)}
+    for number, (key, body) in enumerate(bodies.items()):
+        clients[number % 3].put_object(Bucket="bucket", Key=key, Body=body)
+    assert [len(blobs(node)) for node in placed.nodes] == [2, 2, 2]
+    assert len(in_common(placed)) == 6
+    placed.nodes[0].kill()
+    for key, body in bodies.items():
+        assert clients[1].get_object(Bucket="bucket", Key=key)["Body"].read() == body
+    placed.nodes[0].start()
+    for path in (placed.home / "common").glob("[0-9a-f][0-9a-f]/*"):
+        path.unlink()
+    for key, body in bodies.items():
+        for client in clients:
+            assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == body
+
+
+def test_what_lies_on_nodes_is_moved_to_where_all_reach_it_and_not_back_to_nobodys_disk(placed, rng):
+    node, clients = placed.nodes[0], placed.clients()
+    for bucket in ("one", "two"):
+        clients[0].create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "us-east-1:own"}
+        )
+    bodies = {(bucket, f"k{number}"): rng.randbytes(200_000) for bucket in ("one", "two") for number in range(6)}
+    etags = {}
+    for number, ((bucket, key), body) in enumerate(bodies.items()):
+        etags[bucket, key] = clients[number % 3].put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+
+    def whole(client):
+        for (bucket, key), body in bodies.items():
+            answer = client.get_object(Bucket=bucket, Key=key)
+            assert (answer["Body"].read(), answer["ETag"]) == (body, etags[bucket, key])
+
+    node.command("move", "--from", "own", "--to", "common", "--bucket", "one")
+    assert len(in_common(placed)) == 6
+    for client in clients:
+        whole(client)
+    for words in [
+        ("--from", "common", "--to", "own", "--bucket", "one"),
+        ("--from", "shared", "--to", "local"),
+        ("--from", "local", "--to", "shared"),
+    ]:
+        refusal = node.command("move", *words, check=False)
+        assert refusal.returncode == 1 and "@node1" in refusal.stderr, refusal.stderr
+    # A node is emptied before it is taken away.
+    node.command("move", "--from", "local@node2", "--to", "shared")
+    wait_until(lambda: not blobs(placed.nodes[2]), 60, "an empty disk of node 2")
+    placed.nodes[2].stop()
+    for client in clients[:2]:
+        whole(client)

@@ -25,8 +25,8 @@ use crate::native;
 use crate::s3;
 use crate::tasks::{
     self, AbortStale, Backlog, Collect, CollectOwn, DeliverLogs, Deliverer, Engine, Expire,
-    MeasureOutbox, Mend, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey, Sweep,
-    SweepOwn, TendOutbox, WriteManifests, engine,
+    MeasureOutbox, Mend, Merge, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey,
+    Sweep, SweepOwn, TendOutbox, WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -567,6 +567,12 @@ async fn start_jobs(
                 config: config.scrub.clone(),
             },
         );
+    }
+    if config.merge.enabled {
+        engine.register(Merge {
+            content: Arc::clone(&stores.content),
+            config: config.merge.clone(),
+        });
     }
     engine.register(Mover {
         meta: stores.meta.clone(),

@@ -14,7 +14,7 @@ use crate::keys::{Keys, MasterKey};
 use crate::manifest::{self, Manifests};
 use crate::meta::placements::{self, Placement, Recorded};
 use crate::meta::{self, MetaStore, buckets, manifests};
-use crate::model::clock::Clock;
+use crate::model::clock::{Clock, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::namespace::{self, Namespace};
 use crate::tasks::{Collector, Keyring};
@@ -116,6 +116,10 @@ impl Stores {
             config: namespace::Config {
                 buckets_max: config.limits.buckets_max,
                 stale_upload_days: config.storage.stale_upload_days.get().into(),
+                merge: config.merge.enabled.then(|| namespace::MergeRule {
+                    delay: millis(Duration::from_secs(config.merge.delay_seconds)),
+                    max_bytes: config.merge.max_bytes,
+                }),
             },
         }));
         let manifests = match config.manifests.enabled {

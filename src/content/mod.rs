@@ -5,6 +5,7 @@
 //!                  |  bytes are durable, or known, before any row names them
 //!   open --> Reader, over rows, blobs and extents
 //!   collect, sweep: what no reference is left to, what no row names
+//!   merge: joined parts become known, and are stored once with what came in one piece
 //!   scrub, fsck: whether bytes and rows are as they should be
 //! ```
 //!
@@ -27,6 +28,7 @@ mod examine;
 mod frames;
 mod fsck;
 mod health;
+mod merge;
 mod mirrored;
 mod open;
 mod pace;
@@ -62,6 +64,7 @@ pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
 pub use fsck::{FsckOrder, FsckReport};
+pub use merge::{MERGE, MergeOrder, Merged};
 pub use open::OpenTimes;
 pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;

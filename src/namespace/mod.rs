@@ -80,6 +80,17 @@ pub struct Config {
     pub buckets_max: u64,
     /// Open uploads older than this many days are aborted.
     pub stale_upload_days: u64,
+    /// Which completed uploads are merged; `None`: none is.
+    pub merge: Option<MergeRule>,
+}
+
+/// Which completed uploads are merged with equal bytes, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergeRule {
+    /// Time after the complete request, in milliseconds.
+    pub delay: Millis,
+    /// Longer ones are left as they are.
+    pub max_bytes: u64,
 }
 
 /// What a namespace is made of.

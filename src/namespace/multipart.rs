@@ -10,21 +10,22 @@ use super::encryption::check_upload_key;
 use super::listing::prefix_end;
 use super::rehome::space_of_joined;
 use super::{
-    Cause, Condition, CopySource, CustomerKey, Namespace, Recheck, Target, Written, lock_bucket,
-    release,
+    Cause, Condition, CopySource, CustomerKey, MergeRule, Namespace, Recheck, Target, Written,
+    lock_bucket, release,
 };
-use crate::content::Received;
+use crate::content::{ContentStore, Received};
 use crate::meta::Session;
 use crate::meta::contents as content_rows;
 use crate::meta::uploads::{self, CompletedRow, PartRow, State, UploadRow};
 use crate::meta::version_parts::{self, VersionPart};
 use crate::model::acl::Acl;
-use crate::model::bucket::Bucket;
+use crate::model::bucket::{Bucket, Dedup};
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
 use crate::model::digest::{
     Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum, join_checksums,
 };
+use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, Uid};
 use crate::model::names::ObjectKey;
 use crate::model::notification::{Event, Origin};
@@ -347,6 +348,7 @@ impl Namespace {
             list_digest: list_digest(&request.parts),
             composite: ContentId(self.uids.next()?),
             now: self.clock.now(),
+            merge: self.config.merge,
             writer: self.writer(
                 &request.bucket,
                 &request.key,
@@ -579,6 +581,7 @@ struct Completion {
     list_digest: [u8; 32],
     composite: ContentId,
     now: Millis,
+    merge: Option<MergeRule>,
     writer: Arc<super::versions::VersionWriter>,
 }
 
@@ -632,7 +635,11 @@ impl Completion {
             modified: self.now,
             checksum: version.checksum.clone(),
         };
+        let content = version.content;
         completed.version_id = self.writer.write(session, version, sender).await?;
+        if content == self.composite {
+            self.order_merge(session, &bucket, &upload, size).await?;
+        }
         let listed: Vec<VersionPart> = parts
             .iter()
             .map(|part| VersionPart {
@@ -652,6 +659,26 @@ impl Completion {
         uploads::delete_parts(session, upload.uid).await?;
         uploads::end(session, upload.uid, Some(&completed), self.now).await?;
         Ok(first_answer(&completed, &upload))
+    }
+
+    /// Has the joined parts merged with equal bytes later, where bytes are shared at all.
+    async fn order_merge(
+        &self,
+        session: &mut Session,
+        bucket: &Bucket,
+        upload: &UploadRow,
+        size: u64,
+    ) -> Result<(), Fault> {
+        let is_shared = bucket.dedup == Dedup::Object
+            && !matches!(upload.encryption, Some(Encryption::Customer { .. }));
+        let Some(rule) = self
+            .merge
+            .filter(|rule| is_shared && size <= rule.max_bytes)
+        else {
+            return Ok(());
+        };
+        let (job, due) = (self.writer.slot.uids.next()?, self.now + rule.delay);
+        ContentStore::order_merge(session, job, self.composite, due, self.now).await
     }
 
     /// The stored parts that the list names, checked.

@@ -55,6 +55,16 @@ pub enum MoveError {
         /// Where it is.
         at: String,
     },
+    /// Each node has its own.
+    #[error(
+        "{name} lies on each node's own disk; name one that all nodes share, or that of one node: {}", .own.join(", ")
+    )]
+    EachNodes {
+        /// What was asked for.
+        name: String,
+        /// Those of the nodes.
+        own: Vec<String>,
+    },
     /// Another move must end first.
     #[error(
         "{from} is being moved to {to}; see `osproxy move status`, and move on when that is done"
@@ -237,6 +247,9 @@ impl Start {
         if source == target {
             return Err(MoveError::There(from.clone()));
         }
+        for name in [from, to] {
+            check_shared(name, buckets::backends(session).await?)?;
+        }
         for row in moves::open(session, OPEN_MAX).await? {
             if row.what != Moved::Backend {
                 continue;
@@ -289,6 +302,7 @@ impl Start {
         if source == target {
             return Err(MoveError::There(from.clone()));
         }
+        check_shared(to, placements::all(session).await?)?;
         let unknown = || MoveError::Unknown {
             what: "bucket",
             name: bucket.to_owned(),
@@ -350,6 +364,21 @@ impl Start {
             remains: None,
             ended: None,
         }
+    }
+}
+
+/// Refuses what stands for something of which each node has its own.
+fn check_shared(name: &str, known: Vec<(i64, String)>) -> Result<(), MoveError> {
+    let own = known.into_iter().map(|(_, known)| known);
+    let own: Vec<String> = own
+        .filter(|known| known.rsplit_once('@').is_some_and(|(of, _)| of == name))
+        .collect();
+    match own.is_empty() {
+        true => Ok(()),
+        false => Err(MoveError::EachNodes {
+            name: name.to_owned(),
+            own,
+        }),
     }
 }
 
