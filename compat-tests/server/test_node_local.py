@@ -287,6 +287,7 @@ def test_a_mirror_of_a_nodes_own_disk_serves_while_that_node_is_down(placed, rng
     for key, body in bodies.items():
         assert clients[1].get_object(Bucket="bucket", Key=key)["Body"].read() == body
     placed.nodes[0].start()
+    clients = placed.clients()
     for path in (placed.home / "common").glob("[0-9a-f][0-9a-f]/*"):
         path.unlink()
     for key, body in bodies.items():

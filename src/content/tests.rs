@@ -535,7 +535,7 @@ async fn a_body_in_several_blobs_is_known_again() {
     let (again, received) = install.store(under, bytes).await;
     assert_eq!(again, first);
     drop(received);
-    for _ in 0..200 {
+    for _ in 0..2000 {
         if install.blobs().len() == blobs.len() {
             break;
         }
@@ -563,7 +563,7 @@ async fn an_upload_that_ends_early_takes_the_blobs_it_finished_along() {
     let mut stream = std::pin::pin!(futures::stream::iter(frames));
     let refused = install.content.receive(incoming, stream.as_mut()).await;
     assert!(matches!(refused, Err(ReceiveError::Body(_))));
-    for _ in 0..200 {
+    for _ in 0..2000 {
         if install.blobs().is_empty() {
             break;
         }
