@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::receive::{BodyError, Hashing, Incoming, ReceiveError, Received, compute};
 use super::sealing::Seal;
 use super::{ContentStore, Linked, Reader, Work};
-use crate::meta::contents::{self, Joined};
+use crate::meta::contents;
 use crate::meta::jobs::{self, NewJob};
+use crate::meta::joined::{self, Joined};
 use crate::meta::{Session, releases};
 use crate::model::clock::Millis;
 use crate::model::digest::Digests;
@@ -84,7 +85,7 @@ impl ContentStore {
     /// Merges the parts of a composite content that is known by no digest, reading all of it.
     pub async fn merge(self: &Arc<Self>, content: ContentId, work: &Work) -> Result<Merged, Fault> {
         let found = self.meta.read("find joined parts", move |session| {
-            Box::pin(contents::joined(session, content))
+            Box::pin(joined::find(session, content))
         });
         let Some(joined) = found.await? else {
             return Ok(Merged::Nothing);
@@ -190,7 +191,7 @@ async fn end(
     {
         return nothing;
     }
-    let Some(joined) = contents::joined(session, content).await? else {
+    let Some(joined) = joined::find(session, content).await? else {
         return nothing;
     };
     let (merged, equal) = match whole {
@@ -211,13 +212,13 @@ async fn end(
                 // Its parts may be two levels deep below what will refer to it.
                 None if joined.depth > 1 => return Ok((Merged::Deep, None)),
                 None => {
-                    contents::set_digests(session, content, digests).await?;
+                    joined::set_digests(session, content, digests).await?;
                     return Ok((Merged::Known, None));
                 }
             }
         }
     };
-    if !contents::stand_for(session, content, equal).await? {
+    if !joined::stand_for(session, content, equal).await? {
         return Ok((Merged::Deep, None));
     }
     for part in joined.parts {

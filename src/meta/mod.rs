@@ -34,6 +34,7 @@ pub mod findings;
 pub mod identities;
 pub mod install;
 pub mod jobs;
+pub mod joined;
 pub mod lifecycle;
 pub mod link_keys;
 pub mod listing;

@@ -1,0 +1,129 @@
+//! Joined parts as a merge finds them, and what it makes of them.
+
+use super::catalog::{CONTENTS, EXTENTS};
+use super::contents;
+use super::session::{Session, params};
+use crate::model::content::Extent;
+use crate::model::digest::Digests;
+use crate::model::fault::Fault;
+use crate::model::ids::{ContentId, SpaceId};
+
+/// Most levels of extents below a content.
+const DEPTH_MAX: i64 = 2;
+
+/// A composite content that is known by no digest, as a merge needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Where it may be shared.
+    pub space: SpaceId,
+    /// Whether bytes of that space are encrypted.
+    pub encrypted: bool,
+    /// Bytes.
+    pub length: u64,
+    /// Levels of extents below it.
+    pub depth: i64,
+    /// Its extents.
+    pub extents: u64,
+    /// What they lie in, each once.
+    pub parts: Vec<ContentId>,
+}
+
+/// A composite without digests; `None` when it is gone, is known, or is one extent of a content that is.
+pub async fn find(session: &mut Session, id: ContentId) -> Result<Option<Joined>, Fault> {
+    let found = session
+        .query_one(
+            "SELECT c.space_id, s.encrypted, c.length, c.depth FROM contents c JOIN spaces s ON s.id = c.space_id
+             WHERE c.id = $1 AND c.kind = 'composite' AND c.md5 IS NULL",
+            params![id.0],
+            |row| Ok((SpaceId(row.int(0)?), row.int(1)? != 0, row.size(2)?, row.int(3)?)),
+        )
+        .await?;
+    let Some((space, encrypted, length, depth)) = found else {
+        return Ok(None);
+    };
+    let mut parts = session
+        .query(
+            "SELECT child_id FROM extents WHERE content_id = $1",
+            params![id.0],
+            |row| Ok(ContentId(row.int(0)?)),
+        )
+        .await?;
+    let extents = parts.len() as u64;
+    parts.sort_unstable();
+    parts.dedup();
+    let is_merged = match (extents, parts.first()) {
+        (1, Some(only)) => contents::digests(session, *only)
+            .await?
+            .is_some_and(|of| of.length == length),
+        _ => false,
+    };
+    Ok((!is_merged).then_some(Joined {
+        space,
+        encrypted,
+        length,
+        depth,
+        extents,
+        parts,
+    }))
+}
+
+/// Makes a composite known by its digests. When an equal content came first the row's uniqueness has the transaction
+/// run again.
+pub async fn set_digests(
+    session: &mut Session,
+    id: ContentId,
+    digests: &Digests,
+) -> Result<(), Fault> {
+    session.changed(&CONTENTS, params![id.0]);
+    session
+        .execute(
+            "UPDATE contents SET sha256 = $1, md5 = $2, crc32 = $3, crc32c = $4, crc64nvme = $5 WHERE id = $6",
+            params![
+                &digests.sha256.0,
+                &digests.md5,
+                i64::from(digests.crc32),
+                i64::from(digests.crc32c),
+                digests.crc64nvme as i64,
+                id.0,
+            ],
+        )
+        .await
+}
+
+/// Makes a composite one extent of an equal content, in place of its extents, which are the caller's to release. `false`
+/// when that lies too deep already.
+pub async fn stand_for(
+    session: &mut Session,
+    id: ContentId,
+    equal: ContentId,
+) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT depth, length FROM contents WHERE id = $1",
+            params![equal.0],
+            |row| Ok((row.int(0)?, row.size(1)?)),
+        )
+        .await?;
+    let Some((depth, length)) = found.filter(|(depth, _)| *depth < DEPTH_MAX) else {
+        return Ok(false);
+    };
+    session.changed(&EXTENTS, params![id.0]);
+    session.changed(&CONTENTS, params![id.0]);
+    session
+        .execute("DELETE FROM extents WHERE content_id = $1", params![id.0])
+        .await?;
+    let whole = Extent {
+        start: 0,
+        length,
+        child: equal,
+        child_offset: 0,
+    };
+    contents::insert_extent(session, id, 0, &whole, None).await?;
+    session
+        .execute(
+            "UPDATE contents SET depth = $1 WHERE id = $2",
+            params![depth + 1, id.0],
+        )
+        .await?;
+    Ok(true)
+}
