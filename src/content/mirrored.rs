@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::runtime::Handle;
 
 use super::ContentStore;
 use super::health::Health;
@@ -184,6 +185,7 @@ impl Mirrored {
             copies: Vec::new(),
             wrong: Vec::new(),
             state: AtomicU8::new(FRESH),
+            runtime: Handle::try_current().ok(),
         };
         let mut refused = None;
         for (backend, backend_name, name, outcome) in outcomes {
@@ -262,6 +264,8 @@ pub(super) struct StoredBlob {
     /// Finished, but not as they should be.
     wrong: Vec<(String, BlobName)>,
     state: AtomicU8,
+    /// Where it was made: a transaction may drop it on the database's own thread, which has none.
+    runtime: Option<Handle>,
 }
 
 impl StoredBlob {
@@ -273,6 +277,7 @@ impl StoredBlob {
             copies: Vec::new(),
             wrong: Vec::new(),
             state: AtomicU8::new(FRESH),
+            runtime: Handle::try_current().ok(),
         }
     }
 
@@ -291,9 +296,7 @@ impl StoredBlob {
 
     fn drop_wrong(&mut self) {
         let wrong = std::mem::take(&mut self.wrong);
-        if !wrong.is_empty() {
-            delete_later(self.blobs.clone(), wrong);
-        }
+        delete_later(self.runtime.as_ref(), self.blobs.clone(), wrong);
     }
 }
 
@@ -301,14 +304,15 @@ impl Drop for StoredBlob {
     fn drop(&mut self) {
         self.drop_wrong();
         if self.state.load(Ordering::SeqCst) != COMMITTING {
-            delete_later(self.blobs.clone(), std::mem::take(&mut self.copies));
+            let copies = std::mem::take(&mut self.copies);
+            delete_later(self.runtime.as_ref(), self.blobs.clone(), copies);
         }
     }
 }
 
 /// Deletes copies in the background. What is left is found by the sweep.
-fn delete_later(blobs: BlobStore, copies: Vec<(String, BlobName)>) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+fn delete_later(runtime: Option<&Handle>, blobs: BlobStore, copies: Vec<(String, BlobName)>) {
+    let Some(runtime) = runtime.filter(|_| !copies.is_empty()) else {
         return;
     };
     runtime.spawn(async move {

@@ -548,6 +548,34 @@ async fn a_body_in_several_blobs_is_known_again() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_dropped_where_no_runtime_is_takes_its_blob_along() {
+    let install = Install::with_blobs_of(MIB as u64).await;
+    let incoming = Incoming {
+        space: install.plain,
+        shared: true,
+        seal: Seal::Plain,
+        length: None,
+        limit: u64::MAX,
+        verified_sha256: None,
+        sha1: false,
+    };
+    let mut stream = std::pin::pin!(futures::stream::iter([Ok(body(1, 2 * MIB))]));
+    let received = install.content.receive(incoming, stream.as_mut()).await;
+    let Ok(received) = received else {
+        panic!("not received");
+    };
+    assert_eq!(install.blobs().len(), 2);
+    std::thread::spawn(move || drop(received)).join().unwrap();
+    for _ in 0..2000 {
+        if install.blobs().is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("left: {:?}", install.blobs());
+}
+
+#[tokio::test]
 async fn an_upload_that_ends_early_takes_the_blobs_it_finished_along() {
     let install = Install::with_blobs_of(MIB as u64).await;
     let incoming = Incoming {
