@@ -1,6 +1,7 @@
 //! Concurrent writers of the same keys and the same bytes, with the collector among them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
@@ -84,7 +85,6 @@ async fn of_many_compare_and_swaps_on_one_etag_exactly_one_wins() {
     }
 }
 
-/// Writers, deleters and the collector over few keys and few bodies: whatever a key says it holds can be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn versions_deleted_at_the_same_time_are_all_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,22 +113,28 @@ async fn versions_deleted_at_the_same_time_are_all_gone() {
     assert_eq!(install.usage().await, (0, 0));
 }
 
+/// Writers, deleters and the collector over few keys and few bodies: whatever a key says it holds can be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_reference_dangles_while_the_collector_runs() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(EPOCH + 1_000_000);
     let install = Arc::new(Install::open(dir.path(), &clock).await);
-    let writers: Vec<_> = (0..6u8)
+    let collected = Arc::new(AtomicU64::new(0));
+    let writers: Vec<_> = (0..6)
         .map(|writer| {
-            let install = install.clone();
+            let (install, collected) = (install.clone(), collected.clone());
             tokio::spawn(async move {
-                for step in 0..60u8 {
+                for step in 0..2000 {
+                    // Long enough that there was something to collect.
+                    if step >= 60 && collected.load(Ordering::Relaxed) > 0 {
+                        return;
+                    }
                     let name = format!("k{}", (writer + step) % 5);
                     if step % 4 == 3 {
                         install.delete(&name).await;
                         continue;
                     }
-                    let received = install.receive(bytes(step % 3, BLOB_BYTES)).await;
+                    let received = install.receive(bytes((step % 7) as u8, BLOB_BYTES)).await;
                     match install
                         .namespace
                         .put(install.request(&name), received)
@@ -141,17 +147,18 @@ async fn no_reference_dangles_while_the_collector_runs() {
             })
         })
         .collect();
-    let mut collected = 0;
     while !writers.iter().all(|writer| writer.is_finished()) {
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        collected += install.content.collect().await.unwrap().contents;
+        let report = install.content.collect().await.unwrap();
+        collected.fetch_add(report.contents, Ordering::Relaxed);
         install.content.sweep().await.unwrap();
         tokio::task::yield_now().await;
     }
     for writer in writers {
         writer.await.unwrap();
     }
+    let collected = collected.load(Ordering::Relaxed);
     assert!(collected > 0, "the collector found nothing to do");
     for name in ["k0", "k1", "k2", "k3", "k4"] {
         if let Some(body) = install.get(name).await {
