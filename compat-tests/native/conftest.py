@@ -3,7 +3,8 @@
 import pytest
 
 from support.native import Native
-from support.server import Server, free_port
+from support.ports import free_port
+from support.server import Server
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import yaml
 
 from support.balancer import Balancer
 from support.portrait import portrait
-from support.server import BINARY, TOP, free_port
+from support.ports import free_port
+from support.server import BINARY, TOP
 from support.wait import wait_until
 
 DEPLOY = TOP / "deploy"

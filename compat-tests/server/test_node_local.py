@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from support.cluster import MASTER_KEY, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload, etag_of_parts
-from support.server import free_port
+from support.ports import free_port
 from support.wait import wait_until
 
 HASTY = {

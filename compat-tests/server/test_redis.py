@@ -14,6 +14,7 @@ from support import database
 from support import redis as redises
 from support.endpoint import Identity
 from support.events import Hook
+from support.ports import free_port
 from support.raw import Raw
 from support.server import Server
 from support.wait import wait_until
@@ -430,7 +431,7 @@ def test_nodes_follow_a_failover_of_sentinels(nodes, tmp_path):
         pytest.skip(str(missing))
     with redises.watched(tmp_path, PASSWORD) as (primary, replica, sentinel):
         # One Sentinel named does not exist.
-        elsewhere = f"node=127.0.0.1:{redises.free_port()}"
+        elsewhere = f"node=127.0.0.1:{free_port()}"
         url = f"redis-sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/0?sentinelServiceName=main&{elsewhere}"
         first, second = nodes(2, url)
         hints_flow(first, second)

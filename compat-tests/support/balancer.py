@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from .server import free_port
+from .ports import free_port
 from .wait import wait_until
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .server import free_port
+from .ports import free_port
 from .wait import wait_until
 
 START_DEADLINE = 60.0

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from .server import free_port
+from .ports import free_port
 from .wait import wait_until
 
 

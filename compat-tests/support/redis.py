@@ -6,7 +6,7 @@ import subprocess
 from contextlib import ExitStack, contextmanager
 
 from . import database
-from .server import free_port
+from .ports import free_port
 from .wait import wait_until
 
 

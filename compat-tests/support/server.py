@@ -4,13 +4,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import urllib.request
 from pathlib import Path
 
 from .endpoint import Endpoint, Identity
+from .ports import free_port
 
 TOP = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("COMPAT_BINARY", TOP / "target" / "release" / "osproxy"))
@@ -19,12 +19,6 @@ DOMAIN = "s3.localhost"
 WEBSITE_DOMAIN = "s3-website.localhost"
 READY_DEADLINE = 30.0
 STOP_DEADLINE = 60.0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from .endpoint import Endpoint, Identity
-from .server import Server, free_port
+from .ports import free_port
+from .server import Server
 
 CACHE = Path(__file__).parents[1] / ".cache"
 RCLONE = CACHE / "venv" / "bin" / "rclone"
