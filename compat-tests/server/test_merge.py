@@ -26,16 +26,13 @@ def prompt(own_server):
     return server, s3
 
 
-def upload(s3, key, parts, **arguments):
-    each = {name: value for name, value in arguments.items() if name.startswith("SSECustomer")}
-    begun = s3.create_multipart_upload(Bucket="bucket", Key=key, **arguments)["UploadId"]
-    listed = []
+def upload(s3, key, parts, each=None, **options):
+    """Uploads in parts; `each` goes with the begin, the end and every part."""
+    each = each or {}
+    begun = Upload(s3, "bucket", key, **options, **each)
     for number, part in enumerate(parts, 1):
-        sent = s3.upload_part(Bucket="bucket", Key=key, UploadId=begun, PartNumber=number, Body=part, **each)
-        listed.append({"PartNumber": number, "ETag": sent["ETag"]})
-    return s3.complete_multipart_upload(
-        Bucket="bucket", Key=key, UploadId=begun, MultipartUpload={"Parts": listed}, **each
-    )
+        begun.put(number, part, **each)
+    return begun.complete(**each)
 
 
 def merges(server):
@@ -90,7 +87,7 @@ def test_parts_and_one_piece_are_stored_once(prompt, rng, first, encrypted):
 def test_what_a_customers_key_protects_is_not_merged(prompt, rng):
     server, s3 = prompt
     key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": rng.randbytes(32)}
-    upload(s3, "customer", [rng.randbytes(MIN_PART), b"rest"], **key)
+    upload(s3, "customer", [rng.randbytes(MIN_PART), b"rest"], each=key)
     upload(s3, "plain", [rng.randbytes(MIN_PART), b"rest"])
     assert len(outcomes(server, 1)) == 1
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ContentStore;
 use super::mirrored::{self, StoredBlob};
-use super::receive::{Begun, Hashing, Incoming, Received, compute};
+use super::receive::{Begun, Hashing, Incoming, Received};
 use super::sealing::Seal;
 use super::target::Segment;
 use crate::blob::CopyName;
@@ -141,11 +141,7 @@ impl ContentStore {
         let mut reader = reading.await.map_err(missing)?;
         while let Some(bytes) = reader.next().await {
             let bytes = bytes.map_err(missing)?;
-            hashing = compute(bytes.len(), move || {
-                hashing.update(&bytes);
-                Ok(hashing)
-            })
-            .await?;
+            hashing = hashing.take(bytes).await?;
         }
         Ok(hashing)
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 
-use super::receive::{BodyError, Hashing, Incoming, ReceiveError, Received, compute};
+use super::receive::{BodyError, Hashing, Incoming, ReceiveError, Received};
 use super::sealing::Seal;
 use super::{ContentStore, Linked, Reader, Work};
 use crate::meta::contents;
@@ -149,11 +149,7 @@ impl ContentStore {
         while let Some(bytes) = reader.next().await {
             let bytes = bytes?;
             work.pace.take(bytes.len()).await;
-            hashing = compute(bytes.len(), move || {
-                hashing.update(&bytes);
-                Ok(hashing)
-            })
-            .await?;
+            hashing = hashing.take(bytes).await?;
         }
         hashing.finish(&incoming)
     }
@@ -218,10 +214,10 @@ async fn end(
             }
         }
     };
-    if !joined::stand_for(session, content, equal).await? {
+    let Some(given_up) = joined::stand_for(session, content, equal).await? else {
         return Ok((Merged::Deep, None));
-    }
-    for part in joined.parts {
+    };
+    for part in given_up {
         releases::release(session, uids.next()?, part, now).await?;
     }
     Ok((merged, Some(equal)))

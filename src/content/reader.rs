@@ -16,12 +16,9 @@ use super::open::Token;
 use super::sealing::opening;
 use crate::keys::CustomerKey;
 use crate::meta::contents::{self, CopyRow, Location, Place};
-use crate::model::content::slice;
+use crate::model::content::{DEPTH_MAX, slice};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::ContentId;
-
-/// Most levels of extents below a content; deeper ones would be a loop in the rows.
-const DEPTH_MAX: usize = 2;
 
 /// One range of a content while it is read.
 pub struct Reader {

@@ -151,9 +151,18 @@ impl Hashing {
         }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    fn update(&mut self, bytes: &[u8]) {
         self.md5.update(bytes);
         self.identity.update(bytes);
+    }
+
+    /// Takes the next bytes, on another thread when they are many.
+    pub(super) async fn take(mut self, bytes: Bytes) -> Result<Self, Fault> {
+        compute(bytes.len(), move || {
+            self.update(&bytes);
+            Ok(self)
+        })
+        .await
     }
 
     pub(super) fn finish(self, incoming: &Incoming) -> Result<Digests, Fault> {

@@ -25,13 +25,11 @@ use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::rehoming::{self, Identity};
 use crate::meta::{Session, placements, releases, wrap_keys};
 use crate::model::clock::Millis;
-use crate::model::content::Extent;
+use crate::model::content::{DEPTH_MAX, Extent};
 use crate::model::digest::{Digests, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, SenderId, SpaceId};
 
-/// Most levels of extents below a content; deeper ones would be a loop in the rows.
-const DEPTH_MAX: usize = 2;
 /// How often a part of a composite is made again when it was collected meanwhile.
 const TRIES: usize = 3;
 /// Contents whose place elsewhere one run remembers.

@@ -21,6 +21,19 @@ const FRAME: usize = 64 * 1024;
 const INLINE: usize = 16 * 1024;
 const TENANT: TenantId = TenantId(1);
 
+/// Of any length, shared in `space`.
+fn incoming(space: SpaceId, seal: Seal) -> Incoming {
+    Incoming {
+        space,
+        shared: true,
+        seal,
+        length: None,
+        limit: u64::MAX,
+        verified_sha256: None,
+        sha1: false,
+    }
+}
+
 struct Install {
     dir: TempDir,
     meta: MetaStore,
@@ -139,20 +152,22 @@ impl Install {
         (space, Seal::Key(key))
     }
 
+    /// Waits, but not for ever, until so many blobs are left.
+    async fn until_blobs_are(&self, count: usize) {
+        for _ in 0..2000 {
+            if self.blobs().len() == count {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     async fn store(
         &self,
         (space, seal): (SpaceId, Seal),
         body: Bytes,
     ) -> (ContentId, Arc<Received>) {
-        let incoming = Incoming {
-            space,
-            shared: true,
-            seal,
-            length: None,
-            limit: u64::MAX,
-            verified_sha256: None,
-            sha1: false,
-        };
+        let incoming = incoming(space, seal);
         let frames: Vec<_> = body
             .chunks(50_000)
             .map(Bytes::copy_from_slice)
@@ -535,12 +550,7 @@ async fn a_body_in_several_blobs_is_known_again() {
     let (again, received) = install.store(under, bytes).await;
     assert_eq!(again, first);
     drop(received);
-    for _ in 0..2000 {
-        if install.blobs().len() == blobs.len() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    install.until_blobs_are(blobs.len()).await;
     let (mut left, mut before) = (install.blobs(), blobs);
     left.sort();
     before.sort();
@@ -550,15 +560,7 @@ async fn a_body_in_several_blobs_is_known_again() {
 #[tokio::test]
 async fn a_body_that_is_dropped_where_no_runtime_is_takes_its_blob_along() {
     let install = Install::with_blobs_of(MIB as u64).await;
-    let incoming = Incoming {
-        space: install.plain,
-        shared: true,
-        seal: Seal::Plain,
-        length: None,
-        limit: u64::MAX,
-        verified_sha256: None,
-        sha1: false,
-    };
+    let incoming = incoming(install.plain, Seal::Plain);
     let mut stream = std::pin::pin!(futures::stream::iter([Ok(body(1, 2 * MIB))]));
     let received = install.content.receive(incoming, stream.as_mut()).await;
     let Ok(received) = received else {
@@ -566,36 +568,18 @@ async fn a_body_that_is_dropped_where_no_runtime_is_takes_its_blob_along() {
     };
     assert_eq!(install.blobs().len(), 2);
     std::thread::spawn(move || drop(received)).join().unwrap();
-    for _ in 0..2000 {
-        if install.blobs().is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("left: {:?}", install.blobs());
+    install.until_blobs_are(0).await;
+    assert_eq!(install.blobs(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
 async fn an_upload_that_ends_early_takes_the_blobs_it_finished_along() {
     let install = Install::with_blobs_of(MIB as u64).await;
-    let incoming = Incoming {
-        space: install.plain,
-        shared: true,
-        seal: Seal::Plain,
-        length: None,
-        limit: u64::MAX,
-        verified_sha256: None,
-        sha1: false,
-    };
+    let incoming = incoming(install.plain, Seal::Plain);
     let frames = [Ok(body(1, 2 * MIB)), Ok(body(2, MIB)), Err("gone".into())];
     let mut stream = std::pin::pin!(futures::stream::iter(frames));
     let refused = install.content.receive(incoming, stream.as_mut()).await;
     assert!(matches!(refused, Err(ReceiveError::Body(_))));
-    for _ in 0..2000 {
-        if install.blobs().is_empty() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    install.until_blobs_are(0).await;
     assert_eq!(install.blobs(), Vec::<PathBuf>::new());
 }

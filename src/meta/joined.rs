@@ -1,15 +1,12 @@
 //! Joined parts as a merge finds them, and what it makes of them.
 
-use super::catalog::{CONTENTS, EXTENTS};
-use super::contents;
+use super::catalog::CONTENTS;
 use super::session::{Session, params};
-use crate::model::content::Extent;
+use super::{contents, releases};
+use crate::model::content::{DEPTH_MAX, Extent};
 use crate::model::digest::Digests;
 use crate::model::fault::Fault;
 use crate::model::ids::{ContentId, SpaceId};
-
-/// Most levels of extents below a content.
-const DEPTH_MAX: i64 = 2;
 
 /// A composite content that is known by no digest, as a merge needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +21,6 @@ pub struct Joined {
     pub depth: i64,
     /// Its extents.
     pub extents: u64,
-    /// What they lie in, each once.
-    pub parts: Vec<ContentId>,
 }
 
 /// A composite without digests; `None` when it is gone, is known, or is one extent of a content that is.
@@ -41,18 +36,15 @@ pub async fn find(session: &mut Session, id: ContentId) -> Result<Option<Joined>
     let Some((space, encrypted, length, depth)) = found else {
         return Ok(None);
     };
-    let mut parts = session
+    let parts = session
         .query(
             "SELECT child_id FROM extents WHERE content_id = $1",
             params![id.0],
             |row| Ok(ContentId(row.int(0)?)),
         )
         .await?;
-    let extents = parts.len() as u64;
-    parts.sort_unstable();
-    parts.dedup();
-    let is_merged = match (extents, parts.first()) {
-        (1, Some(only)) => contents::digests(session, *only)
+    let is_merged = match parts[..] {
+        [only] => contents::digests(session, only)
             .await?
             .is_some_and(|of| of.length == length),
         _ => false,
@@ -62,8 +54,7 @@ pub async fn find(session: &mut Session, id: ContentId) -> Result<Option<Joined>
         encrypted,
         length,
         depth,
-        extents,
-        parts,
+        extents: parts.len() as u64,
     }))
 }
 
@@ -90,13 +81,13 @@ pub async fn set_digests(
         .await
 }
 
-/// Makes a composite one extent of an equal content, in place of its extents, which are the caller's to release. `false`
-/// when that lies too deep already.
+/// Makes a composite one extent of an equal content. The contents that its extents referred to, each once, are the
+/// caller's to release; `None` when the equal one lies too deep already.
 pub async fn stand_for(
     session: &mut Session,
     id: ContentId,
     equal: ContentId,
-) -> Result<bool, Fault> {
+) -> Result<Option<Vec<ContentId>>, Fault> {
     let found = session
         .query_one(
             "SELECT depth, length FROM contents WHERE id = $1",
@@ -104,14 +95,11 @@ pub async fn stand_for(
             |row| Ok((row.int(0)?, row.size(1)?)),
         )
         .await?;
-    let Some((depth, length)) = found.filter(|(depth, _)| *depth < DEPTH_MAX) else {
-        return Ok(false);
+    let Some((depth, length)) = found.filter(|(depth, _)| *depth < DEPTH_MAX as i64) else {
+        return Ok(None);
     };
-    session.changed(&EXTENTS, params![id.0]);
     session.changed(&CONTENTS, params![id.0]);
-    session
-        .execute("DELETE FROM extents WHERE content_id = $1", params![id.0])
-        .await?;
+    let given_up = releases::take_extents(session, id).await?;
     let whole = Extent {
         start: 0,
         length,
@@ -125,5 +113,5 @@ pub async fn stand_for(
             params![depth + 1, id.0],
         )
         .await?;
-    Ok(true)
+    Ok(Some(given_up))
 }

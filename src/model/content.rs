@@ -15,6 +15,9 @@ pub enum Protection {
     Kms(WrapKeyId),
 }
 
+/// Most levels of extents below a content; deeper ones would be a loop in the rows.
+pub const DEPTH_MAX: usize = 2;
+
 /// A range a client asked for, as in RFC 9110 section 14.1.2; inclusive as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RangeRequest {

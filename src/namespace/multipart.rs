@@ -611,7 +611,7 @@ impl Completion {
         let version = Version {
             uid: upload.uid,
             is_null: true,
-            content: self.content(session, &bucket, &parts).await?,
+            content: self.content(session, &bucket, &upload, &parts).await?,
             size,
             etag: ETag::multipart(parts.iter().map(|part| &part.md5)),
             modified: self.now,
@@ -635,11 +635,7 @@ impl Completion {
             modified: self.now,
             checksum: version.checksum.clone(),
         };
-        let content = version.content;
         completed.version_id = self.writer.write(session, version, sender).await?;
-        if content == self.composite {
-            self.order_merge(session, &bucket, &upload, size).await?;
-        }
         let listed: Vec<VersionPart> = parts
             .iter()
             .map(|part| VersionPart {
@@ -756,6 +752,7 @@ impl Completion {
         &self,
         session: &mut Session,
         bucket: &Bucket,
+        upload: &UploadRow,
         parts: &[&PartRow],
     ) -> Result<ContentId, Condition> {
         if let [only] = parts {
@@ -775,6 +772,7 @@ impl Completion {
         }
         let space = space_of_joined(session, bucket, self.request.upload.0).await?;
         content_rows::insert_composite(session, self.composite, space, &extents, self.now).await?;
+        self.order_merge(session, bucket, upload, start).await?;
         // An empty last part has no extent to live on through.
         for empty in parts.iter().filter(|part| part.size == 0) {
             release(session, &self.writer.slot.uids, empty.content, self.now).await?;

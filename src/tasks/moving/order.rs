@@ -247,8 +247,9 @@ impl Start {
         if source == target {
             return Err(MoveError::There(from.clone()));
         }
+        let known = buckets::backends(session).await?;
         for name in [from, to] {
-            check_shared(name, buckets::backends(session).await?)?;
+            check_shared(name, &known)?;
         }
         for row in moves::open(session, OPEN_MAX).await? {
             if row.what != Moved::Backend {
@@ -302,7 +303,7 @@ impl Start {
         if source == target {
             return Err(MoveError::There(from.clone()));
         }
-        check_shared(to, placements::all(session).await?)?;
+        check_shared(to, &placements::all(session).await?)?;
         let unknown = || MoveError::Unknown {
             what: "bucket",
             name: bucket.to_owned(),
@@ -368,10 +369,11 @@ impl Start {
 }
 
 /// Refuses what stands for something of which each node has its own.
-fn check_shared(name: &str, known: Vec<(i64, String)>) -> Result<(), MoveError> {
-    let own = known.into_iter().map(|(_, known)| known);
+fn check_shared(name: &str, known: &[(i64, String)]) -> Result<(), MoveError> {
+    let own = known.iter().map(|(_, known)| known);
     let own: Vec<String> = own
         .filter(|known| known.rsplit_once('@').is_some_and(|(of, _)| of == name))
+        .cloned()
         .collect();
     match own.is_empty() {
         true => Ok(()),
