@@ -24,9 +24,9 @@ use crate::model::fault::{Fault, Kind};
 use crate::native;
 use crate::s3;
 use crate::tasks::{
-    self, AbortStale, Backlog, Collect, CollectOwn, DeliverLogs, Deliverer, Engine, Expire,
-    MeasureOutbox, Mend, Merge, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey,
-    Sweep, SweepOwn, TendOutbox, WriteManifests, engine,
+    AbortStale, Backlog, Collect, CollectOwn, Deliver, DeliverLogs, Engine, Expire, MeasureOutbox,
+    Mend, Merge, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey, Sweep,
+    SweepOwn, TendOutbox, WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -135,7 +135,6 @@ pub(super) struct Running {
     stores: Stores,
     runner: Runner,
     jobs: engine::Running,
-    deliverer: Deliverer,
     logs: DeliverLogs,
     root: RootKey,
     s3: Listener,
@@ -188,19 +187,12 @@ impl Running {
         let outbox = Arc::new(Outbox::new(
             stores.meta.clone(),
             stores.clock.clone(),
+            Arc::clone(stores.node.uids()),
             Arc::clone(&metrics),
             config.notification.clone(),
         ));
         let runner = start_loops(config, &stores, &metrics, &outbox);
         let jobs = start_jobs(config, &stores, &metrics, &outbox, &authority).await?;
-        let deliverer = Deliverer::start(&tasks::events::Parts {
-            meta: stores.meta.clone(),
-            clock: stores.clock.clone(),
-            node: stores.node.id(),
-            metrics: Arc::clone(&metrics),
-            bell: stores.hints.bell(Topic::Events),
-            config: config.notification.clone(),
-        })?;
         let logs = DeliverLogs {
             namespace: Arc::clone(&stores.namespace),
             metrics: Arc::clone(&metrics),
@@ -267,7 +259,6 @@ impl Running {
             stores,
             runner,
             jobs,
-            deliverer,
             logs,
             root,
             draining,
@@ -320,9 +311,8 @@ impl Running {
         }
         self.runner.stop().await;
         self.jobs.stop().await;
-        // All requests are in their logs by now, and the objects that are made may tell of themselves.
+        // All requests are in their logs by now.
         self.logs.deliver().await;
-        self.deliverer.stop().await;
         write_last_manifest(&self.stores).await;
         self.stores.close().await;
         if let Err(error) = RunFile::remove(self.held.path()) {
@@ -547,6 +537,13 @@ async fn start_jobs(
             metrics: Arc::clone(metrics),
         },
     );
+    outbox.begin().await?;
+    engine.register(Deliver::new(
+        stores.meta.clone(),
+        Arc::clone(metrics),
+        stores.hints.bell(Topic::Events),
+        &config.notification,
+    )?);
     engine.schedule(OUTBOX_INTERVAL, TendOutbox(Arc::clone(outbox)));
     engine.schedule(REWRAP_INTERVAL, Rewrap(Arc::clone(&stores.content)));
     engine.schedule(EXPIRED_KEYS_INTERVAL, PurgeKeys(Arc::clone(authority)));

@@ -40,14 +40,6 @@ pub struct EventRow {
 pub struct TargetRow {
     /// Its name.
     pub name: String,
-    /// Who may deliver ...
-    pub node: i64,
-    /// ... and until when nobody else may.
-    pub lease_until: Millis,
-    /// Attempts that failed since the last success.
-    pub attempt: u32,
-    /// Not before this.
-    pub next_run: Millis,
     /// Events that it got.
     pub delivered: u64,
     /// Attempts that failed.
@@ -181,22 +173,17 @@ pub async fn depths(session: &mut Session) -> Result<Vec<Depth>, Fault> {
 
 macro_rules! target_columns {
     () => {
-        "SELECT name, node_id, lease_until, attempt, next_run, delivered, failed, given_up, last_error
-         FROM event_targets"
+        "SELECT name, delivered, failed, given_up, last_error FROM event_targets"
     };
 }
 
 fn target(row: &super::Row<'_>) -> Result<TargetRow, Fault> {
     Ok(TargetRow {
         name: row.str(0)?.to_owned(),
-        node: row.int(1)?,
-        lease_until: row.int(2)?,
-        attempt: u32::try_from(row.int(3)?).unwrap_or(u32::MAX),
-        next_run: row.int(4)?,
-        delivered: row.size(5)?,
-        failed: row.size(6)?,
-        given_up: row.size(7)?,
-        last_error: row.opt_str(8)?.map(str::to_owned),
+        delivered: row.size(1)?,
+        failed: row.size(2)?,
+        given_up: row.size(3)?,
+        last_error: row.opt_str(4)?.map(str::to_owned),
     })
 }
 
@@ -230,19 +217,13 @@ pub async fn targets(session: &mut Session) -> Result<Vec<TargetRow>, Fault> {
 pub async fn write_target(session: &mut Session, row: &TargetRow) -> Result<(), Fault> {
     session
         .execute(
-            "INSERT INTO event_targets (name, node_id, lease_until, attempt, next_run, delivered, failed,
-                                        given_up, last_error)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "INSERT INTO event_targets (name, delivered, failed, given_up, last_error)
+             VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (name) DO UPDATE
-             SET node_id = excluded.node_id, lease_until = excluded.lease_until, attempt = excluded.attempt,
-                 next_run = excluded.next_run, delivered = excluded.delivered, failed = excluded.failed,
-                 given_up = excluded.given_up, last_error = excluded.last_error",
+             SET delivered = excluded.delivered, failed = excluded.failed, given_up = excluded.given_up,
+                 last_error = excluded.last_error",
             params![
                 row.name.as_str(),
-                row.node,
-                row.lease_until,
-                i64::from(row.attempt),
-                row.next_run,
                 row.delivered as i64,
                 row.failed as i64,
                 row.given_up as i64,

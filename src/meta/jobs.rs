@@ -146,6 +146,16 @@ pub async fn live(session: &mut Session, kind: &str, key: &str) -> Result<Option
         .await
 }
 
+/// Lets the job of a type and key that waits for a later time be claimed now.
+pub async fn hurry(session: &mut Session, kind: &str, key: &str, now: Millis) -> Result<(), Fault> {
+    session
+        .execute(
+            "UPDATE jobs SET due = $1 WHERE type = $2 AND live_key = $3 AND state = 'waiting' AND due > $1",
+            params![now, kind, key],
+        )
+        .await
+}
+
 macro_rules! columns {
     () => {
         "SELECT id, type, work_key, payload, period, state, due, run, node_id, attempt, again, cancelling,
@@ -197,6 +207,20 @@ pub async fn lock(session: &mut Session, id: JobId) -> Result<Option<Job>, Fault
         .query_one(
             concat!(columns!(), " WHERE id = $1 /*FOR UPDATE*/"),
             params![id.0],
+            job,
+        )
+        .await
+}
+
+/// The jobs of a type with a key that wait or run, at most 1000.
+pub async fn live_of(session: &mut Session, kind: &str) -> Result<Vec<Job>, Fault> {
+    session
+        .query(
+            concat!(
+                columns!(),
+                " WHERE type = $1 AND live_key IS NOT NULL ORDER BY live_key LIMIT 1000"
+            ),
+            params![kind],
             job,
         )
         .await

@@ -47,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0012_link_keys.sql"),
     include_str!("migrations/sqlite/0013_findings.sql"),
     include_str!("migrations/sqlite/0014_adoptions.sql"),
+    include_str!("migrations/sqlite/0015_deliveries.sql"),
 ];
 
 pub(super) struct Engine {

@@ -38,7 +38,7 @@ pub use backlog::{Backlog, JobError, JobFilter, JobSummary, JobsReport, Wish};
 pub use collect::{Collect, CollectOwn, Collector, GcReport, Sweep, SweepOwn};
 pub use encryption::{KeyCommand, KeyReport, Keyring, KmsName, Rewrap};
 pub use engine::{Engine, Failure, JobHandler, Outcome, Run};
-pub use events::{Deliverer, MeasureOutbox, Outbox, TendOutbox};
+pub use events::{Deliver, MeasureOutbox, Outbox, TendOutbox};
 pub use keys::PurgeKeys;
 pub use lifecycle::Expire;
 pub use logs::DeliverLogs;

@@ -101,20 +101,33 @@ impl Dispatcher {
         }
     }
 
+    /// For how many more runs of a type this node has room.
+    fn room_for(&self, kind: &str) -> usize {
+        let Some(handler) = self.handlers.get(kind) else {
+            return 0;
+        };
+        if !handler.stands() && self.is_full() {
+            return 0;
+        }
+        let busy = self.busy.get(kind).copied().unwrap_or(0);
+        handler.at_once().saturating_sub(busy)
+    }
+
     /// Types that this node has room for, and for how many runs of each.
     fn room(&self) -> Vec<(&'static str, usize)> {
         self.handlers
-            .iter()
-            .filter_map(|(kind, handler)| {
-                let busy = self.busy.get(kind).copied().unwrap_or(0);
-                let room = handler.at_once().saturating_sub(busy);
-                (room > 0).then_some((*kind, room))
-            })
+            .keys()
+            .map(|kind| (*kind, self.room_for(kind)))
+            .filter(|(_, room)| *room > 0)
             .collect()
     }
 
     fn is_full(&self) -> bool {
-        self.runs.len() >= self.parts.config.concurrency.get() as usize
+        let counted = |(kind, busy): (&&str, &usize)| {
+            let stands = self.handlers.get(*kind).is_some_and(|it| it.stands());
+            if stands { 0 } else { *busy }
+        };
+        self.busy.iter().map(counted).sum::<usize>() >= self.parts.config.concurrency.get() as usize
     }
 
     /// Claims what is due, as far as there is room; answers when to look again.
@@ -122,23 +135,18 @@ impl Dispatcher {
         while let Some(ended) = self.runs.try_join_next() {
             self.ended(ended);
         }
-        if self.is_full() {
+        let room = self.room();
+        if room.is_empty() {
             return Ok(Duration::MAX);
         }
-        let room = self.room();
-        let look = self.look(room.clone()).await?;
-        let mut room: HashMap<_, _> = room.into_iter().collect();
+        let look = self.look(room).await?;
         let mut left = false;
         for (_, id, kind) in look.due {
-            if self.stop.is_cancelled() || self.is_full() {
+            if self.stop.is_cancelled() {
                 return Ok(Duration::MAX);
             }
-            let Some(room) = room.get_mut(kind).filter(|room| **room > 0) else {
-                continue;
-            };
-            match self.claim(id, kind).await? {
-                Claimed::Yes => *room -= 1,
-                Claimed::No | Claimed::Ended => left = true,
+            if self.room_for(kind) > 0 && self.claim(id, kind).await? != Claimed::Yes {
+                left = true;
             }
         }
         let now = self.parts.clock.now();

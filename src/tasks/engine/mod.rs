@@ -111,7 +111,7 @@ const ATTEMPTS_MAX: u32 = 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Jobs that this node runs at a time.
+    /// Jobs that this node runs at a time; those that deliver events and wait for more are not counted.
     pub concurrency: NonZeroU32,
     /// Seconds after which another node takes over a job whose node does not renew its lease any more.
     pub lease_seconds: NonZeroU64,
@@ -155,6 +155,12 @@ pub trait JobHandler: Send + Sync + 'static {
     /// dropped at once.
     fn stop_grace(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Whether a run goes on for as long as the node lives and mostly waits. It takes none of the node's
+    /// [`concurrency`](Config::concurrency).
+    fn stands(&self) -> bool {
+        false
     }
 }
 

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Most targets. Each has a task of its own.
-const TARGETS_MAX: usize = 100;
+/// Most targets. Each has a job of its own.
+pub(super) const TARGETS_MAX: usize = 100;
 
 /// Section `[notification]`: events of buckets and where they can be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

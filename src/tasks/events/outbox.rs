@@ -8,9 +8,13 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::config::{Config, Kind};
+use super::{KIND, Order};
+use crate::meta::jobs::{self, NewJob};
 use crate::meta::{MetaStore, events};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
+use crate::model::ids::UidGenerator;
+use crate::model::job::{Job, State};
 use crate::tasks::Handler;
 use crate::tasks::engine::{Failure, JobHandler, Outcome, Run};
 use crate::telemetry::Metrics;
@@ -24,9 +28,17 @@ const ROUNDS_MAX: usize = 100;
 pub struct Outbox {
     meta: MetaStore,
     clock: Clock,
+    uids: Arc<UidGenerator>,
     metrics: Arc<Metrics>,
     config: Config,
     names: BTreeMap<String, Arc<str>>,
+}
+
+/// When a job that waits is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    AsItIs,
 }
 
 /// How delivery to one target goes.
@@ -66,8 +78,14 @@ pub struct QueuedEvent {
 }
 
 impl Outbox {
-    /// The outbox of an open database.
-    pub fn new(meta: MetaStore, clock: Clock, metrics: Arc<Metrics>, config: Config) -> Self {
+    /// The outbox of an open database; `uids` number the jobs that deliver.
+    pub fn new(
+        meta: MetaStore,
+        clock: Clock,
+        uids: Arc<UidGenerator>,
+        metrics: Arc<Metrics>,
+        config: Config,
+    ) -> Self {
         let names = config
             .target
             .keys()
@@ -76,10 +94,52 @@ impl Outbox {
         Self {
             meta,
             clock,
+            uids,
             metrics,
             config,
             names,
         }
+    }
+
+    /// Makes the jobs that deliver, where they are not there, and lets those that wait after a failure try at once:
+    /// the settings of the process before may have been at fault. Before the engine starts.
+    pub async fn begin(&self) -> Result<(), Fault> {
+        self.ensure(Pace::AtOnce).await
+    }
+
+    async fn ensure(&self, pace: Pace) -> Result<(), Fault> {
+        let now = self.clock.now();
+        for (name, target) in &self.config.target {
+            if target.kind == Kind::Queue {
+                continue;
+            }
+            let order = Order {
+                target: name.clone(),
+            };
+            let (name, payload, id) = (name.clone(), jobs::encode(&order)?, self.uids.next()?);
+            self.meta
+                .transact("make job that delivers", move |session| {
+                    let (name, payload) = (name.clone(), payload.clone());
+                    Box::pin(async move {
+                        if jobs::live(session, KIND, &name).await?.is_none() {
+                            let job = NewJob {
+                                id,
+                                kind: KIND,
+                                key: Some(&name),
+                                payload: &payload,
+                                due: now,
+                                now,
+                            };
+                            jobs::insert(session, &job).await?;
+                        } else if pace == Pace::AtOnce {
+                            jobs::hurry(session, KIND, &name, now).await?;
+                        }
+                        Ok::<_, Fault>(())
+                    })
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     fn is_queue(&self, name: &str) -> bool {
@@ -135,12 +195,13 @@ impl Outbox {
 
     /// How delivery goes to every target that is configured or was.
     pub async fn report(&self) -> Result<Vec<TargetReport>, Fault> {
-        let (rows, depths) = self
+        let (rows, depths, jobs) = self
             .meta
             .scan("look into outbox", |session| {
                 Box::pin(async move {
                     let rows = events::targets(session).await?;
-                    Ok::<_, Fault>((rows, events::depths(session).await?))
+                    let depths = events::depths(session).await?;
+                    Ok::<_, Fault>((rows, depths, jobs::live_of(session, KIND).await?))
                 })
             })
             .await?;
@@ -153,9 +214,14 @@ impl Outbox {
             report.delivered = row.delivered;
             report.failed = row.failed;
             report.given_up = row.given_up;
-            report.attempt = row.attempt;
-            report.next_run = Some(row.next_run).filter(|_| row.attempt > 0);
             report.last_error = row.last_error;
+        }
+        for job in jobs {
+            if let Some(name) = &job.key {
+                let report = reports.entry(name.clone()).or_default();
+                report.attempt = failed_attempts(&job);
+                report.next_run = job.due.filter(|_| job.state == State::Waiting);
+            }
         }
         for depth in depths {
             let report = reports.entry(depth.target).or_default();
@@ -203,7 +269,15 @@ impl Outbox {
     }
 }
 
-/// Gives up events that are too old.
+/// Attempts since the last success, without the one that is made now.
+fn failed_attempts(job: &Job) -> u32 {
+    match job.state {
+        State::Running => job.attempt.saturating_sub(1),
+        _ => job.attempt,
+    }
+}
+
+/// Gives up events that are too old, and sees to it that every target has its job.
 pub struct TendOutbox(pub Arc<Outbox>);
 
 impl JobHandler for TendOutbox {
@@ -214,6 +288,7 @@ impl JobHandler for TendOutbox {
     fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
             let outbox = &self.0;
+            outbox.ensure(Pace::AsItIs).await?;
             let age = outbox.config.give_up_seconds.get().saturating_mul(1000);
             let before = outbox
                 .clock

@@ -348,10 +348,6 @@ CREATE TABLE IF NOT EXISTS events (
 
 CREATE TABLE IF NOT EXISTS event_targets (
     name VARCHAR(255) PRIMARY KEY,
-    node_id BIGINT NOT NULL,
-    lease_until BIGINT NOT NULL,
-    attempt BIGINT NOT NULL,
-    next_run BIGINT NOT NULL,
     delivered BIGINT NOT NULL,
     failed BIGINT NOT NULL,
     given_up BIGINT NOT NULL,

@@ -398,14 +398,9 @@ CREATE TABLE events (
 CREATE INDEX events_target ON events (target, id);
 CREATE INDEX events_created ON events (created);
 
--- How delivery to a target goes: who may deliver until when, when the next attempt is due, and what became of
--- the events so far.
+-- How delivery to a target goes: what became of the events so far.
 CREATE TABLE event_targets (
     name TEXT PRIMARY KEY,
-    node_id BIGINT NOT NULL,
-    lease_until BIGINT NOT NULL,
-    attempt BIGINT NOT NULL,
-    next_run BIGINT NOT NULL,
     delivered BIGINT NOT NULL,
     failed BIGINT NOT NULL,
     given_up BIGINT NOT NULL,
