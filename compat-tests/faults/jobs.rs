@@ -34,14 +34,14 @@ fn id() -> i64 {
 }
 
 /// One node: an engine in a runtime of its own.
-struct Node {
+pub struct Node {
     runtime: Option<Runtime>,
     running: Option<engine::Running>,
     metrics: Arc<Metrics>,
 }
 
 impl Node {
-    async fn start(
+    pub async fn start(
         dir: &Path,
         number: i64,
         set_up: impl FnOnce(&mut Engine) + Send + 'static,
@@ -81,11 +81,11 @@ impl Node {
     }
 
     /// Ends it where it stands.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         let running = self.running.take().unwrap();
         let runtime = self.runtime.as_ref().unwrap();
         runtime.spawn(running.stop()).await.unwrap();
@@ -109,7 +109,7 @@ impl Drop for Node {
     }
 }
 
-async fn open(dir: &Path) -> MetaStore {
+pub async fn open(dir: &Path) -> MetaStore {
     database(dir, Metrics::new()).await
 }
 
@@ -117,7 +117,7 @@ fn backlog(meta: &MetaStore) -> Backlog {
     Backlog::new(meta.clone(), Clock::System, Bell::default())
 }
 
-async fn insert(meta: &MetaStore, kind: &'static str, key: Option<&'static str>) -> JobId {
+pub async fn insert(meta: &MetaStore, kind: &'static str, key: Option<&'static str>) -> JobId {
     let (new, now) = (id(), Clock::System.now());
     meta.transact("insert", move |session| {
         Box::pin(async move {
@@ -136,14 +136,14 @@ async fn insert(meta: &MetaStore, kind: &'static str, key: Option<&'static str>)
     .unwrap_or_else(|fault: Fault| panic!("{fault}"))
 }
 
-async fn find(meta: &MetaStore, id: JobId) -> Job {
+pub async fn find(meta: &MetaStore, id: JobId) -> Job {
     let found: Result<_, Fault> = meta
         .scan("find", move |session| Box::pin(jobs::find(session, id)))
         .await;
     found.unwrap().unwrap()
 }
 
-async fn until(meta: &MetaStore, id: JobId, what: impl Fn(&Job) -> bool) -> Job {
+pub async fn until(meta: &MetaStore, id: JobId, what: impl Fn(&Job) -> bool) -> Job {
     let end = Instant::now() + DEADLINE;
     loop {
         let job = find(meta, id).await;
@@ -155,7 +155,7 @@ async fn until(meta: &MetaStore, id: JobId, what: impl Fn(&Job) -> bool) -> Job 
     }
 }
 
-async fn holds(what: impl Fn() -> bool) {
+pub async fn holds(what: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !what() {
         assert!(Instant::now() < end);

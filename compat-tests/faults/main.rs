@@ -7,6 +7,7 @@
 
 mod copy;
 mod crash;
+mod delivery;
 mod install;
 mod jobs;
 mod manifests;
@@ -14,4 +15,5 @@ mod merge;
 mod moves;
 mod races;
 mod scrub;
+mod steps;
 mod versions;

@@ -2,10 +2,10 @@
 //! during and after; a merge that is cut anywhere, or raced, loses nothing.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
-use futures::{FutureExt, future, poll};
+use futures::{FutureExt, future};
 use osproxy::content::{Merged, Work};
 use osproxy::meta::contents;
 use osproxy::model::fault::Fault;
@@ -140,16 +140,20 @@ async fn what_is_being_read_stays_until_it_is_read() {
     assert!(read == body);
 }
 
-/// Goes on with `work` so many times and drops it; whether it ended.
-async fn cut<T>(work: impl Future<Output = T>, polls: usize) -> bool {
+/// Goes on with `work` so many times, each when there is something new for it, and drops it where it is then: between
+/// two statements, or while one is under way. Answers whether it ended before.
+pub async fn cut<T>(work: impl Future<Output = T>, polls: usize) -> bool {
     let mut work = pin!(work);
-    for _ in 0..polls {
-        if poll!(&mut work).is_ready() {
-            return true;
+    let mut left = polls;
+    future::poll_fn(|context| {
+        left -= 1;
+        match work.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if left == 0 => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
-        tokio::time::sleep(Duration::from_micros(300)).await;
-    }
-    false
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ pub async fn fill(install: &Install) -> Vec<(String, Bytes)> {
     written
 }
 
-async fn part(
+pub async fn part(
     install: &Install,
     name: &str,
     upload: UploadId,
@@ -114,7 +114,7 @@ async fn part(
     }
 }
 
-async fn begin(install: &Install, name: &str) -> UploadId {
+pub async fn begin(install: &Install, name: &str) -> UploadId {
     install
         .namespace
         .create_upload(&install.bucket, &key(name), NewUpload::default())
@@ -122,7 +122,7 @@ async fn begin(install: &Install, name: &str) -> UploadId {
         .unwrap()
 }
 
-async fn complete(install: &Install, name: &str, upload: UploadId, parts: Vec<NamedPart>) {
+pub async fn complete(install: &Install, name: &str, upload: UploadId, parts: Vec<NamedPart>) {
     install
         .namespace
         .complete(CompleteRequest {
