@@ -2,8 +2,8 @@
 //!
 //! Answers go to standard output, as text for people or with `--json` as one JSON document; errors and the log
 //! go to standard error. The exit code is 0 when it was done, 1 when it was not, 2 when the command line or the
-//! configuration is wrong; of `fsck` it is 1 when something is wrong, and 2 when that could not be told. A secret is
-//! printed only by the command that generated it.
+//! configuration is wrong; of `fsck` and `scrub` it is 1 when something is wrong, and 2 when that could not be told. A
+//! secret is printed only by the command that generated it.
 
 mod encryption;
 mod fsck;
@@ -13,6 +13,7 @@ mod meta;
 mod moving;
 mod process;
 mod recover;
+mod scrub;
 mod text;
 
 use std::fmt::Write as _;
@@ -34,6 +35,7 @@ use meta::{Health, MetaCommand};
 use moving::MoveCommand;
 use process::{block_on, log_panics, raise_file_limit};
 use recover::RecoverCommand;
+use scrub::ScrubCommand;
 use text::{date, size};
 
 use crate::app::{self, KeyState, Operator, Pair, Secret};
@@ -126,6 +128,8 @@ enum Command {
     Gc,
     /// Compare the database with what lies at the backends; exit code 0 when all is well, 1 when not, 2 when it could not tell
     Fsck(FsckCommand),
+    /// Read every copy again now, mend bad ones from good ones, and say what came of it; exit codes as of fsck
+    Scrub(ScrubCommand),
     /// Rebuild a lost database from the manifests at the backends
     Recover(RecoverCommand),
     /// Adopt the uids and objects of an existing osproxy where they lie, without copying bytes; no server may run here
@@ -311,6 +315,7 @@ fn dispatch(line: CommandLine) -> Result<(), Failure> {
         Command::Nodes => operate(config, async |operator| nodes(operator, &printer).await),
         Command::Gc => operate(config, async |operator| gc(operator, &printer).await),
         Command::Fsck(command) => fsck::fsck(config, &printer, command),
+        Command::Scrub(command) => scrub::scrub(config, &printer, &command),
         Command::Recover(command) => recover::recover(&config, &printer, &command),
         Command::ImportOsproxy(command) => import::import(&config, &printer, command),
     }

@@ -287,6 +287,98 @@ def test_a_dead_target_holds_up_neither_requests_nor_other_targets(own_server, h
     assert report(server, "dead")["waiting"] == 21
 
 
+# --- delivery as a job ---
+
+
+def delivery(server):
+    listed = json.loads(server.command("jobs", "list", "--json", "--type", "deliver-events").stdout)
+    return {job["key"]: job for job in listed["jobs"]}
+
+
+def put(s3, keys):
+    for key in keys:
+        s3.put_object(Bucket="bucket", Key=key, Body=b"x")
+
+
+def keys_of(hook):
+    return [key for _, key in named(hook.records())]
+
+
+def test_operators_see_delivery_as_a_job_and_can_pause_it(own_server, hook):
+    server, s3 = started(own_server, webhook(hook) | QUEUE)
+    put(s3, ["a", "b"])
+    wait_until(lambda: keys_of(hook) == ["a", "b"], what="the events")
+    # A queue is fetched from, so nothing delivers to it. The test event counts too.
+    wait_until(lambda: delivery(server)["hook"]["done"] == 3, what="the count")
+    job = delivery(server)["hook"]
+    assert list(delivery(server)) == ["hook"] and job["state"] == "running" and job["attempt"] <= 1
+
+    server.command("jobs", "pause", "deliver-events")
+    wait_until(lambda: delivery(server)["hook"]["state"] == "waiting", what="the end of the run")
+    put(s3, ["c", "d"])
+    time.sleep(2)  # longer than a bell and a poll take
+    assert keys_of(hook) == ["a", "b"] and report(server, "hook")["waiting"] == 2
+    # Also across a restart.
+    server.kill()
+    server.start()
+    time.sleep(2)
+    assert keys_of(hook) == ["a", "b"]
+    server.command("jobs", "resume", "deliver-events")
+    wait_until(lambda: keys_of(hook) == ["a", "b", "c", "d"], what="the rest of the events")
+    wait_until(lambda: delivery(server)["hook"]["done"] == 5, what="the count")
+    assert delivery(server)["hook"]["id"] == job["id"]
+
+
+def test_a_cancelled_delivery_is_made_again(own_server, hook):
+    server, s3 = started(own_server, webhook(hook))
+    wait_until(lambda: delivery(server), what="the job")
+    first = delivery(server)["hook"]
+    server.command("jobs", "cancel", first["id"])
+
+    def jobs():
+        listed = json.loads(server.command("jobs", "list", "--json", "--type", "deliver-events").stdout)
+        return {job["id"]: job["state"] for job in listed["jobs"]}
+
+    wait_until(lambda: jobs()[first["id"]] == "cancelled", what="the end of the run")
+    put(s3, ["a"])
+    server.stop()
+    server.start()
+    wait_until(lambda: keys_of(hook) == ["a"], what="the event")
+    assert sorted(jobs().values()) == ["cancelled", "running"]
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_another_node_delivers_when_the_one_that_did_is_killed(own_server, request, hook, kind):
+    shared = {
+        "OSPROXY_META__URL": request.getfixturevalue(kind).create(),
+        "OSPROXY_MASTER_KEY": "17" * 32,
+        "OSPROXY_JOBS__LEASE_SECONDS": "2",
+        "OSPROXY_JOBS__POLL_SECONDS": "1",
+    }
+    nodes = {
+        name: own_server(name, env=shared | webhook(hook) | {"OSPROXY_NODE__NAME": name}) for name in ("one", "two")
+    }
+    clients = {name: node.endpoint.client() for name, node in nodes.items()}
+    clients["one"].create_bucket(Bucket="bucket")
+    notify(clients["one"])
+    # Alternating, so that half of the events is made on the node that does not deliver.
+    for number in range(20):
+        put(clients["one" if number % 2 else "two"], [f"k{number:02}"])
+    expected = [f"k{number:02}" for number in range(20)]
+    wait_until(lambda: keys_of(hook) == expected, deadline=60, what="the events")
+    names = {node["id"]: node["name"] for node in json.loads(nodes["one"].command("nodes", "--json").stdout)}
+    (job,) = delivery(nodes["one"]).values()
+    assert job["state"] == "running"
+    delivering = nodes.pop(names[job["node"]])
+    ((left, other),) = nodes.items()
+    delivering.kill()
+    put(clients[left], ["later1", "later2"])
+    wait_until(lambda: set(keys_of(hook)) >= {"later1", "later2"}, deadline=60, what="the later events")
+    assert sorted(set(keys_of(hook))) == sorted(expected + ["later1", "later2"])
+    (job,) = delivery(other).values()
+    assert names[job["node"]] == left
+
+
 # --- Redis ---
 
 

@@ -184,6 +184,46 @@ def test_the_scrub_finds_a_flipped_byte_by_itself_names_the_key_and_mends_it(mir
     assert any(job["type"] == "scrub" for job in jobs["jobs"])
 
 
+def test_a_scrub_is_asked_for(mirrored):
+    # A week between two passes: it is the command that begins them.
+    server = mirrored({"OSPROXY_SCRUB__BYTES_PER_SECOND": str(64 * MIB)})
+    fill(server.endpoint.client())
+
+    def scrub(*words, code=0):
+        done = server.command("scrub", "--json", *words, check=False)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return json.loads(done.stdout) if code < 2 else done.stderr
+
+    clean = scrub()
+    assert (clean["blobs"], clean["copies"], clean["bad"], clean["unchecked"]) == (6, 12, 0, 0), clean
+    flip(blob_of(server, body(0, 100 * KIB), "a"), 5)
+    assert server.command("scrub").stdout.count("1 of them mended") == 1
+    assert len([path for path in blobs(server, "a") if path.read_bytes() == body(0, 100 * KIB)]) == 1
+    # Without a server as well; and what nothing can mend is something wrong.
+    server.stop()
+    for root in ("a", "b"):
+        flip(blob_of(server, body(3, 100 * KIB), root), 9)
+    told = scrub(code=1)
+    assert (told["bad"], told["repaired"], told["left"]) == (2, 0, 2), told
+    assert "no server runs" in scrub("--background", code=2)
+    server.start()
+    begun = scrub("--background")
+
+    def is_done():
+        job = json.loads(server.command("jobs", "show", begun["job"], "--json").stdout)
+        return job["runs"] >= 3 and job["state"] == "waiting" and job["report"]["left"] == 2
+
+    wait_until(is_done, what="the pass")
+    server.command("jobs", "pause", "scrub")
+    assert "osproxy jobs resume scrub" in scrub(code=2)
+
+
+def test_a_scrub_that_no_server_does_is_refused(own_server):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    done = server.command("scrub", check=False)
+    assert done.returncode == 2 and "scrub.enabled" in done.stderr and "fsck --read" in done.stderr
+
+
 def test_an_orphan_is_told_once_it_is_older_than_the_grace_and_taken_when_asked(own_server):
     server = own_server(env=PROMPT | {"OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "86400"})
     s3 = server.endpoint.client()

@@ -85,6 +85,10 @@ def test_a_paused_collector_deletes_nothing_until_it_is_resumed_also_after_a_cra
     wait_until(lambda: one(server, "tend-outbox")["ended"] is not None, what="another job")
     time.sleep(3)  # three times the pause between two runs
     assert one(server)["runs"] == runs and blobs(server)
+    # Also of a type that had no job yet.
+    server.command("jobs", "pause", "merge")
+    assert listed(server)["paused"] == ["collect", "merge"]
+    server.command("jobs", "resume", "merge")
     server.command("jobs", "resume", "collect")
     wait_until(lambda: not blobs(server), what="the collection")
     assert one(server)["runs"] > runs

@@ -110,7 +110,7 @@ fn answer(outcome: Result<impl Serialize, JobError>) -> Response {
     };
     let status = match error {
         JobError::NoJob(_) | JobError::NoType { .. } => StatusCode::NOT_FOUND,
-        JobError::Refused(..) | JobError::Twice(..) => StatusCode::CONFLICT,
+        JobError::Refused(..) | JobError::Twice(..) | JobError::Paused(_) => StatusCode::CONFLICT,
         JobError::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refusal(status, &error.to_string())

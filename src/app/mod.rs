@@ -41,7 +41,7 @@ pub use crate::meta::copy::{
 pub use crate::model::finding::{Finding, LostObject, Repair};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KmsName, MoveError, MoveOrder, MoveSummary, Stats, Wish,
+    KmsName, MoveError, MoveOrder, MoveSummary, ScrubReport, Stats, Wish,
 };
 pub use health::{Probe, probe};
 pub use import::{ImportOrder, import};
@@ -118,6 +118,11 @@ pub enum Error {
     /// Refused by the rules of wrapping keys.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// No server would do it.
+    #[error(
+        "scrub.enabled is false, so no server scrubs; `osproxy fsck --read` reads every copy at once, and mends with --repair"
+    )]
+    ScrubDisabled,
     /// Refused by the rules of jobs.
     #[error(transparent)]
     Job(#[from] JobError),

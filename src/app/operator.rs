@@ -8,7 +8,7 @@ use super::stores::{Stores, open_meta};
 use super::{
     BucketUsage, Error, FsckOrder, FsckReport, GcReport, JobFilter, JobSummary, JobsReport,
     KeyCommand, KeyReport, KeyState, KeySummary, MoveError, MoveOrder, MoveSummary, NewKey,
-    NodeStatus, Pair, Stats, TenantSummary, Wish,
+    NodeStatus, Pair, ScrubReport, Stats, TenantSummary, Wish,
 };
 use crate::admin::{Client, RunFile};
 use crate::auth::Registry;
@@ -18,7 +18,8 @@ use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
 use crate::model::ids::JobId;
-use crate::tasks::{Backlog, Moves, Survey};
+use crate::tasks::scrub::SCRUB;
+use crate::tasks::{Backlog, Moves, Scrub, Survey};
 use crate::telemetry::Metrics;
 
 /// An install as the command line sees it, whether a server runs on it or not.
@@ -223,6 +224,42 @@ impl Operator {
                 asked.map_err(|source| Error::Server { pid, source })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the servers of the install read every copy now, and answers the job that does it; `None` when none runs.
+    pub async fn begin_scrub(&self) -> Result<Option<JobSummary>, Error> {
+        if !self.has_servers().await? {
+            return Ok(None);
+        }
+        if !self.config.scrub.enabled {
+            return Err(Error::ScrubDisabled);
+        }
+        Ok(Some(self.backlog().hurry(SCRUB).await?))
+    }
+
+    /// Reads every copy here, and mends what it can. No server may run on the data directory.
+    pub async fn scrub_here(&self) -> Result<ScrubReport, Error> {
+        let held = self.hold()?;
+        let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
+        let scrub = Scrub {
+            content: Arc::clone(&stores.content),
+            config: self.config.scrub.clone(),
+        };
+        let report = scrub.pass(None).await;
+        stores.close().await;
+        Ok(report?)
+    }
+
+    /// Whether a server runs on the install, here or elsewhere.
+    async fn has_servers(&self) -> Result<bool, Error> {
+        match self.config.meta.server() {
+            Some(_) => Ok(!self.nodes().await?.is_empty()),
+            None => match self.hold() {
+                Ok(_) => Ok(false),
+                Err(Error::InUse { .. }) => Ok(true),
+                Err(error) => Err(error),
+            },
         }
     }
 

@@ -146,6 +146,11 @@ pub async fn live(session: &mut Session, kind: &str, key: &str) -> Result<Option
         .await
 }
 
+/// The schedule of a type.
+pub async fn schedule(session: &mut Session, kind: &str) -> Result<Option<JobId>, Fault> {
+    live(session, kind, SCHEDULE_KEY).await
+}
+
 /// Lets the job of a type and key that waits for a later time be claimed now.
 pub async fn hurry(session: &mut Session, kind: &str, key: &str, now: Millis) -> Result<(), Fault> {
     session

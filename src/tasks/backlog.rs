@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::MERGE;
 use crate::meta::jobs::{self, Document};
 use crate::meta::{Bell, MetaStore, Session};
 use crate::model::clock::{Clock, Millis};
@@ -13,6 +14,9 @@ pub use crate::meta::jobs::Filter as JobFilter;
 
 /// Most jobs of one list.
 const PAGE_MAX: usize = 200;
+
+/// Types of which there may have been no job yet. Those of the others are made at the first start.
+const ON_DEMAND: [&str; 3] = [MERGE, super::moving::KIND, super::events::KIND];
 
 /// All jobs of an open database, with or without an engine that runs them.
 pub struct Backlog {
@@ -45,8 +49,8 @@ pub struct JobSummary {
     pub next_run: Option<Millis>,
     /// When another node may take it over, while it runs.
     pub lease_until: Option<Millis>,
-    /// The node that runs it, or was the last to do so.
-    pub node: Option<i64>,
+    /// The node that runs it, or was the last to do so: its number, as text.
+    pub node: Option<String>,
     /// How often it was begun.
     pub runs: i64,
     /// Attempts since it last came forward.
@@ -99,8 +103,11 @@ pub enum JobError {
     /// It would be there twice.
     #[error("job {0}: job {1} is about the same and has not ended")]
     Twice(JobId, JobId),
+    /// It would not run.
+    #[error("jobs of the type {0} are paused; `osproxy jobs resume {0}` lets them run")]
+    Paused(&'static str),
     /// Nothing is known of such jobs.
-    #[error("there is and was no job of the type {kind:?}; there are {}", .known.join(", "))]
+    #[error("there are no jobs of the type {kind:?}; there are {}", .known.join(", "))]
     NoType {
         /// What was asked for.
         kind: String,
@@ -167,6 +174,40 @@ impl Backlog {
         Ok(summary(job, &paused))
     }
 
+    /// Lets the schedule of a type run now, and answers it; one that runs is left to it. A paused one is
+    /// [`JobError::Paused`].
+    pub async fn hurry(&self, kind: &'static str) -> Result<JobSummary, JobError> {
+        let now = self.clock.now();
+        let job = self
+            .meta
+            .transact("hurry job", move |session| {
+                Box::pin(async move {
+                    if jobs::pauses(session)
+                        .await?
+                        .iter()
+                        .any(|paused| paused == kind)
+                    {
+                        return Err(JobError::Paused(kind));
+                    }
+                    let Some(id) = jobs::schedule(session, kind).await? else {
+                        let known = jobs::kinds(session).await?;
+                        return Err(JobError::NoType {
+                            kind: kind.to_owned(),
+                            known,
+                        });
+                    };
+                    let mut job = jobs::lock(session, id).await?.ok_or(JobError::NoJob(id))?;
+                    if job.retry(now).is_ok() {
+                        jobs::save(session, &job).await?;
+                    }
+                    Ok(job)
+                })
+            })
+            .await?;
+        self.bell.ring();
+        Ok(summary(job, &[]))
+    }
+
     /// Keeps the jobs of a type from running; those that run are told to end, and go on when the type is resumed.
     pub async fn pause(&self, kind: &str) -> Result<(), JobError> {
         let (kind, now) = (kind.to_owned(), self.clock.now());
@@ -174,7 +215,10 @@ impl Backlog {
             .transact("pause jobs", move |session| {
                 let kind = kind.clone();
                 Box::pin(async move {
-                    let known = jobs::kinds(session).await?;
+                    let mut known = jobs::kinds(session).await?;
+                    known.extend(ON_DEMAND.map(str::to_owned));
+                    known.sort();
+                    known.dedup();
                     if !known.contains(&kind) {
                         return Err(JobError::NoType { kind, known });
                     }
@@ -232,7 +276,7 @@ fn summary(job: Job, paused: &[String]) -> JobSummary {
         cancelling: job.cancelling,
         next_run: due_in(State::Waiting),
         lease_until: due_in(State::Running),
-        node: job.node,
+        node: job.node.map(|node| node.to_string()),
         runs: job.run,
         attempt: job.attempt,
         done: job.progress.done,

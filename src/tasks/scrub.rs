@@ -15,6 +15,9 @@ use crate::model::finding::{Finding, Repair};
 use crate::model::ids::BlobId;
 use crate::model::job::Progress;
 
+/// The type of the job.
+pub const SCRUB: &str = "scrub";
+
 /// Blobs found in one go.
 const ROUND: usize = 200;
 /// Blobs after which it is recorded how far the pass is.
@@ -85,7 +88,7 @@ pub struct Scrub {
 
 impl JobHandler for Scrub {
     fn kind(&self) -> &'static str {
-        "scrub"
+        SCRUB
     }
 
     fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
@@ -111,7 +114,7 @@ impl JobHandler for Scrub {
 }
 
 impl Scrub {
-    /// A whole pass at once. Public for tests, which have no engine.
+    /// A whole pass at once, where there is no engine.
     pub async fn pass(&self, lease: Option<Lease>) -> Result<ScrubReport, Fault> {
         let mut walk = Walk::new(self, State::begin(), lease);
         while walk.step().await? {}

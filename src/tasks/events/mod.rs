@@ -31,7 +31,7 @@ pub use config::{Address, Config, Kind, Target, Token};
 pub use outbox::{MeasureOutbox, Outbox, QueuedEvent, TargetReport, TendOutbox};
 
 /// The type of the jobs that deliver. The key of each is the name of its target.
-const KIND: &str = "deliver-events";
+pub(super) const KIND: &str = "deliver-events";
 /// Events read and settled together.
 const BATCH_MAX: usize = 64;
 /// How long one batch may take before it is settled.

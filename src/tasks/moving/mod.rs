@@ -35,7 +35,7 @@ use crate::namespace::{Namespace, RehomeCursor, Rehoming};
 pub use order::{MoveError, MoveOrder, MoveSummary, Moves};
 
 /// The type of the jobs that move.
-const KIND: &str = "move";
+pub(super) const KIND: &str = "move";
 /// How long after the start a write may still begin as if there was no move: a bucket's settings are remembered for
 /// a second, and nodes' clocks differ a little.
 const SETTLING: Millis = 10_000;
