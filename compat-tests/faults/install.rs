@@ -28,6 +28,8 @@ use sqlx::Connection;
 pub const GRACE_MILLIS: i64 = 60_000;
 /// Above the inline limit, so that the bytes lie in a blob.
 pub const BLOB_BYTES: usize = 100_000;
+/// The longest blob of the backend `short`.
+pub const SHORT_BYTES: u64 = 1 << 20;
 
 pub struct Install {
     pub meta: MetaStore,
@@ -108,9 +110,12 @@ impl Install {
         let metrics = Metrics::new();
         let meta = database(dir, metrics.clone()).await;
         let uids = Arc::new(reserved(&meta, clock).await);
-        let backend = ["local", "other"].map(|name| {
+        let backend = BACKENDS.map(|name| {
             let root = backend_root(dir, name);
-            let config = BackendConfig::new("fs", [("root", root.to_str().unwrap())]);
+            let mut config = BackendConfig::new("fs", [("root", root.to_str().unwrap())]);
+            if name == "short" {
+                config.blob_max_bytes = SHORT_BYTES;
+            }
             (name.to_owned(), config)
         });
         let backend = BTreeMap::from(backend);
@@ -415,8 +420,11 @@ pub fn backend_root(dir: &Path, backend: &str) -> PathBuf {
     }
 }
 
-/// Each backend alone, both with one copy required, and both with two.
-const PLACEMENTS: [(&str, &[&str], usize); 4] = [
+const BACKENDS: [&str; 3] = ["local", "other", "short"];
+
+/// Each backend alone, two with one copy required, and two with two.
+const PLACEMENTS: [(&str, &[&str], usize); 5] = [
+    ("short", &["short"], 1),
     ("local", &["local"], 1),
     ("other", &["other"], 1),
     ("both", &["local", "other"], 1),
@@ -438,7 +446,7 @@ async fn first_rows(meta: &MetaStore, uids: &Arc<UidGenerator>) -> BTreeMap<Stri
                 identities::insert_tenant(session, &tenant).await?;
             }
             let mut ids = BTreeMap::new();
-            for name in ["local", "other"] {
+            for name in BACKENDS {
                 let id = buckets::ensure_backend(session, uids.next()?, name, "fs").await?;
                 ids.insert(name, id);
             }

@@ -26,7 +26,7 @@ fn whole(parts: &[Bytes]) -> Bytes {
     parts.concat().into()
 }
 
-async fn joined(install: &Install) -> Vec<ContentId> {
+pub async fn joined(install: &Install) -> Vec<ContentId> {
     let found: Result<_, Fault> = install
         .meta
         .scan("find joined", |session| {

@@ -15,9 +15,12 @@ use osproxy::namespace::{
 use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
 use tempfile::TempDir;
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, key};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, SHORT_BYTES, backend_root, bytes, key};
+use crate::merge::{cut, joined};
 
 const PART: usize = 5 * 1024 * 1024;
+/// More than two of the longest blobs of the backend `short`.
+const LONG: usize = 2_600_000;
 
 pub fn fresh() -> (TempDir, Clock) {
     (
@@ -482,4 +485,169 @@ async fn orders_that_cannot_be_change_nothing() {
             .await,
         Err(Condition::NoSuchKey)
     ));
+}
+
+/// Two that are equal, one that is encrypted, one of two parts, one of these parts in one piece that was merged with it,
+/// and a short one.
+async fn fill_long(install: &Install) -> Vec<(String, Bytes)> {
+    let mut written = Vec::new();
+    for (name, seed) in [("long", 1), ("equal", 1), ("other", 2)] {
+        install.put(name, bytes(seed, LONG)).await;
+        written.push((name.to_owned(), bytes(seed, LONG)));
+    }
+    install.put_encrypted("sealed", bytes(3, LONG)).await;
+    written.push(("sealed".to_owned(), bytes(3, LONG)));
+    let parts = [bytes(4, LONG), bytes(5, LONG - 1000)];
+    join(install, "joined", &parts).await;
+    written.push(("joined".to_owned(), parts.concat().into()));
+    let [head, tail] = [
+        bytes(2, LONG).slice(..1_500_000),
+        bytes(2, LONG).slice(1_500_000..),
+    ];
+    join(install, "merged", &[head, tail]).await;
+    written.push(("merged".to_owned(), bytes(2, LONG)));
+    for content in joined(install).await {
+        let work = Work::new(None, None);
+        install.content.merge(content, &work).await.unwrap();
+    }
+    install.put("short", bytes(6, BLOB_BYTES)).await;
+    written.push(("short".to_owned(), bytes(6, BLOB_BYTES)));
+    written
+}
+
+/// That all of it lies at the backend `short`, once, and goes to nothing when it is deleted.
+async fn is_all_short(install: &Install, dir: &TempDir, written: &[(String, Bytes)]) {
+    check(install, written).await;
+    assert!(install.blobs().await.is_empty());
+    let root = backend_root(dir.path(), "short");
+    for name in install.blobs_at("short").await {
+        let file = std::fs::read_dir(&root)
+            .unwrap()
+            .map(|folder| folder.unwrap().path().join(&name))
+            .find(|path| path.is_file())
+            .unwrap();
+        let length = file.metadata().unwrap().len();
+        assert!(length <= SHORT_BYTES, "{name} has {length} bytes");
+    }
+    // It is still known by its digests.
+    let before = install.contents().await;
+    install.put("again", bytes(1, LONG)).await;
+    assert_eq!(install.contents().await, before);
+    for (name, _) in written {
+        install.delete(name).await;
+    }
+    assert!(install.get("again").await == Some(bytes(1, LONG)));
+    install.delete("again").await;
+    for _ in 0..3 {
+        install.collect_all().await;
+    }
+    assert_eq!(install.contents().await, 0);
+    assert!(install.blobs_at("short").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_longer_than_the_target_takes_moves_in_pieces_wherever_that_is_cut() {
+    let (dir, clock) = fresh();
+    let mut install = Install::open(dir.path(), &clock).await;
+    let written = fill_long(&install).await;
+    let id = start(&install, order("local", "short", None))
+        .await
+        .unwrap();
+    let mut polls = 1;
+    while polls < 3000 {
+        let step = mover(&install);
+        cut(step.step(id, None), polls).await;
+        install = again(install, &dir, &clock).await;
+        check(&install, &written).await;
+        polls += 1 + polls / 3;
+    }
+    let done = finish(&install, id).await;
+    assert_eq!((done.failed, done.remains), (0, Some(0)), "{done:?}");
+    is_all_short(&install, &dir, &written).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_while_it_is_split_is_read_to_its_end() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let written = fill_long(&install).await;
+    let mut readers = Vec::new();
+    for (name, body) in &written {
+        let object = install
+            .namespace
+            .get(&install.bucket, &key(name), None)
+            .await;
+        let mut reader = install
+            .namespace
+            .open(&object.unwrap(), 0..body.len() as u64, None);
+        let first = reader.next().await.unwrap().unwrap();
+        readers.push((name, body, reader, first.to_vec()));
+    }
+    let id = start(&install, order("local", "short", None))
+        .await
+        .unwrap();
+    for _ in 0..6 {
+        mover(&install).step(id, None).await.unwrap();
+        clock.advance(10 * GRACE_MILLIS);
+        install.beat().await;
+        install.content.collect().await.unwrap();
+    }
+    for (name, body, mut reader, mut read) in readers {
+        while let Some(bytes) = reader.next().await {
+            read.extend_from_slice(&bytes.unwrap());
+        }
+        assert!(read == *body, "{name}");
+    }
+    let done = finish(&install, id).await;
+    assert_eq!((done.failed, done.remains), (0, Some(0)), "{done:?}");
+    is_all_short(&install, &dir, &written).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_moves_in_pieces_to_where_blobs_are_short() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let written = fill_long(&install).await;
+    let id = start(&install, order("local", "short", Some("bucket")))
+        .await
+        .unwrap();
+    let done = finish(&install, id).await;
+    assert_eq!(done.failed, 0, "{done:?}");
+    install.collect_all().await;
+    install.collect_all().await;
+    let mut install = again(install, &dir, &clock).await;
+    install.bucket = install
+        .namespace
+        .bucket(&install.bucket.name)
+        .await
+        .unwrap();
+    is_all_short(&install, &dir, &written).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_split_is_left_and_told() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    // A part of joined parts that stand for others: three levels would be needed.
+    let body = bytes(3, 3 * PART);
+    for (name, at) in [("one", PART), ("two", PART + 12_345)] {
+        join(&install, name, &[body.slice(..at), body.slice(at..)]).await;
+    }
+    for content in joined(&install).await {
+        let work = Work::new(None, None);
+        install.content.merge(content, &work).await.unwrap();
+    }
+    install.collect_all().await;
+    install.put("long", bytes(1, LONG)).await;
+    let id = start(&install, order("local", "short", None))
+        .await
+        .unwrap();
+    let done = finish(&install, id).await;
+    assert_eq!((done.failed, done.remains), (2, Some(2)), "{done:?}");
+    assert!(done.reason.unwrap().contains("part of a part"));
+    for name in ["one", "two"] {
+        assert!(install.get(name).await.as_ref() == Some(&body), "{name}");
+    }
+    assert!(install.get("long").await == Some(bytes(1, LONG)));
+    assert_eq!(install.blobs().await.len(), 2);
 }

@@ -29,6 +29,10 @@ const ROUND: usize = 200;
 /// Blobs copied at a time.
 const AT_A_TIME: usize = 4;
 
+/// Why a blob has no copy at a backend that it should lie at.
+pub(super) const TOO_LONG: &str =
+    "a blob is longer than a backend of its placement takes: raise its blob_max_bytes";
+
 /// What one pass over missing copies did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MendReport {
@@ -47,6 +51,8 @@ pub enum Copied {
     Live(u64),
     /// It has none and needs none: it is condemned or gone.
     Gone,
+    /// It has none, because it is longer than the target takes: see [`ContentStore::split_blob`].
+    TooLong,
 }
 
 /// From where to where a blob is copied.
@@ -107,6 +113,10 @@ impl ContentStore {
                 match outcome {
                     Ok(Copied::Live(_)) => report.copied += 1,
                     Ok(Copied::Gone) => {}
+                    Ok(Copied::TooLong) => {
+                        report.failed += 1;
+                        report.reason = Some(TOO_LONG.to_owned());
+                    }
                     Err(fault) => {
                         tracing::warn!(%fault, "missing copy not written");
                         report.failed += 1;
@@ -200,6 +210,7 @@ impl ContentStore {
     async fn plan(&self, blob: BlobId, route: Route, work: &Work) -> Result<Plan, Fault> {
         let (Route { from, to }, hold) = (route, work.hold());
         let (name, now) = (BlobName::new(blob.0), self.clock.now());
+        let longest = self.blobs.blob_max_bytes(&self.backend(to).await?.name)?;
         let mut plan = self
             .meta
             .transact("plan copy", move |session| {
@@ -217,6 +228,9 @@ impl ContentStore {
                     }
                     if from.is_some_and(|from| !is_wanted(&all, from)) {
                         return Ok(Plan::Nothing(Copied::Gone));
+                    }
+                    if locked.size > longest {
+                        return Ok(Plan::Nothing(Copied::TooLong));
                     }
                     let old = there.filter(|copy| copy.state == CopyState::Deleting);
                     let old = old.map(|copy| copy.name.clone());

@@ -94,7 +94,8 @@ impl ContentStore {
         let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
         let is_here = self.space_here(joined.space).await? == joined.space;
         if is_small && is_here && !joined.encrypted {
-            let received = Arc::new(self.write_whole(&joined, reader, work).await?);
+            let incoming = incoming(joined.space, joined.length);
+            let received = Arc::new(self.rewrite(incoming, reader, work).await?);
             received.begin_commit();
             let whole = Whole::Written(Arc::clone(&received));
             let outcome = self.end_merge(content, whole, work).await;
@@ -111,9 +112,10 @@ impl ContentStore {
         outcome.map(|(merged, _)| merged)
     }
 
-    async fn write_whole(
+    /// Receives the bytes of a content again.
+    pub(super) async fn rewrite(
         &self,
-        joined: &Joined,
+        incoming: Incoming,
         reader: Reader,
         work: &Work,
     ) -> Result<Received, Fault> {
@@ -125,15 +127,15 @@ impl ContentStore {
             Some((next.map_err(BodyError::from), reader))
         });
         let mut bytes = Box::pin(bytes);
-        let received = self.receive(incoming(joined.space, joined.length), bytes.as_mut());
+        let received = self.receive(incoming, bytes.as_mut());
         received.await.map_err(|error| match error {
             ReceiveError::Fault(fault) => fault,
             ReceiveError::Body(error) => match error.downcast::<Fault>() {
                 Ok(fault) => *fault,
-                Err(error) => Fault::new(Kind::Internal, "merge parts").source(error),
+                Err(error) => Fault::new(Kind::Internal, "rewrite content").source(error),
             },
             ReceiveError::TooLarge | ReceiveError::WrongLength => {
-                Fault::new(Kind::Corrupt, "merge parts").context("not as long as their rows say")
+                Fault::new(Kind::Corrupt, "rewrite content").context("not as long as its row says")
             }
         })
     }

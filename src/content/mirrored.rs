@@ -59,15 +59,7 @@ impl ContentStore {
             );
         }
         let required = placement.copies_required;
-        let mut size_max = u64::MAX;
-        for backend in &placement.backends {
-            // One that is not configured here cannot be asked.
-            if let Ok(row) = self.backend(*backend).await
-                && let Ok(most) = self.blobs.blob_max_bytes(&row.name)
-            {
-                size_max = size_max.min(most);
-            }
-        }
+        let size_max = self.longest_at(&placement.backends).await;
         let (avoided, healthy): (Vec<i64>, Vec<i64>) = placement
             .backends
             .iter()
@@ -95,6 +87,30 @@ impl ContentStore {
         }
         new.enough(refused)?;
         Ok(new)
+    }
+
+    /// Most bytes of a blob where the placement of `space` says.
+    pub(super) async fn blob_max(&self, space: SpaceId) -> Result<u64, Fault> {
+        let placement = self
+            .meta
+            .read("find placement", move |session| {
+                Box::pin(placements::of_space(session, space))
+            })
+            .await?;
+        Ok(self.longest_at(&placement.backends).await)
+    }
+
+    async fn longest_at(&self, backends: &[i64]) -> u64 {
+        let mut longest = u64::MAX;
+        for backend in backends {
+            // One that is not configured here cannot be asked.
+            if let Ok(row) = self.backend(*backend).await
+                && let Ok(most) = self.blobs.blob_max_bytes(&row.name)
+            {
+                longest = longest.min(most);
+            }
+        }
+        longest
     }
 
     async fn begin_copy(&self, id: BlobId, backend: i64, size: Option<u64>) -> Result<Copy, Fault> {

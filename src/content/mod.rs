@@ -5,6 +5,7 @@
 //!                  |  bytes are durable, or known, before any row names them
 //!   open --> Reader, over rows, blobs and extents
 //!   collect, sweep: what no reference is left to, what no row names
+//!   split: a content in shorter blobs, where a backend takes none as long
 //!   merge: joined parts become known, and are stored once with what came in one piece
 //!   scrub, fsck: whether bytes and rows are as they should be
 //! ```
@@ -38,6 +39,7 @@ mod rehome;
 mod rewrap;
 mod scrub;
 mod sealing;
+mod split;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,7 @@ use moka::sync::Cache;
 use crate::blob::BlobStore;
 use crate::keys::Keys;
 use crate::meta::buckets::BackendRow;
-use crate::meta::contents::{self, Known, Location, NewContent, NewRun, Place};
+use crate::meta::contents::{self, Known, Location, NewContent, Place};
 use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
 use crate::model::digest::Sha256Digest;
@@ -73,6 +75,7 @@ pub use rehome::{Rehomed, Rehoming};
 pub use rewrap::RewrapReport;
 pub use scrub::{Act, Depth, Scrubbed, Scrutiny};
 pub use sealing::Seal;
+pub use split::Cut;
 
 /// Where and how bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,15 +233,7 @@ impl ContentStore {
                 Linked::To(contents::insert_inline(session, &new, bytes, sealing).await?)
             }
             receive::Holding::Stored(segments) => {
-                let runs: Vec<_> = segments
-                    .iter()
-                    .map(|segment| NewRun {
-                        content: segment.content,
-                        length: segment.length,
-                        blob: segment.blob(),
-                        sealing: segment.sealing.as_ref(),
-                    })
-                    .collect();
+                let runs: Vec<_> = segments.iter().map(target::Segment::run).collect();
                 Linked::To(contents::insert_stored(session, &new, &runs).await?)
             }
             receive::Holding::Known(id) => {
@@ -259,17 +254,11 @@ impl ContentStore {
             Ok(content) if content == received.new_id => {}
             Ok(_) => {
                 self.metrics.dedup_hit();
-                self.discard(received);
+                received.discard();
             }
             // It may be committed: the row, if it is there, needs the bytes.
             Err(Some(Kind::Unknown)) => {}
-            Err(_) => self.discard(received),
-        }
-    }
-
-    fn discard(&self, received: &Received) {
-        for segment in received.segments() {
-            segment.discard();
+            Err(_) => received.discard(),
         }
     }
 

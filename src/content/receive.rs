@@ -122,6 +122,13 @@ impl Received {
         }
     }
 
+    /// The transaction ended without naming the bytes.
+    pub(super) fn discard(&self) {
+        for segment in self.segments() {
+            segment.discard();
+        }
+    }
+
     pub(super) fn segments(&self) -> &[Segment] {
         match &self.holding {
             Holding::Stored(segments) => segments,

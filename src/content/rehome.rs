@@ -15,11 +15,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
-use super::copies::{Copied, Route};
+use super::copies::{Copied, Route, TOO_LONG};
 use super::frames::Frames;
 use super::mirrored::StoredBlob;
 use super::open::Token;
-use super::{ContentStore, Work};
+use super::receive::{Incoming, Received};
+use super::split;
+use super::{ContentStore, Linked, Work};
 use crate::meta::contents::{self, Location, NewContent, NewRun, Place, Sealing};
 use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::rehoming::{self, Identity};
@@ -56,6 +58,8 @@ enum How {
     /// It is there already, under this id.
     Known(ContentId),
     Leaf(Box<Leaf>),
+    /// Written anew, in several blobs where one would be too long.
+    Anew(Box<Received>),
     Composite {
         id: ContentId,
         space: SpaceId,
@@ -105,6 +109,10 @@ impl Rehomed {
         match &self.how {
             How::Known(id) => Ok(contents::lock(session, *id).await?.then_some(*id)),
             How::Leaf(leaf) => leaf.place(session, self.now).await.map(Some),
+            How::Anew(received) => match ContentStore::link(session, received, self.now).await? {
+                Linked::To(id) => Ok(Some(id)),
+                Linked::Gone => Ok(None),
+            },
             How::Composite { id, space, extents } => {
                 for (extent, _) in extents {
                     if !contents::lock(session, extent.child).await? {
@@ -153,24 +161,41 @@ impl Rehomed {
 
     /// From here on the bytes stay unless [`Rehomed::settle`] says otherwise.
     pub fn begin_commit(&self) {
-        if let How::Leaf(leaf) = &self.how
-            && let LeafBytes::Stored(stored) = &leaf.bytes
-        {
-            stored.begin_commit();
+        match &self.how {
+            How::Leaf(leaf) => {
+                if let LeafBytes::Stored(stored) = &leaf.bytes {
+                    stored.begin_commit();
+                }
+            }
+            How::Anew(received) => received.begin_commit(),
+            How::Known(_) | How::Composite { .. } | How::InPlace { .. } => {}
         }
     }
 
     /// Says how the transaction ended: `Ok` with the content that was referred to, or the fault.
     pub fn settle(&self, outcome: Result<Option<ContentId>, Kind>) {
-        let How::Leaf(leaf) = &self.how else { return };
-        let LeafBytes::Stored(stored) = &leaf.bytes else {
-            return;
+        let id = match &self.how {
+            How::Leaf(leaf) => leaf.id,
+            How::Anew(received) => received.new_id,
+            How::Known(_) | How::Composite { .. } | How::InPlace { .. } => return,
         };
         match outcome {
-            Ok(Some(id)) if id == leaf.id => {}
+            Ok(Some(placed)) if placed == id => {}
             // It may be committed.
             Err(Kind::Unknown) => {}
-            Ok(_) | Err(_) => stored.discard(),
+            Ok(_) | Err(_) => self.discard(),
+        }
+    }
+
+    fn discard(&self) {
+        match &self.how {
+            How::Leaf(leaf) => {
+                if let LeafBytes::Stored(stored) = &leaf.bytes {
+                    stored.discard();
+                }
+            }
+            How::Anew(received) => received.discard(),
+            How::Known(_) | How::Composite { .. } | How::InPlace { .. } => {}
         }
     }
 }
@@ -248,6 +273,10 @@ impl ContentStore {
                         let backends = self.bring_along(content, space, work).await?;
                         How::InPlace { space, backends }
                     }
+                    None if self.is_too_long(&location, space).await? => {
+                        let anew = self.anew(content, space, &identity, location, work);
+                        How::Anew(Box::new(anew.await?))
+                    }
                     None => {
                         let leaf = self.leaf(content, space, identity, location, work);
                         How::Leaf(Box::new(leaf.await?))
@@ -264,7 +293,43 @@ impl ContentStore {
         })
     }
 
-    async fn look_at(&self, content: ContentId) -> Result<Option<(Identity, Location)>, Fault> {
+    /// Whether a content's blob is longer than one of `space` may be.
+    async fn is_too_long(&self, location: &Location, space: SpaceId) -> Result<bool, Fault> {
+        Ok(match location.place {
+            Place::Stored { .. } => stored_length(location)? > self.blob_max(space).await?,
+            Place::Inline(_) | Place::Composite => false,
+        })
+    }
+
+    /// The bytes of a content that its customer's key does not protect, written for `space` as if they came again.
+    async fn anew(
+        self: &Arc<Self>,
+        content: ContentId,
+        space: SpaceId,
+        identity: &Identity,
+        location: Location,
+        work: &Work,
+    ) -> Result<Received, Fault> {
+        let seal = self.seal_of(&location, content).await?.ok_or_else(|| {
+            Fault::new(Kind::Internal, "move content").context("only its customer has its key")
+        })?;
+        let length = location.length;
+        let incoming = Incoming {
+            space,
+            shared: identity.shared,
+            ..split::rewritten(identity, seal, length)
+        };
+        let reader = self.open(content, location, 0..length);
+        let received = self.rewrite(incoming, reader, work).await?;
+        split::is_equal(content, identity, &received)?;
+        self.read_back(content, &received, work).await?;
+        Ok(received)
+    }
+
+    pub(super) async fn look_at(
+        &self,
+        content: ContentId,
+    ) -> Result<Option<(Identity, Location)>, Fault> {
         self.meta
             .read("find content", move |session| {
                 Box::pin(async move {
@@ -368,14 +433,6 @@ impl ContentStore {
     ) -> Result<StoredBlob, Fault> {
         let length = location.length;
         let mut target = self.new_blob(space, Some(length)).await?;
-        if length > target.size_max() {
-            let most = target.size_max();
-            return Err(Fault::new(Kind::Config, "move content")
-                .context(format_args!("content {content} has {length} bytes"))
-                .context(format_args!(
-                    "a blob there has at most {most}: raise its blob_max_bytes"
-                )));
-        }
         let mut reader = self.open(content, location, 0..length);
         let mut digest = Sha256::new();
         while let Some(bytes) = reader.next().await {
@@ -536,6 +593,10 @@ impl ContentStore {
                 Ok(Copied::Live(_)) => live += 1,
                 // Condemned, or somebody else writes it at this moment.
                 Ok(Copied::Gone) => {}
+                Ok(Copied::TooLong) => {
+                    let fault = Fault::new(Kind::Config, "move content");
+                    refused = Some(fault.context(format_args!("blob {blob}")).context(TOO_LONG));
+                }
                 // Noted as missing, and written once the backend is back.
                 Err(fault) => refused = Some(fault),
             }

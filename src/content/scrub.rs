@@ -349,6 +349,7 @@ impl ContentStore {
         };
         match self.copy_blob(blob, route, work).await {
             Ok(Copied::Live(_) | Copied::Gone) => Repair::Done,
+            Ok(Copied::TooLong) => Repair::None,
             Err(fault) => {
                 tracing::warn!(%fault, "copy not written anew yet");
                 Repair::Begun

@@ -354,9 +354,18 @@ pub async fn insert_stored(
         return Ok(id);
     }
     let id = insert(session, new, Holds::Extents).await?;
-    if id != new.id {
-        return Ok(id);
+    if id == new.id {
+        insert_runs(session, new, runs).await?;
     }
+    Ok(id)
+}
+
+/// Inserts contents, each alone in its blob, as the extents of a composite that is there.
+pub(super) async fn insert_runs(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    runs: &[NewRun<'_>],
+) -> Result<(), Fault> {
     let mut start = 0;
     for (ordinal, run) in runs.iter().enumerate() {
         insert_blob(session, run.blob, new.now).await?;
@@ -370,7 +379,7 @@ pub async fn insert_stored(
         insert_extent(session, new.id, ordinal, &extent, None).await?;
         start += run.length;
     }
-    Ok(id)
+    Ok(())
 }
 
 async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Result<(), Fault> {

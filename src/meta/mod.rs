@@ -49,6 +49,7 @@ pub mod releases;
 pub mod scratch;
 mod server;
 mod session;
+pub mod splits;
 mod sqlite;
 pub mod uploads;
 pub mod version_parts;

@@ -129,7 +129,7 @@ impl Namespace {
                 Err(fault) => {
                     tracing::warn!(%fault, "content not moved");
                     match fault.kind() {
-                        Kind::Corrupt => round.lost += 1,
+                        Kind::Corrupt | Kind::Config => round.lost += 1,
                         _ => round.failed += 1,
                     }
                     round.reason = Some(fault.to_string());

@@ -10,7 +10,8 @@
 //!
 //! Nothing but rows says how far a move is: a run that is cut anywhere is gone on with by the next one, on any node.
 //! What fails is tried again in the next pass, for as long as the move is not ended; only what is found to be
-//! damaged wherever it lies is left, and reported.
+//! damaged wherever it lies is left, and reported, and so is what the target takes in no form: a blob under a
+//! customer's key that is longer than a blob may be there.
 
 mod order;
 
@@ -22,7 +23,7 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Failure, JobHandler, Outcome, Run};
-use crate::content::{ContentStore, Copied, MendReport, Route, Work};
+use crate::content::{ContentStore, Copied, Cut, MendReport, Route, Work};
 use crate::meta::jobs::Lease;
 use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress};
 use crate::meta::{MetaStore, copies, nodes};
@@ -91,7 +92,7 @@ struct Pass {
     moved: u64,
     /// What may succeed the next time.
     failed: u64,
-    /// What is damaged wherever it lies.
+    /// What is damaged wherever it lies, or can never lie at the target.
     lost: u64,
     reason: Option<String>,
 }
@@ -179,16 +180,16 @@ impl Mover {
             after = *last;
             for some in blobs.chunks(RECORDED_EVERY) {
                 let mut copied = stream::iter(some.to_vec())
-                    .map(|blob| self.content.copy_blob(blob, route, work))
+                    .map(|blob| self.bring(blob, route, work))
                     .buffer_unordered(AT_A_TIME);
                 let mut done = Progress::default();
                 while let Some(outcome) = copied.next().await {
                     match outcome {
-                        Ok(Copied::Live(bytes)) => {
+                        Ok(Some(bytes)) => {
                             done.moved += 1;
                             done.bytes += bytes;
                         }
-                        Ok(Copied::Gone) => {}
+                        Ok(None) => {}
                         Err(fault) => pass.note(&fault),
                     }
                 }
@@ -198,6 +199,23 @@ impl Mover {
                     return Ok(pass);
                 }
             }
+        }
+    }
+
+    /// Brings one blob to the target, in shorter ones where that takes none as long; answers its bytes, unless there
+    /// is nothing to do.
+    async fn bring(&self, blob: BlobId, route: Route, work: &Work) -> Result<Option<u64>, Fault> {
+        match self.content.copy_blob(blob, route, work).await? {
+            Copied::Live(bytes) => Ok(Some(bytes)),
+            Copied::Gone => Ok(None),
+            Copied::TooLong => match self.content.split_blob(blob, work).await? {
+                Cut::Done(bytes) => Ok(Some(bytes)),
+                Cut::Gone => Ok(None),
+                Cut::Never(reason) => Err(Fault::new(Kind::Config, "split blob")
+                    .context(format_args!("blob {blob}"))
+                    .context("it is longer than the target takes, and cannot be split")
+                    .context(reason)),
+            },
         }
     }
 
@@ -274,7 +292,7 @@ impl Mover {
             })
             .await?;
         if live > row.failed {
-            // Something came after all.
+            // Something came after all, or waits for the collector since it was split.
             let (id, hold, now) = (row.id, work.hold(), self.clock.now());
             self.meta
                 .transact("copy again", move |session| {
@@ -284,7 +302,7 @@ impl Mover {
                     })
                 })
                 .await?;
-            return Ok(Outcome::More(Duration::ZERO));
+            return Ok(Outcome::More(EMPTYING_PAUSE));
         }
         if unsettled {
             return Ok(Outcome::More(EMPTYING_PAUSE));
@@ -329,7 +347,7 @@ impl Pass {
     fn note(&mut self, fault: &Fault) {
         tracing::warn!(%fault, "blob not moved");
         match fault.kind() {
-            Kind::Corrupt => self.lost += 1,
+            Kind::Corrupt | Kind::Config => self.lost += 1,
             _ => self.failed += 1,
         }
         self.reason = Some(fault.to_string());
