@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from support.server import BINARY
+from support.vendors import VENDORS, missing
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -441,6 +442,48 @@ def test_an_install_moves_to_another_vendor_and_back(install, own_server):
         assert (done["state"], done["failed"], done["remains"]) == ("done", 0, 0), done
     assert vendor.blobs() == []
     assert versions(s3, "old") == before
+
+
+@pytest.mark.skipif(bool(missing("rclone-webdav")), reason=f"{missing('rclone-webdav')} is not installed")
+def test_an_install_moves_to_a_vendor_of_short_blobs_and_back(install, tmp_path):
+    (tmp_path / "webdav").mkdir()
+    vendor = VENDORS["rclone-webdav"](tmp_path / "webdav").start()
+    try:
+        options = ", ".join(f'{key} = "{value}"' for key, value in vendor.options().items())
+        server = install(f'{TWO_DISKS}[backend.cloud]\nservice = "webdav"\noptions = {{ {options} }}\n')
+        s3 = server.endpoint.client()
+        fill(s3, "old")
+        # Longer than the 5 MiB that one request to the vendor may carry.
+        s3.put_object(Bucket="old", Key="long", Body=body(300, 13 * MIB))
+        s3.put_object(Bucket="old", Key="equal-long", Body=body(300, 13 * MIB))
+        s3.put_object(Bucket="old", Key="sse-long", Body=body(301, 12 * MIB), ServerSideEncryption="AES256")
+        multipart(s3, "old", "joined-long", [body(302, 9 * MIB), body(303, 6 * MIB)])
+        s3.create_bucket(Bucket="busy")
+        before = versions(s3, "old")
+        with Load(server.endpoint, "busy", threads=2) as load:
+            there = ended(server, begin(server, "--from", "a", "--to", "cloud")["id"])
+            assert versions(s3, "old") == before
+        assert load.wrong == []
+        # A part of 5 MiB that only its customer can read, and that is longer in frames.
+        assert (there["state"], there["failed"], there["remains"]) == ("done", 1, 1), there
+        assert "only its customer has its key" in there["reason"], there
+        assert len(blobs(server, "a")) == 1
+        assert max(path.stat().st_size for path in vendor.stored()) <= 5 * MIB
+        stored = server.stats()["stored_bytes"]
+        s3.put_object(Bucket="old", Key="long-again", Body=body(300, 13 * MIB))
+        assert server.stats()["stored_bytes"] == stored
+        s3.delete_object(Bucket="old", Key="long-again", VersionId=s3.head_object(Bucket="old", Key="long-again")["VersionId"])
+        server.kill()
+        server.start()
+        s3 = server.endpoint.client()
+        back = ended(server, begin(server, "--from", "cloud", "--to", "b")["id"])
+        assert (back["state"], back["failed"], back["remains"]) == ("done", 0, 0), back
+        assert vendor.stored() == []
+        assert versions(s3, "old") == before
+        clean = server.command("fsck", "--read", check=False)
+        assert clean.returncode == 0, clean.stdout
+    finally:
+        vendor.stop()
 
 
 def test_a_damaged_blob_is_left_and_reported(install):

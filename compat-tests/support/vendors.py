@@ -173,6 +173,10 @@ class RcloneWebdav(Process):
     def options(self):
         return {"endpoint": self.url, "username": KEY.access_key, "password": KEY.secret_key}
 
+    def stored(self):
+        """The files that it holds."""
+        return [path for path in (self.directory / "data").rglob("*") if path.is_file()]
+
 
 class Seaweedfs(S3Process):
     def command(self):
