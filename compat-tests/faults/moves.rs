@@ -624,6 +624,30 @@ async fn a_bucket_moves_in_pieces_to_where_blobs_are_short() {
     is_all_short(&install, &dir, &written).await;
 }
 
+#[tokio::test]
+async fn a_bucket_moves_away_from_where_blobs_are_short() {
+    let (dir, clock) = fresh();
+    let mut install = Install::open(dir.path(), &clock).await;
+    install.use_bucket_at("short").await;
+    let written = fill_long(&install).await;
+    let id = start(&install, order("short", "local", Some("bucket-short")))
+        .await
+        .unwrap();
+    let done = finish(&install, id).await;
+    assert_eq!(done.failed, 0, "{done:?}");
+    let install = again(install, &dir, &clock).await;
+    install.collect_all().await;
+    install.collect_all().await;
+    check(&install, &written).await;
+    assert!(install.blobs_at("short").await.is_empty());
+    // They are still known by their digests, also those that lie in several blobs.
+    let before = install.contents().await;
+    for seed in [1, 2] {
+        install.put("again", bytes(seed, LONG)).await;
+    }
+    assert_eq!(install.contents().await, before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_split_is_left_and_told() {
     let (dir, clock) = fresh();

@@ -25,7 +25,7 @@ use super::{ContentStore, Linked, Work};
 use crate::meta::contents::{self, Location, NewContent, NewRun, Place, Sealing};
 use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::rehoming::{self, Identity};
-use crate::meta::{Session, placements, releases, wrap_keys};
+use crate::meta::{Session, joined, placements, releases, wrap_keys};
 use crate::model::clock::Millis;
 use crate::model::content::{DEPTH_MAX, Extent};
 use crate::model::digest::{Digests, Sha256Digest};
@@ -58,11 +58,13 @@ enum How {
     /// It is there already, under this id.
     Known(ContentId),
     Leaf(Box<Leaf>),
-    /// Written anew, in several blobs where one would be too long.
+    /// Written anew: in several blobs where one would be too long, or because its digests are not known.
     Anew(Box<Received>),
     Composite {
         id: ContentId,
         space: SpaceId,
+        /// What it is found by, when it is.
+        digests: Option<Box<Digests>>,
         extents: Vec<(Extent, Option<SenderId>)>,
     },
     /// It moves itself.
@@ -113,13 +115,28 @@ impl Rehomed {
                 Linked::To(id) => Ok(Some(id)),
                 Linked::Gone => Ok(None),
             },
-            How::Composite { id, space, extents } => {
+            How::Composite {
+                id,
+                space,
+                digests,
+                extents,
+            } => {
+                // Made known meanwhile by who sent it again.
+                if let Some(digests) = digests
+                    && let Some(known) =
+                        contents::find(session, *space, &digests.sha256, digests.length).await?
+                {
+                    return Ok(contents::lock(session, known.id).await?.then_some(known.id));
+                }
                 for (extent, _) in extents {
                     if !contents::lock(session, extent.child).await? {
                         return Ok(None);
                     }
                 }
                 contents::insert_composite(session, *id, *space, extents, self.now).await?;
+                if let Some(digests) = digests {
+                    joined::set_digests(session, *id, digests).await?;
+                }
                 Ok(Some(*id))
             }
             How::InPlace { space, backends } => {
@@ -266,6 +283,7 @@ impl ContentStore {
                         How::Composite {
                             id: ContentId(self.uids.next()?),
                             space,
+                            digests: identity.digests.filter(|_| identity.shared).map(Box::new),
                             extents,
                         }
                     }
@@ -273,7 +291,10 @@ impl ContentStore {
                         let backends = self.bring_along(content, space, work).await?;
                         How::InPlace { space, backends }
                     }
-                    None if self.is_too_long(&location, space).await? => {
+                    // A run of a longer body has no digests yet.
+                    None if identity.digests.is_none()
+                        || self.is_too_long(&location, space).await? =>
+                    {
                         let anew = self.anew(content, space, &identity, location, work);
                         How::Anew(Box::new(anew.await?))
                     }

@@ -20,6 +20,9 @@ use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId};
 
+/// Why a content cannot have one level more below it.
+const DEEP: &str = "it is part of a part of a part";
+
 /// What became of a blob that was to be split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
@@ -66,6 +69,12 @@ impl ContentStore {
         let Some(seal) = self.seal_of(&location, content).await? else {
             return Ok(Cut::Never("only its customer has its key"));
         };
+        let is_deep = self.meta.read("look above content", move |session| {
+            Box::pin(splits::is_deep(session, content))
+        });
+        if is_deep.await? {
+            return Ok(Cut::Never(DEEP));
+        }
         let length = location.length;
         let incoming = rewritten(&identity, seal, length);
         let reader = self.open(content, location, 0..length);
@@ -87,7 +96,7 @@ impl ContentStore {
         Ok(match outcome? {
             Split::Done => Cut::Done(length),
             Split::Gone => Cut::Gone,
-            Split::Deep => Cut::Never("it is part of a part of a part"),
+            Split::Deep => Cut::Never(DEEP),
         })
     }
 

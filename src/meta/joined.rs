@@ -68,13 +68,15 @@ pub async fn set_digests(
     session.changed(&CONTENTS, params![id.0]);
     session
         .execute(
-            "UPDATE contents SET sha256 = $1, md5 = $2, crc32 = $3, crc32c = $4, crc64nvme = $5 WHERE id = $6",
+            "UPDATE contents SET sha256 = $1, md5 = $2, crc32 = $3, crc32c = $4, crc64nvme = $5, sha1 = $6
+             WHERE id = $7",
             params![
                 &digests.sha256.0,
                 &digests.md5,
                 i64::from(digests.crc32),
                 i64::from(digests.crc32c),
                 digests.crc64nvme as i64,
+                digests.sha1.as_ref(),
                 id.0,
             ],
         )

@@ -87,6 +87,18 @@ pub async fn split(
     Ok(Split::Done)
 }
 
+/// Whether what refers to a content is itself part of something, so that there is no room for one level more.
+pub async fn is_deep(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM extents e JOIN extents above ON above.child_id = e.content_id WHERE e.child_id = $1 LIMIT 1",
+            params![id.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// Makes room for one level more below those that refer to a content; `false` when there is none.
 async fn deepen_those_over(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
     let over = session
@@ -96,21 +108,14 @@ async fn deepen_those_over(session: &mut Session, id: ContentId) -> Result<bool,
             |row| row.int(0).map(ContentId),
         )
         .await?;
-    for composite in over {
+    for composite in &over {
         // Against whoever is about to refer to it by what its depth was.
-        if !contents::lock_alone(session, composite).await? {
-            continue;
-        }
-        let above = session
-            .query_one(
-                "SELECT 1 FROM extents WHERE child_id = $1 LIMIT 1",
-                params![composite.0],
-                |row| row.int(0),
-            )
-            .await?;
-        if above.is_some() {
-            return Ok(false);
-        }
+        contents::lock_alone(session, *composite).await?;
+    }
+    if is_deep(session, id).await? {
+        return Ok(false);
+    }
+    for composite in over {
         session.changed(&CONTENTS, params![composite.0]);
         session
             .execute(
