@@ -131,6 +131,24 @@ def test_two_nodes_share_the_work_and_one_goes_on_when_the_other_is_killed(own_s
     assert nodes[1].metric("osproxy_jobs_total", type="collect", outcome="done") >= ends[1] + 2
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+def test_every_periodic_job_comes_to_its_end_on_every_database(own_server, request, kind):
+    env = OFTEN
+    if kind != "sqlite":
+        env = OFTEN | {"OSPROXY_META__URL": request.getfixturevalue(kind).create()}
+    server = own_server(env=env)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    orphan(s3, "k")
+    s3.create_multipart_upload(Bucket="bucket", Key="upload")
+    for kind in sorted(PERIODIC):
+        before = one(server, kind)
+        server.command("jobs", "retry", before["id"], check=False)  # one that runs is refused
+        wait_until(lambda: one(server, kind)["ended"] not in (None, before["ended"]), what=f"a run of {kind}")
+        ended = one(server, kind)
+        assert ended["reason"] is None, ended
+
+
 def test_the_admin_routes(often):
     server, _ = often
     status, report = server.ask("GET", "/v1/jobs?type=sweep&state=waiting&max=5")

@@ -238,10 +238,11 @@ pub async fn forget_ended(
     before: Millis,
     limit: usize,
 ) -> Result<(), Fault> {
+    // MariaDB takes a limit in a table that is derived, and not right below IN.
     session
         .execute(
             "DELETE FROM uploads WHERE uid IN
-                 (SELECT uid FROM uploads WHERE ended_at IS NOT NULL AND ended_at < $1 LIMIT $2)",
+                 (SELECT uid FROM (SELECT uid FROM uploads WHERE ended_at IS NOT NULL AND ended_at < $1 LIMIT $2) ended)",
             params![before, limit as i64],
         )
         .await
