@@ -1,8 +1,9 @@
 //! A content brought to a backend that takes no blob as long as its own: its bytes are written anew as several
 //! contents, and it becomes a composite of those.
 //!
-//! It keeps its id and its digests, so that versions and what is known of it stay as they are. Its old bytes stay for
-//! whoever is reading them, as a content that nothing refers to, until the collector takes them.
+//! It keeps its id and its digests, so that versions and what is known of it stay as they are; what it is a part of is
+//! made of those from then on. Its old bytes stay for whoever is reading them, as a content that nothing refers to,
+//! until the collector takes them.
 
 use std::sync::Arc;
 
@@ -19,9 +20,6 @@ use crate::meta::{releases, wrap_keys};
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId};
-
-/// Why a content cannot have one level more below it.
-const DEEP: &str = "it is part of a part of a part";
 
 /// What became of a blob that was to be split.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +67,6 @@ impl ContentStore {
         let Some(seal) = self.seal_of(&location, content).await? else {
             return Ok(Cut::Never("only its customer has its key"));
         };
-        let is_deep = self.meta.read("look above content", move |session| {
-            Box::pin(splits::is_deep(session, content))
-        });
-        if is_deep.await? {
-            return Ok(Cut::Never(DEEP));
-        }
         let length = location.length;
         let incoming = rewritten(&identity, seal, length);
         let reader = self.open(content, location, 0..length);
@@ -90,13 +82,13 @@ impl ContentStore {
         match &outcome {
             // It may be committed: the rows, if they are there, need the bytes.
             Err(fault) if fault.kind() == Kind::Unknown => {}
-            Ok(Split::Done) => {}
-            Ok(Split::Gone | Split::Deep) | Err(_) => received.discard(),
+            Ok(Split::Done { .. }) => {}
+            Ok(Split::Gone | Split::TooMany) | Err(_) => received.discard(),
         }
         Ok(match outcome? {
-            Split::Done => Cut::Done(length),
+            Split::Done { .. } => Cut::Done(length),
             Split::Gone => Cut::Gone,
-            Split::Deep => Cut::Never(DEEP),
+            Split::TooMany => Cut::Never("its object would be in too many pieces"),
         })
     }
 
@@ -199,8 +191,11 @@ impl ContentStore {
                     let runs: Vec<_> = received.segments().iter().map(Segment::run).collect();
                     let old = ContentId(uids.next()?);
                     let outcome = splits::split(session, &new, blob, old, &runs).await?;
-                    if outcome == Split::Done {
+                    if let Split::Done { referenced } = outcome {
                         releases::release(session, uids.next()?, old, now).await?;
+                        if !referenced {
+                            releases::release(session, uids.next()?, content, now).await?;
+                        }
                     }
                     Ok(outcome)
                 })

@@ -58,7 +58,7 @@ pub async fn find(session: &mut Session, id: ContentId) -> Result<Option<Joined>
     }))
 }
 
-/// Makes a composite known by its digests. When an equal content came first the row's uniqueness has the transaction
+/// Makes a composite known by its digests, unless it is so deep that what will refer to it would be too deep. When an equal content came first the row's uniqueness has the transaction
 /// run again.
 pub async fn set_digests(
     session: &mut Session,
@@ -69,7 +69,7 @@ pub async fn set_digests(
     session
         .execute(
             "UPDATE contents SET sha256 = $1, md5 = $2, crc32 = $3, crc32c = $4, crc64nvme = $5, sha1 = $6
-             WHERE id = $7",
+             WHERE id = $7 AND depth < $8",
             params![
                 &digests.sha256.0,
                 &digests.md5,
@@ -78,6 +78,7 @@ pub async fn set_digests(
                 digests.crc64nvme as i64,
                 digests.sha1.as_ref(),
                 id.0,
+                DEPTH_MAX as i64,
             ],
         )
         .await

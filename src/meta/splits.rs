@@ -1,22 +1,28 @@
 //! Contents whose blob is too long for where it is to lie, and what cuts them into shorter ones.
 
-use super::catalog::{CONTENTS, EXTENTS};
+use super::catalog::CONTENTS;
 use super::contents::{self, NewContent, NewRun};
-use super::releases;
 use super::session::{Session, params};
-use crate::model::content::DEPTH_MAX;
+use super::{rehoming, releases};
+use crate::model::content::Extent;
 use crate::model::fault::Fault;
-use crate::model::ids::{BlobId, ContentId};
+use crate::model::ids::{BlobId, ContentId, SenderId};
+
+/// Most extents of one content.
+const EXTENTS_MAX: usize = 50_000;
 
 /// What became of a content that was to be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// It is made of the shorter ones.
-    Done,
+    /// It is made of the shorter ones. Whether anything but what it was a part of refers to it.
+    Done {
+        /// Otherwise the caller releases it.
+        referenced: bool,
+    },
     /// Nothing refers to it any more, or it lies elsewhere.
     Gone,
-    /// What refers to it does so through as many levels as there may be.
-    Deep,
+    /// What it is a part of would have more extents than there may be.
+    TooMany,
 }
 
 /// The contents that lie in a blob and that something refers to.
@@ -37,9 +43,10 @@ pub async fn contents_of(session: &mut Session, blob: BlobId) -> Result<Vec<Cont
     Ok(used)
 }
 
-/// Makes `new.id`, a content in `blob`, a composite of `runs`, which are inserted. The bytes it had become those of
-/// `old`, a content that nothing refers to: whoever is reading them goes on, and the release that the caller writes
-/// lets the collector take them when nobody is any more.
+/// Makes `new.id`, a content in `blob`, a composite of `runs`, which are inserted, and lets what it is a part of refer to
+/// those instead: so nothing lies deeper than before but what refers to it directly, as it does to a body that came
+/// where blobs are short. The bytes it had become those of `old`, a content that nothing refers to: whoever is reading
+/// them goes on, and the release that the caller writes lets the collector take them when nobody is any more.
 pub async fn split(
     session: &mut Session,
     new: &NewContent<'_>,
@@ -61,9 +68,9 @@ pub async fn split(
     if lies_in.flatten() != Some(blob.0) {
         return Ok(Split::Gone);
     }
-    if !deepen_those_over(session, id).await? {
-        return Ok(Split::Deep);
-    }
+    let Some(rewritten) = those_over(session, id, runs).await? else {
+        return Ok(Split::TooMany);
+    };
     session.changed(&CONTENTS, params![old.0]);
     session
         .execute(
@@ -82,25 +89,26 @@ pub async fn split(
             params![id.0],
         )
         .await?;
-    session.changed(&EXTENTS, params![id.0]);
     contents::insert_runs(session, new, runs).await?;
-    Ok(Split::Done)
+    for (composite, extents) in rewritten {
+        releases::take_extents(session, composite).await?;
+        for (ordinal, (extent, sender)) in extents.iter().enumerate() {
+            contents::insert_extent(session, composite, ordinal, extent, *sender).await?;
+        }
+    }
+    let referenced = releases::is_referenced(session, id).await?;
+    Ok(Split::Done { referenced })
 }
 
-/// Whether what refers to a content is itself part of something, so that there is no room for one level more.
-pub async fn is_deep(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
-    let found = session
-        .query_one(
-            "SELECT 1 FROM extents e JOIN extents above ON above.child_id = e.content_id WHERE e.child_id = $1 LIMIT 1",
-            params![id.0],
-            |row| row.int(0),
-        )
-        .await?;
-    Ok(found.is_some())
-}
+type Extents = Vec<(Extent, Option<SenderId>)>;
 
-/// Makes room for one level more below those that refer to a content; `false` when there is none.
-async fn deepen_those_over(session: &mut Session, id: ContentId) -> Result<bool, Fault> {
+/// The composites that a content is part of, each with its extents as they are over `runs`; `None` when they would be
+/// too many.
+async fn those_over(
+    session: &mut Session,
+    id: ContentId,
+    runs: &[NewRun<'_>],
+) -> Result<Option<Vec<(ContentId, Extents)>>, Fault> {
     let over = session
         .query(
             "SELECT DISTINCT content_id FROM extents WHERE child_id = $1 ORDER BY content_id",
@@ -108,21 +116,42 @@ async fn deepen_those_over(session: &mut Session, id: ContentId) -> Result<bool,
             |row| row.int(0).map(ContentId),
         )
         .await?;
-    for composite in &over {
-        // Against whoever is about to refer to it by what its depth was.
-        contents::lock_alone(session, *composite).await?;
-    }
-    if is_deep(session, id).await? {
-        return Ok(false);
-    }
+    let mut rewritten = Vec::with_capacity(over.len());
     for composite in over {
-        session.changed(&CONTENTS, params![composite.0]);
-        session
-            .execute(
-                "UPDATE contents SET depth = $1 WHERE id = $2",
-                params![DEPTH_MAX as i64, composite.0],
-            )
-            .await?;
+        // Another of its parts may be split at the same time.
+        contents::lock_alone(session, composite).await?;
+        let mut extents = Vec::new();
+        for (extent, sender) in rehoming::extents(session, composite).await? {
+            if extent.child == id {
+                extents.extend(over_runs(&extent, runs).map(|extent| (extent, sender)));
+            } else {
+                extents.push((extent, sender));
+            }
+        }
+        if extents.len() > EXTENTS_MAX {
+            return Ok(None);
+        }
+        rewritten.push((composite, extents));
     }
-    Ok(true)
+    Ok(Some(rewritten))
+}
+
+/// An extent of a content as extents of the runs that the content is cut into.
+fn over_runs<'a>(extent: &'a Extent, runs: &'a [NewRun<'_>]) -> impl Iterator<Item = Extent> + 'a {
+    let wanted = extent.child_offset..extent.child_offset + extent.length;
+    let mut begin = 0;
+    runs.iter().filter_map(move |run| {
+        let (from, to) = (
+            begin.max(wanted.start),
+            (begin + run.length).min(wanted.end),
+        );
+        let piece = (from < to).then(|| Extent {
+            start: extent.start + (from - wanted.start),
+            length: to - from,
+            child: run.content,
+            child_offset: from - begin,
+        });
+        begin += run.length;
+        piece
+    })
 }
