@@ -545,6 +545,7 @@ async fn nodes(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
             ("name", json!(node.name)),
             ("worker", json!(node.worker)),
             ("address", json!(node.address)),
+            ("backends", json!(node.backends.join(", "))),
             ("beat_age_ms", json!(node.beat_age_ms)),
             ("oldest_read_ms", json!(node.oldest_read_ms)),
             ("oldest_write_ms", json!(node.oldest_write_ms)),

@@ -331,6 +331,11 @@ impl Install {
 
     /// Records what is open here, as the node's heartbeat does.
     pub async fn beat(&self) {
+        self.beat_as(1, "test", &BACKENDS).await;
+    }
+
+    /// Records a node that has some backends.
+    pub async fn beat_as(&self, node: i64, name: &str, backends: &[&str]) {
         let times = self.content.open_times();
         let beat = nodes::Heartbeat {
             now: self.clock.now(),
@@ -339,13 +344,14 @@ impl Install {
             oldest_write: times.oldest_write(),
         };
         let who = Arc::new(nodes::Who {
-            name: "test".to_owned(),
+            name: name.to_owned(),
             address: None,
+            backends: backends.iter().map(|&name| name.to_owned()).collect(),
         });
         self.meta
             .transact("beat", move |session| {
                 let who = Arc::clone(&who);
-                Box::pin(async move { nodes::beat(session, 1, &who, &beat).await })
+                Box::pin(async move { nodes::beat(session, node, &who, &beat).await })
             })
             .await
             .unwrap();

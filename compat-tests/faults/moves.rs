@@ -441,6 +441,46 @@ async fn a_mirrored_write_that_is_cut_leaves_only_orphans() {
 }
 
 #[tokio::test]
+async fn nothing_is_moved_to_where_a_node_cannot_write() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let name = install.bucket.name.to_string();
+    install.beat().await;
+    install.beat_as(2, "behind", &["local", "short"]).await;
+    for bucket in [None, Some(name.as_str())] {
+        let refused = start(&install, order("local", "other", bucket)).await;
+        let Err(MoveError::NotEverywhere { backend, nodes }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            (backend.as_str(), nodes),
+            ("other", vec!["behind".to_owned()])
+        );
+    }
+    assert!(moves(&install).list(10).await.unwrap().is_empty());
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    assert_eq!(install.blobs_at("local").await.len(), 1);
+    // Of a placement every backend counts.
+    let refused = start(&install, order("local", "both", Some(&name))).await;
+    assert!(
+        matches!(refused, Err(MoveError::NotEverywhere { .. })),
+        "{refused:?}"
+    );
+    start(&install, order("local", "short", None))
+        .await
+        .unwrap();
+    install
+        .beat_as(2, "behind", &["local", "other", "short"])
+        .await;
+    start(&install, order("short", "local", None))
+        .await
+        .unwrap();
+    start(&install, order("local", "other", Some(&name)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn orders_that_cannot_be_change_nothing() {
     let (dir, clock) = fresh();
     let install = Install::open(dir.path(), &clock).await;

@@ -12,6 +12,8 @@ import pytest
 
 from support.native import MIB, ok, refused
 from support.server import BINARY
+from support.vendors import BUCKET, RCLONE, RcloneS3
+from support.wait import wait_until
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -242,8 +244,6 @@ def test_an_import_can_be_run_again(server, old, rng):
 
 def collect(server, path, deadline=30):
     """Collects until a file is gone."""
-    from support.wait import wait_until
-
     def gone():
         server.command("gc", "--json")
         return not path.exists()
@@ -345,6 +345,155 @@ def test_an_install_on_a_server_database_adopts_too_and_mints_beside(own_native_
     # New numbers are of a worker that no old one is of, and of the present.
     new = int(client.upload("new.png", b"new"))
     assert new >> 12 & 1023 not in WORKERS and new >> 22 < newest
+
+
+def moved(server, old, *words):
+    """Waits for a move away from the old backend."""
+    server.command("move", "--from", "old", *words, "--background")
+
+    def over():
+        [move] = json.loads(server.command("move", "status", "--json").stdout)
+        return move if move["state"] in ("done", "ended") else None
+
+    return wait_until(over, 120, "the end of the move")
+
+
+QUICK = {
+    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
+    "OSPROXY_JOBS__POLL_SECONDS": "1",
+}
+
+
+@pytest.mark.parametrize("words", [(), ("--keep-objects",)])
+def test_what_was_adopted_moves_to_another_backend(own_native_server, old, rng, words):
+    root = old.root.parent / "new"
+    server = own_native_server(
+        "basic",
+        OSPROXY_BACKEND__OLD__SERVICE="fs",
+        OSPROXY_BACKEND__OLD__OPTIONS__ROOT=str(old.root),
+        OSPROXY_BACKEND__NEW__SERVICE="fs",
+        OSPROXY_BACKEND__NEW__OPTIONS__ROOT=str(root),
+        **QUICK,
+    )
+    one, same = rng.randbytes(40_000), rng.randbytes(3 * MIB)
+    pieces = [rng.randbytes(MIB), rng.randbytes(4321)]
+    files = {
+        old.file("a.png", one): one,
+        old.file("b.mp4", same, "video"): same,
+        old.file("again.mp4", same, "video"): same,
+        old.file("none.txt", b"", "unknown"): b"",
+        old.file_in_parts("parts.mp4", pieces): b"".join(pieces),
+    }
+    stranger = old.write("image", "never-in-the-database.png", b"stranger")
+    before = old.tree()
+    assert adopted(server, old, "--backend", "old", *words)["adopted"] == len(files)
+    client = client_of(server)
+    ended = moved(server, old, "--to", "new")
+    assert (ended["state"], ended["failed"]) == ("done", 0), ended
+    # What is theirs stays where it is and is counted; what was ours to delete is gone.
+    assert old.tree() == (before if words else {str(stranger): md5(b"stranger")})
+    assert ended["remains"] == len(old.tree())
+    assert server.stop() == 0
+    old.root.rename(old.root.parent / "gone")
+    server.start()
+    client = client_of(server)
+    for uid, data in files.items():
+        found, meta = client.fetch(uid)
+        assert found == data and meta["md5"] == md5(data)
+    s3 = server.endpoint.client()
+    for bucket in ("image", "video"):
+        for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]:
+            assert entry["ETag"] == f'"{md5(files[entry["Key"].split(".")[0]])}"'
+
+
+def test_what_was_adopted_gets_its_copy_at_a_mirror(own_native_server, old, rng):
+    root, config = old.root.parent / "new", old.root.parent / "mirrored.toml"
+    config.write_text(f"""
+[storage]
+placement = "both"
+[backend.old]
+service = "fs"
+options = {{ root = "{old.root}" }}
+[backend.new]
+service = "fs"
+options = {{ root = "{root}" }}
+[placement.both]
+backends = ["new", "old"]
+copies_required = 1
+""")
+    server = own_native_server("basic", OSPROXY_CONFIG=str(config), **QUICK)
+    pieces = [rng.randbytes(MIB), rng.randbytes(43_210)]
+    files = {old.file(f"{number}.png", data): data for number in range(3) for data in [rng.randbytes(30_000)]}
+    files[old.file_in_parts("parts.mp4", pieces)] = b"".join(pieces)
+    assert adopted(server, old)["adopted"] == len(files)
+    wait_until(lambda: len([it for it in root.glob("*/*") if it.is_file()]) == 5, 60, "a copy of each at the mirror")
+    assert server.stop() == 0
+    old.root.rename(old.root.parent / "gone")
+    old.root.mkdir()
+    server.start()
+    client = client_of(server)
+    assert all(client.fetch(uid)[0] == data for uid, data in files.items())
+
+
+def test_objects_at_an_s3_vendor_are_adopted_where_they_lie(own_native_server, old, rng, tmp_path):
+    if not RCLONE.exists():
+        pytest.skip("rclone is missing")
+    (tmp_path / "vendor").mkdir()
+    vendor = RcloneS3(tmp_path / "vendor").start()
+    try:
+        old.root = tmp_path / "vendor" / "data" / BUCKET
+        options = {f"OSPROXY_BACKEND__OLD__OPTIONS__{name}".upper(): text for name, text in vendor.options().items()}
+        server = own_native_server("basic", OSPROXY_BACKEND__OLD__SERVICE="s3", **options, **QUICK)
+        pieces = [rng.randbytes(MIB), rng.randbytes(4321)]
+        odd, large = rng.randbytes(5000), rng.randbytes(3 * MIB)
+        files = {
+            old.file("a b？.png", odd): odd,
+            old.file("film.mp4", large, "video"): large,
+            old.file_in_parts("parts.mp4", pieces): b"".join(pieces),
+        }
+        gone = old.row(old.mint(), "gone.png", "image", "gone.png", odd)
+        report = adopted(server, old)
+        assert (report["adopted"], report["refused"]) == (3, {"missing": 1})
+        assert report["refusals"][0]["uid"] == gone
+        client, s3 = client_of(server), server.endpoint.client()
+        first = next(iter(files))
+        for uid, data in files.items():
+            assert client.fetch(uid)[0] == data
+        assert s3.get_object(Bucket="image", Key=f"{first}.png", Range="bytes=100-199")["Body"].read() == odd[100:200]
+        s3.delete_object(Bucket="image", Key=f"{first}.png")
+        collect(server, old.root / "image" / f"{first}.png")
+        assert ok(client.download_links(first)) is None
+        ended = moved(server, old, "--to", "local")
+        assert (ended["state"], ended["failed"], ended["remains"]) == ("done", 0, 0), ended
+        del files[first]
+    finally:
+        vendor.stop()
+    assert all(client.fetch(uid)[0] == data for uid, data in files.items())
+
+
+def test_nodes_share_what_was_adopted(own_native_server, old, rng):
+    shared = {
+        "OSPROXY_META__URL": old.database.create(),
+        "OSPROXY_MASTER_KEY": "5a" * 32,
+        "OSPROXY_BACKEND__OLD__SERVICE": "fs",
+        "OSPROXY_BACKEND__OLD__OPTIONS__ROOT": str(old.root),
+        "OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": str(old.root.parent / "blobs"),
+        **QUICK,
+    }
+    servers = [own_native_server("basic", OSPROXY_NODE__NAME=f"node{number}", **shared) for number in range(2)]
+    data, other = rng.randbytes(40_000), rng.randbytes(50_000)
+    kept, deleted = old.file("a.png", data), old.file("b.png", other)
+    assert servers[1].stop() == 0
+    assert adopted(servers[0], old)["adopted"] == 2
+    servers[1].start()
+    for server in servers:
+        assert client_of(server).fetch(kept)[0] == data and client_of(server).fetch(deleted)[0] == other
+    # Deleted through one node, whichever collects it.
+    servers[1].endpoint.client().delete_object(Bucket="image", Key=f"{deleted}.png")
+    collect(servers[0], old.root / "image" / f"{deleted}.png")
+    assert all(client_of(server).fetch(kept)[0] == data for server in servers)
 
 
 def test_what_cannot_be_adopted_is_reported_by_its_number(server, old, rng):

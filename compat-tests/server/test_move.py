@@ -271,6 +271,47 @@ def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
     assert len(blobs(server, "a")) == 1
 
 
+def test_no_node_is_left_without_the_backend_that_is_moved_to(tmp_path, own_server, postgres):
+    both, (one_disk, _) = tmp_path / "both.toml", TWO_DISKS.split("[backend.b]")
+    only = tmp_path / "only.toml"
+    both.write_text(TWO_DISKS.replace('"a" }', f'"{tmp_path}/a" }}').replace('"b" }', f'"{tmp_path}/b" }}'))
+    only.write_text(one_disk.replace('"a" }', f'"{tmp_path}/a" }}'))
+    common = SETTINGS | {
+        "OSPROXY_META__URL": postgres.create(),
+        "OSPROXY_MASTER_KEY": "5a" * 32,
+        "OSPROXY_NODE__LEASE_SECONDS": "3",
+    }
+
+    def node(name, config):
+        return own_server(name, env=common | {"OSPROXY_NODE__NAME": name, "OSPROXY_CONFIG": str(config)})
+
+    ahead, behind = node("ahead", both), node("behind", only)
+    listed = {row["name"]: row["backends"] for row in json.loads(ahead.command("nodes", "--json").stdout)}
+    assert listed == {"ahead": "a, b, local", "behind": "a, local"}
+    s3 = ahead.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="before", Body=body(1, MIB))
+    for words in [("--bucket", "bucket"), ()]:
+        refused = ahead.command("move", "--from", "a", "--to", "b", *words, check=False)
+        assert refused.returncode == 1, refused
+        assert "backend b is not configured on behind" in refused.stderr, refused.stderr
+    behind.endpoint.client().put_object(Bucket="bucket", Key="meanwhile", Body=body(2, MIB))
+    # Killed, it counts until the others have declared it dead: it might only be slow.
+    behind.kill()
+    assert ahead.command("move", "--from", "a", "--to", "b", check=False).returncode == 1
+    wait_until(lambda: len(json.loads(ahead.command("nodes", "--json").stdout)) == 1, 60, "one node alone")
+    move = begin(ahead, "--from", "a", "--to", "b")
+    # Back as it was it would write where nobody looks; it says so, and what to do.
+    behind.launch()
+    assert behind.wait() == 1
+    assert "add backend.b" in behind.tail(), behind.tail()
+    behind.env["OSPROXY_CONFIG"] = str(both)
+    behind.start()
+    assert ended(ahead, move["id"])["failed"] == 0
+    for number, key in enumerate(("before", "meanwhile"), 1):
+        assert behind.endpoint.client().get_object(Bucket="bucket", Key=key)["Body"].read() == body(number, MIB)
+
+
 def test_a_bucket_moves_while_clients_work(install):
     server = install(TWO_DISKS + BOTH)
     s3 = server.endpoint.client()

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::directory::{self, Held};
 use crate::blob::{self, BackendConfig, BlobStore, Event, Observer};
-use crate::cluster::{Heart, Hints, Node, Oldest, PeerKey, Peers, Role, Topic};
+use crate::cluster::{Heart, Hints, Node, Oldest, PeerKey, Peers, Role, Topic, Who};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
 use crate::manifest::{self, Manifests};
 use crate::meta::placements::{self, Placement, Recorded};
-use crate::meta::{self, MetaStore, buckets, manifests};
+use crate::meta::{self, MetaStore, buckets, manifests, moves};
 use crate::model::clock::{Clock, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::namespace::{self, Namespace};
@@ -57,12 +57,19 @@ impl Stores {
         };
         let blobs = open_blobs(config, held.path(), metrics).await?;
         check_lineage(&meta, &blobs).await?;
+        let own = config.backend.iter();
+        let who = Who {
+            name: config.node.name(),
+            address,
+            backends: own.map(|(name, it)| called(config, name, it)).collect(),
+        };
+        let metrics_of_node = Arc::clone(metrics);
         let claimed = Node::claim(
             meta.clone(),
             clock.clone(),
             &config.node,
-            address,
-            Arc::clone(metrics),
+            who,
+            metrics_of_node,
         );
         let node = claimed.await?;
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
@@ -280,7 +287,8 @@ struct Placements {
     open: BTreeMap<String, i64>,
 }
 
-/// Gives every configured backend and placement its row. What a placement with buckets holds is kept: one that is
+/// Gives every configured backend and placement its row. One that was moved away from needs what it was moved to, since
+/// that is where its blobs go. What a placement with buckets holds is kept: one that is
 /// configured otherwise by now is refused, because this node would not write where the others do. Of a backend that
 /// is one of each node, this one records its own too, and for each placement with such one what stands for it here.
 async fn record_placements(
@@ -296,6 +304,12 @@ async fn record_placements(
             let here = Arc::clone(&here);
             Box::pin(async move {
                 let known = buckets::backends(session).await?;
+                // Read after this node's row is there, which is what an order to move goes by.
+                for (from, to) in moves::redirected(session).await? {
+                    if config.backend.contains_key(&from) && !is_here(&config, &to, &here) {
+                        return Err(moved_away(&from, &to));
+                    }
+                }
                 let mut ids = BTreeMap::new();
                 let mut own = BTreeMap::new();
                 for (name, backend) in &config.backend {
@@ -384,6 +398,20 @@ fn other_backends(placement: &str) -> Fault {
     Fault::new(Kind::Config, "record placements").context(format_args!(
         "placement.{placement}.backends: buckets are at this placement, and it was recorded with other backends; \
          give these a placement of another name and move the buckets with `osproxy move`"
+    ))
+}
+
+/// Whether a backend is configured here; that of another node is there.
+fn is_here(config: &Config, name: &str, node: &str) -> bool {
+    match name.rsplit_once('@') {
+        None => config.backend.contains_key(name),
+        Some((name, of)) => of != node || config.backend.contains_key(name),
+    }
+}
+
+fn moved_away(from: &str, to: &str) -> Fault {
+    Fault::new(Kind::Config, "record backends").context(format_args!(
+        "backend.{from} was moved to {to}, which is not configured here: blobs of {from} go there; add backend.{to}"
     ))
 }
 

@@ -35,13 +35,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat, Who};
+use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat};
 use crate::meta::{MetaStore, Session};
 use crate::model::clock::{Clock, Millis, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{UidGenerator, minted_at};
 use crate::telemetry::Metrics;
 
+pub use crate::meta::nodes::Who;
 pub use hints::{Config as HintsConfig, Hints, Loads, NodeLoad, Role, Topic};
 pub use peers::{Ask, PEER_HEADER, PeerKey, Peers, TIME_HEADER};
 pub use redis::Stream;
@@ -202,13 +203,13 @@ pub struct Heart {
 }
 
 impl Node {
-    /// Becomes a node: claims a worker and reserves time for its ids, durably. `address` is where peers reach it. The
-    /// caller of an embedded database holds the lock on the data directory.
+    /// Becomes a node: claims a worker and reserves time for its ids, durably, and tells who it is. The caller of an
+    /// embedded database holds the lock on the data directory.
     pub async fn claim(
         meta: MetaStore,
         clock: Clock,
         config: &Config,
-        address: Option<String>,
+        who: Who,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, Fault> {
         let shared = meta.is_shared();
@@ -221,10 +222,7 @@ impl Node {
             set_clock(&meta, &clock).await?;
         }
         let (now, lease) = (clock.now(), config.lease());
-        let who = Arc::new(Who {
-            name: config.name(),
-            address,
-        });
+        let who = Arc::new(who);
         let entering = Arc::clone(&who);
         let beat = Heartbeat {
             now,
@@ -241,7 +239,10 @@ impl Node {
                             nodes::enter(session, id, &who, &beat).await?;
                             nodes::free_worker(session, now).await?
                         }
-                        false => ONLY_WORKER,
+                        false => {
+                            nodes::beat(session, id, &who, &beat).await?;
+                            ONLY_WORKER
+                        }
                     };
                     let floor = nodes::reserved_until(session, worker).await?.max(now);
                     let until = (now + RESERVED_AHEAD).max(floor + RESERVED_SLACK);
@@ -590,6 +591,8 @@ pub struct NodeStatus {
     pub address: Option<String>,
     /// The worker id in the ids it mints.
     pub worker: Option<i64>,
+    /// The backends that are configured there.
+    pub backends: Vec<String>,
     /// Milliseconds since it was last heard of.
     pub beat_age_ms: Millis,
     /// Milliseconds since its oldest open read began; 0 when none is open.
@@ -614,6 +617,7 @@ pub async fn nodes_of(meta: &MetaStore, clock: &Clock) -> Result<Vec<NodeStatus>
         name: row.who.name,
         address: row.who.address,
         worker: row.worker,
+        backends: row.who.backends,
         beat_age_ms: (now - row.beaten).max(0),
         oldest_read_ms: (row.beaten - row.oldest_read).max(0),
         oldest_write_ms: (row.beaten - row.oldest_write).max(0),
@@ -657,7 +661,12 @@ mod tests {
 
     async fn claim(meta: &MetaStore, clock: Clock) -> Result<Arc<Node>, Fault> {
         let (config, metrics) = (Config::default(), Metrics::new());
-        Node::claim(meta.clone(), clock, &config, None, metrics).await
+        let who = Who {
+            name: config.name(),
+            address: None,
+            backends: Vec::new(),
+        };
+        Node::claim(meta.clone(), clock, &config, who, metrics).await
     }
 
     async fn oldest_open(meta: &MetaStore) -> Option<(Millis, Millis)> {

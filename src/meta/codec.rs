@@ -52,6 +52,16 @@ fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<String, Fault> 
     })
 }
 
+/// The column for a list of names.
+pub(super) fn names_to_column(names: &[String]) -> Result<String, Fault> {
+    encode("names", &names)
+}
+
+/// The names in a column.
+pub(super) fn names_from_column(column: &str) -> Result<Vec<String>, Fault> {
+    serde_json::from_str(column).map_err(|error| corrupt("names").source(error))
+}
+
 /// The column for `headers`; `None` when there are none.
 pub(super) fn headers_to_column(headers: &Headers) -> Result<Option<String>, Fault> {
     if headers.is_empty() {

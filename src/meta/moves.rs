@@ -302,6 +302,17 @@ pub async fn redirect(session: &mut Session, source: i64, target: i64) -> Result
         .await
 }
 
+/// The names of the backends that were moved away from, each with that of the one which stands for it.
+pub async fn redirected(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
+    session
+        .query(
+            "SELECT f.name, t.name FROM backends f JOIN backends t ON t.id = f.moved_to ORDER BY f.id",
+            &[],
+            |row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned())),
+        )
+        .await
+}
+
 /// Gives a bucket another space, and a new revision.
 pub async fn set_space(
     session: &mut Session,

@@ -1,6 +1,7 @@
 //! Rows of nodes: what each has open, which time each may mint ids in, and the fence without which it commits
 //! nothing.
 
+use super::codec;
 use super::session::{Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -42,10 +43,9 @@ pub async fn reserve(
         .await
 }
 
-/// A worker that no node holds, for the rest of the transaction, which must reserve it: one whose ids are past,
-/// else one that was never used. [`Kind::Busy`] when there is none.
-pub async fn free_worker(session: &mut Session, now: Millis) -> Result<u16, Fault> {
-    // Two who look at the same time would find the same one: they take turns by the row of the commands.
+/// Lets the transactions that call this take turns, for the rest of each: those that become a node, and those that go
+/// by which nodes there are.
+pub async fn take_turn(session: &mut Session) -> Result<(), Fault> {
     session
         .execute(
             "INSERT INTO workers (id, node_id, reserved_until) VALUES ($1, 0, 0) ON CONFLICT (id) DO NOTHING",
@@ -53,6 +53,14 @@ pub async fn free_worker(session: &mut Session, now: Millis) -> Result<u16, Faul
         )
         .await?;
     reserved_until(session, COMMAND_WORKER).await?;
+    Ok(())
+}
+
+/// A worker that no node holds, for the rest of the transaction, which must reserve it: one whose ids are past,
+/// else one that was never used. [`Kind::Busy`] when there is none.
+pub async fn free_worker(session: &mut Session, now: Millis) -> Result<u16, Fault> {
+    // Two who look at the same time would find the same one.
+    take_turn(session).await?;
     let found = session
         .query(
             "SELECT w.id, w.reserved_until FROM workers w
@@ -130,6 +138,8 @@ pub struct Who {
     pub name: String,
     /// Host and port where its peers reach it; `None` when they cannot.
     pub address: Option<String>,
+    /// The names of the backends that are configured there; of one that each node has, its own name.
+    pub backends: Vec<String>,
 }
 
 /// What a node has open.
@@ -152,14 +162,16 @@ pub async fn beat(
     who: &Who,
     beat: &Heartbeat,
 ) -> Result<(), Fault> {
+    let backends = codec::names_to_column(&who.backends)?;
     session
         .execute(
-            "INSERT INTO nodes (id, lease_until, oldest_read, oldest_write, placement_rev, name, address, beaten)
-             VALUES ($1, $2, $3, $4, 1, $5, $6, $7)
+            "INSERT INTO nodes (id, lease_until, oldest_read, oldest_write, placement_rev, name, address, beaten,
+                                backends)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8)
              ON CONFLICT (id) DO UPDATE
              SET lease_until = excluded.lease_until, oldest_read = excluded.oldest_read,
                  oldest_write = excluded.oldest_write, name = excluded.name, address = excluded.address,
-                 beaten = excluded.beaten",
+                 beaten = excluded.beaten, backends = excluded.backends",
             params![
                 node,
                 beat.lease_until,
@@ -168,6 +180,7 @@ pub async fn beat(
                 who.name.as_str(),
                 who.address.as_deref(),
                 beat.now,
+                backends.as_str(),
             ],
         )
         .await
@@ -182,6 +195,8 @@ pub struct NodeRow {
     pub who: Who,
     /// The worker it mints as; `None` while it claims one.
     pub worker: Option<i64>,
+    /// Until when it said that it is alive.
+    pub lease_until: Millis,
     /// When it was last heard of.
     pub beaten: Millis,
     /// No read open on it began before this.
@@ -194,7 +209,7 @@ pub struct NodeRow {
 pub async fn list(session: &mut Session) -> Result<Vec<NodeRow>, Fault> {
     session
         .query(
-            "SELECT n.id, n.name, n.address, w.id, n.beaten, n.oldest_read, n.oldest_write
+            "SELECT n.id, n.name, n.address, w.id, n.beaten, n.oldest_read, n.oldest_write, n.lease_until, n.backends
              FROM nodes n LEFT JOIN workers w ON w.node_id = n.id
              ORDER BY n.name, n.id LIMIT 2000",
             &[],
@@ -204,11 +219,13 @@ pub async fn list(session: &mut Session) -> Result<Vec<NodeRow>, Fault> {
                     who: Who {
                         name: row.str(1)?.to_owned(),
                         address: row.opt_str(2)?.map(str::to_owned),
+                        backends: codec::names_from_column(row.str(8)?)?,
                     },
                     worker: row.opt_int(3)?,
                     beaten: row.int(4)?,
                     oldest_read: row.int(5)?,
                     oldest_write: row.int(6)?,
+                    lease_until: row.int(7)?,
                 })
             },
         )

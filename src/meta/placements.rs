@@ -88,7 +88,7 @@ pub async fn record(
         return Ok(Recorded::As(new_id));
     };
     // A file that still names a backend that was moved away from, and one that names the new one, say the same.
-    let now = resolve(&backends_of(session, id).await?).backends;
+    let now = backends_of(session, id).await?;
     let mut asked = Vec::with_capacity(wanted.backends.len());
     for backend in &wanted.backends {
         asked.push((moved_to(session, *backend).await?, required));
@@ -138,16 +138,17 @@ async fn insert_backends(session: &mut Session, id: i64, backends: &[i64]) -> Re
     Ok(())
 }
 
-/// A placement's backends as they are now, with 1 for the number of copies.
-async fn backends_of(session: &mut Session, id: i64) -> Result<Vec<(i64, i64)>, Fault> {
-    session
+/// A placement's backends as they are now, each once.
+pub async fn backends_of(session: &mut Session, id: i64) -> Result<Vec<i64>, Fault> {
+    let rows = session
         .query(
             "SELECT COALESCE(k.moved_to, k.id) FROM placement_backends b JOIN backends k ON k.id = b.backend_id
              WHERE b.placement_id = $1 ORDER BY b.ordinal",
             params![id],
             |row| Ok((row.int(0)?, 1)),
         )
-        .await
+        .await?;
+    Ok(resolve(&rows).backends)
 }
 
 /// The backend that stands for `backend` now.

@@ -48,6 +48,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0013_findings.sql"),
     include_str!("migrations/sqlite/0014_adoptions.sql"),
     include_str!("migrations/sqlite/0015_deliveries.sql"),
+    include_str!("migrations/sqlite/0016_known_backends.sql"),
 ];
 
 pub(super) struct Engine {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{KIND, Payload};
 use crate::meta::Bell;
+use crate::meta::buckets::BackendRow;
 use crate::meta::jobs::{self, NewJob};
 use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress};
 use crate::meta::{MetaStore, Session, buckets, copies, nodes, placements, rehoming};
@@ -64,6 +65,16 @@ pub enum MoveError {
         name: String,
         /// Those of the nodes.
         own: Vec<String>,
+    },
+    /// Nodes could not write to where it is moved to.
+    #[error(
+        "backend {backend} is not configured on {}: configure it there and start that again, then move", .nodes.join(", ")
+    )]
+    NotEverywhere {
+        /// The one that is missing.
+        backend: String,
+        /// Where.
+        nodes: Vec<String>,
     },
     /// Another move must end first.
     #[error(
@@ -140,6 +151,7 @@ impl Moves {
             job: uids.next()?,
             space: SpaceId(uids.next()?),
             now: self.clock.now(),
+            is_shared: self.meta.is_shared(),
         };
         let started = Arc::new(started);
         let id = self
@@ -193,10 +205,13 @@ struct Start {
     job: i64,
     space: SpaceId,
     now: Millis,
+    is_shared: bool,
 }
 
 impl Start {
     async fn run(&self, session: &mut Session) -> Result<i64, MoveError> {
+        // No node enters from here on that has not seen this move: it looks at what was moved before it serves.
+        nodes::take_turn(session).await?;
         let new = match &self.order.bucket {
             None => self.backend(session).await?,
             Some(bucket) => self.bucket(session, bucket).await?,
@@ -274,6 +289,7 @@ impl Start {
                 });
             }
         }
+        self.check_everywhere(session, &[target]).await?;
         moves::redirect(session, source, target).await?;
         let (total, total_bytes) = copies::live_at(session, source).await?;
         Ok(Begun::New(MoveRow {
@@ -304,6 +320,8 @@ impl Start {
             return Err(MoveError::There(from.clone()));
         }
         check_shared(to, &placements::all(session).await?)?;
+        let at = placements::backends_of(session, target).await?;
+        self.check_everywhere(session, &at).await?;
         let unknown = || MoveError::Unknown {
             what: "bucket",
             name: bucket.to_owned(),
@@ -346,6 +364,35 @@ impl Start {
             total_bytes,
             ..self.row(what, source, target)
         }))
+    }
+
+    /// Refuses backends that a node does not have.
+    async fn check_everywhere(
+        &self,
+        session: &mut Session,
+        backends: &[i64],
+    ) -> Result<(), MoveError> {
+        let mut there = nodes::list(session).await?;
+        // The row of a process that has its database for itself stays when it ends.
+        there.retain(|node| self.is_shared || node.lease_until > self.now);
+        for backend in backends {
+            let Some(BackendRow { name, node }) = buckets::find_backend(session, *backend).await?
+            else {
+                continue;
+            };
+            let lacking = there.iter().filter(|it| {
+                let is_its = node.as_ref().is_none_or(|node| *node == it.who.name);
+                is_its && !it.who.backends.contains(&name)
+            });
+            let lacking: Vec<String> = lacking.map(|it| it.who.name.clone()).collect();
+            if !lacking.is_empty() {
+                return Err(MoveError::NotEverywhere {
+                    backend: name,
+                    nodes: lacking,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn row(&self, what: Moved, source: i64, target: i64) -> MoveRow {
