@@ -276,6 +276,11 @@ async fn listing_gives_every_blob_and_counts_what_is_not_ours() {
         }
         assert_eq!(names(store, backend).await, written);
     }
+    let beside = fixture.root.path().join("image/old");
+    std::fs::create_dir_all(&beside).unwrap();
+    std::fs::write(beside.join("a.png"), "another's").unwrap();
+    std::os::unix::fs::symlink("/", beside.join("link")).unwrap();
+    std::fs::write(fixture.root.path().join("notes"), "another's").unwrap();
     let stray = BlobName::new(1);
     std::fs::write(fixture.root.path().join("00/README"), "not ours").unwrap();
     let elsewhere = (stray.directory() + 1) % name::FAN_OUT;
@@ -285,7 +290,7 @@ async fn listing_gives_every_blob_and_counts_what_is_not_ours() {
     while let Some(name) = list.next().await {
         assert_ne!(name.unwrap(), stray);
     }
-    assert_eq!(list.skipped(), 2);
+    assert_eq!(list.skipped(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

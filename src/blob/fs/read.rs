@@ -1,11 +1,13 @@
 //! Reading ranges of blobs that are files, and listing the files.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,11 +128,13 @@ impl Reader {
     }
 }
 
-/// The blobs of the tree while they are listed, one directory after the other.
+/// The blobs of the tree while they are listed, one directory after the other, and then what lies beside them.
 pub(in crate::blob) struct List {
     store: Arc<Store>,
     next_directory: usize,
     open: Option<std::fs::ReadDir>,
+    /// Directories that are not of the tree, still to be looked through; `None` before the root was.
+    others: Option<Vec<PathBuf>>,
     batch: VecDeque<BlobName>,
     skipped: u64,
 }
@@ -141,6 +145,7 @@ impl List {
             store,
             next_directory: first,
             open: None,
+            others: (first > 0).then(Vec::new),
             batch: VecDeque::new(),
             skipped: 0,
         }
@@ -152,16 +157,51 @@ impl List {
 
     pub(in crate::blob) async fn next(&mut self) -> Option<Result<BlobName, Fault>> {
         while self.batch.is_empty() {
-            if self.open.is_none() && self.next_directory == FAN_OUT {
-                return None;
-            }
-            if let Err(fault) = self.fill().await {
+            let filled = match self.open.is_some() || self.next_directory < FAN_OUT {
+                true => self.fill().await,
+                false => match self.others.as_ref().is_some_and(Vec::is_empty) {
+                    true => return None,
+                    false => self.count_others().await,
+                },
+            };
+            if let Err(fault) = filled {
                 self.open = None;
                 self.next_directory = FAN_OUT;
+                self.others = Some(Vec::new());
                 return Some(Err(fault));
             }
         }
         self.batch.pop_front().map(Ok)
+    }
+
+    /// Counts what lies in one directory that is not of the tree: the root at first.
+    async fn count_others(&mut self) -> Result<(), Fault> {
+        let root = self.others.is_none().then(|| self.store.root.clone());
+        let mut others = self.others.take().unwrap_or_default();
+        let counted = spawn_blocking(move || match root {
+            Some(root) => count_beside(&root, &mut others, is_shard).map(|count| (count, others)),
+            None => match others.pop() {
+                // It may be gone, or not for us to read: it is there, or was.
+                Some(path) => {
+                    let count = count_beside(&path, &mut others, |_| false).unwrap_or(1);
+                    Ok((count, others))
+                }
+                None => Ok((0, others)),
+            },
+        });
+        let counted = counted
+            .await
+            .map_err(|error| lost_thread("list blobs", error))?;
+        let (count, others) = counted.map_err(|error| self.list_fault(&error))?;
+        self.skipped += count;
+        self.others = Some(others);
+        Ok(())
+    }
+
+    fn list_fault(&self, error: &io::Error) -> Fault {
+        Fault::new(kind_of(error), "list blobs")
+            .context(format_args!("backend {}", self.store.watch.backend))
+            .source(error.to_string())
     }
 
     async fn fill(&mut self) -> Result<(), Fault> {
@@ -175,13 +215,7 @@ impl List {
         let result = spawn_blocking(move || take_batch(open, &path, directory))
             .await
             .map_err(|error| lost_thread("list blobs", error))
-            .and_then(|result| {
-                result.map_err(|error| {
-                    Fault::new(kind_of(&error), "list blobs")
-                        .context(format_args!("backend {}", self.store.watch.backend))
-                        .source(error)
-                })
-            });
+            .and_then(|result| result.map_err(|error| self.list_fault(&error)));
         self.store
             .watch
             .record("list blobs", started, Duration::ZERO, &result);
@@ -191,6 +225,33 @@ impl List {
         self.skipped += skipped;
         Ok(())
     }
+}
+
+/// Whether a name at the root is that of a directory of the tree.
+fn is_shard(name: &OsStr) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    name.len() == 2 && name.as_bytes().iter().all(is_digit)
+}
+
+/// Counts what lies in a directory, but for what is `ours`, and adds the directories in it to `others`. Links are not
+/// followed.
+fn count_beside(
+    path: &Path,
+    others: &mut Vec<PathBuf>,
+    ours: fn(&OsStr) -> bool,
+) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if ours(&entry.file_name()) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => others.push(entry.path()),
+            false => count += 1,
+        }
+    }
+    Ok(count)
 }
 
 type Batch = (Option<std::fs::ReadDir>, VecDeque<BlobName>, u64);
