@@ -22,7 +22,7 @@ pub(super) struct MoveCommand {
     /// The backend to move away from; of a bucket, the placement that it is at
     #[arg(long, required = true, value_name = "NAME")]
     from: Option<String>,
-    /// The backend, or of a bucket the placement, to move to; every node must have it configured
+    /// The backend, or of a bucket the placement, to move to; each node must have it configured
     #[arg(long, required = true, value_name = "NAME")]
     to: Option<String>,
     /// Move this bucket only
