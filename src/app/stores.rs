@@ -57,19 +57,17 @@ impl Stores {
         };
         let blobs = open_blobs(config, held.path(), metrics).await?;
         check_lineage(&meta, &blobs).await?;
-        let own = config.backend.iter();
         let who = Who {
             name: config.node.name(),
             address,
-            backends: own.map(|(name, it)| called(config, name, it)).collect(),
+            backends: blobs.backends().map(str::to_owned).collect(),
         };
-        let metrics_of_node = Arc::clone(metrics);
         let claimed = Node::claim(
             meta.clone(),
             clock.clone(),
             &config.node,
             who,
-            metrics_of_node,
+            Arc::clone(metrics),
         );
         let node = claimed.await?;
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
@@ -287,10 +285,10 @@ struct Placements {
     open: BTreeMap<String, i64>,
 }
 
-/// Gives every configured backend and placement its row. One that was moved away from needs what it was moved to, since
-/// that is where its blobs go. What a placement with buckets holds is kept: one that is
-/// configured otherwise by now is refused, because this node would not write where the others do. Of a backend that
-/// is one of each node, this one records its own too, and for each placement with such one what stands for it here.
+/// Gives every configured backend and placement its row. A backend that was moved away from needs what it was moved to,
+/// since that is where its blobs go. What a placement with buckets holds is kept: one that is configured otherwise by
+/// now is refused, because this node would not write where the others do. Of a backend that is one of each node, this
+/// one records its own too, and for each placement with such one what stands for it here.
 async fn record_placements(
     config: &Config,
     meta: &MetaStore,
