@@ -40,7 +40,8 @@ def pytest_addoption(parser):
     group.addoption("--backend", choices=sorted(VENDORS), help="where the server under test keeps its blobs")
     group.addoption("--domain", help="with --endpoint: the domain of its virtual hosts")
     group.addoption(
-        "--database", choices=["postgres", "mariadb"], help="a server database for every install, in place of SQLite"
+        "--database", choices=["postgres", "mariadb", "mysql"],
+        help="a server database for every install, in place of SQLite",
     )
     group.addoption("--seed", default=secrets.token_hex(4), help="seed of all random data")
 
@@ -168,6 +169,12 @@ def postgres(tmp_path_factory):
 def mariadb(tmp_path_factory):
     """A MariaDB server of this session: mariadb.create() is the URL of a new database."""
     yield from started(database.MariaDb, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def mysql(tmp_path_factory):
+    """A MySQL server of this session: mysql.create() is the URL of a new database."""
+    yield from started(database.MySql, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ mod manifests;
 mod merge;
 mod moves;
 mod races;
+mod schema;
 mod scrub;
 mod steps;
 mod versions;

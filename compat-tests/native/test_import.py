@@ -122,7 +122,7 @@ class OldInstall:
         return {str(path): md5(path.read_bytes()) for folder in folders for path in folder.iterdir()}
 
 
-@pytest.fixture(params=["postgres", "mariadb"])
+@pytest.fixture(params=["postgres", "mariadb", "mysql"])
 def old(request, tmp_path):
     root = tmp_path / "localstore"
     root.mkdir()

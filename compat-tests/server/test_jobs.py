@@ -131,7 +131,7 @@ def test_two_nodes_share_the_work_and_one_goes_on_when_the_other_is_killed(own_s
     assert nodes[1].metric("osproxy_jobs_total", type="collect", outcome="done") >= ends[1] + 2
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb", "mysql"])
 def test_every_periodic_job_comes_to_its_end_on_every_database(own_server, request, kind):
     env = OFTEN
     if kind != "sqlite":

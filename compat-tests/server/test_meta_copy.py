@@ -80,11 +80,12 @@ def elsewhere(first, own_server, name, url=None):
     return server
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "mysql"])
 def test_an_install_goes_round_three_databases_and_no_client_can_tell(
-    furnished, own_server, postgres, mariadb, tmp_path
+    furnished, own_server, postgres, request, kind, tmp_path
 ):
     first, seen = furnished
-    there, beyond, last = postgres.create(), mariadb.create(), tmp_path / "last"
+    there, beyond, last = postgres.create(), request.getfixturevalue(kind).create(), tmp_path / "last"
     to_postgres = copy(first.data_dir, there)
     assert to_postgres["objects"]["rows"] > 60 and to_postgres["versions"]["rows"] == 5
     assert all(table["rows"] for name, table in to_postgres.items() if name in ("workers", "extents", "events", "wrap_keys"))

@@ -31,7 +31,7 @@ secret_access_key = "{secret_key}"
 """
 
 
-@pytest.fixture(scope="module", params=["postgres, directory", "mariadb, directory", "postgres, S3"])
+@pytest.fixture(scope="module", params=["postgres, directory", "mariadb, directory", "mysql, directory", "postgres, S3"])
 def cluster(request, tmp_path_factory):
     database, backend = request.param.split(", ")
     home = tmp_path_factory.mktemp("cluster")

@@ -1,10 +1,10 @@
-"""PostgreSQL, MariaDB and Redis of one's own: real servers on free ports, in a temporary directory, stopped by process id.
+"""PostgreSQL, MariaDB, MySQL and Redis of one's own: real servers on free ports, in a temporary directory, stopped by process id.
 
     with Postgres(tmp_path) as postgres:
         url = postgres.create()          # a new, empty database: postgres://postgres:...@127.0.0.1:PORT/NAME
         postgres.query(url, "SELECT 1")  # the answer's lines, columns separated by tabs
 
-`conftest.py` has the fixtures `postgres`, `mariadb` and `redis`, which start one server a session and skip where the program is
+`conftest.py` has the fixtures `postgres`, `mariadb`, `mysql` and `redis`, which start one server a session and skip where the program is
 not installed.
 """
 
@@ -300,6 +300,28 @@ class MariaDb(Database):
 
     def _query(self, name, sql):
         return self._client(["--batch", "--skip-column-names", "-e", sql, name]).stdout
+
+
+class MySql(MariaDb):
+    """MySQL's own server, as `fetch-mysql` brings it; asked by MariaDB's client."""
+
+    user = None
+    program = "mysqld"
+
+    def __init__(self, home):
+        super().__init__(home)
+        self.binary = Path(__file__).resolve().parents[1] / ".cache/mysql/mysqld"
+        if not self.binary.exists():
+            raise Missing("MySQL's server could not be fetched, see compat-tests/support/fetch-mysql")
+
+    def _prepare(self):
+        Process._prepare(self)
+        if not (self.home / "data").exists():
+            self._run([self.binary, "--initialize-insecure", f"--datadir={self.home / 'data'}"])
+
+    def _command(self):
+        # Its script says already which files it reads.
+        return [word for word in super()._command() if word != "--no-defaults"]
 
 
 class Redis(Process):

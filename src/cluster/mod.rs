@@ -735,7 +735,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
         let node = claim(&meta, Clock::manual(NOW)).await.unwrap();
-        assert_eq!(oldest_open(&meta).await, None);
+        assert_eq!(oldest_open(&meta).await, Some((NOW, NOW)));
         let oldest = Arc::new(AtomicI64::new(NOW - 7));
         let asked = Arc::clone(&oldest);
         let heart = node

@@ -39,6 +39,8 @@ const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
 /// An answer that has not come after so long does not come any more: the server, or the way to it, is gone without a
 /// word. Longer than the server itself allows a statement.
 const ANSWER_MAX: Duration = Duration::from_secs(35);
+/// As long may a step of the schema take, or the wait for another node that makes it.
+const STEP_MAX: Duration = Duration::from_secs(3600);
 /// How long a transaction waits for a lock.
 const LOCK_TIMEOUT_SECONDS: u32 = 10;
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
@@ -49,8 +51,15 @@ const IDLE_MAX: Duration = Duration::from_secs(15);
 /// A connection that rested for longer is tried before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-const POSTGRES_MIGRATIONS: &[&str] = &[include_str!("migrations/postgres/0001_initial.sql")];
-const MYSQL_MIGRATIONS: &[&str] = &[include_str!("migrations/mysql/0001_initial.sql")];
+/// The steps of the schema. One that has landed never changes: a change of the schema is a further step.
+const POSTGRES_MIGRATIONS: &[&str] = &[
+    include_str!("migrations/postgres/0001_initial.sql"),
+    include_str!("migrations/postgres/0002_known_backends.sql"),
+];
+const MYSQL_MIGRATIONS: &[&str] = &[
+    include_str!("migrations/mysql/0001_initial.sql"),
+    include_str!("migrations/mysql/0002_known_backends.sql"),
+];
 
 /// A statement that failed.
 pub(super) struct Failed {
@@ -110,6 +119,16 @@ impl Failed {
         };
         Self { kind, rerun, error }
     }
+
+    /// Whether MySQL says that the column or index is there already which a statement would add.
+    fn is_made_already(&self) -> bool {
+        let sqlx::Error::Database(error) = &self.error else {
+            return false;
+        };
+        error
+            .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+            .is_some_and(|error| matches!(error.number(), 1060 | 1061))
+    }
 }
 
 /// One row of an answer.
@@ -158,6 +177,8 @@ pub(super) struct Connection {
     unanswered: bool,
     /// A transaction was begun that has not ended.
     in_transaction: bool,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Drop for Connection {
@@ -176,10 +197,11 @@ impl Drop for Connection {
 /// Waits for an answer as long as one may take.
 async fn answered<T>(
     unanswered: &mut bool,
+    patience: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, Failed> {
     *unanswered = true;
-    let outcome = tokio::time::timeout(ANSWER_MAX, work)
+    let outcome = tokio::time::timeout(patience, work)
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
     // What the server says about a statement ends that statement; any other failure may leave half an answer.
@@ -234,16 +256,16 @@ impl Connection {
         params: &[Param<'_>],
     ) -> Result<(), Failed> {
         let statement = self.statement(sql);
-        let unanswered = &mut self.unanswered;
+        let (unanswered, patience) = (&mut self.unanswered, self.patience);
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
                 let query = bound!(statement, params);
-                let done = answered(unanswered, query.execute(&mut **connection)).await;
+                let done = answered(unanswered, patience, query.execute(&mut **connection)).await;
                 done.map(|_| ())
             }
             Pooled::MySql(connection) => {
                 let query = bound!(statement, params);
-                let done = answered(unanswered, query.execute(&mut **connection)).await;
+                let done = answered(unanswered, patience, query.execute(&mut **connection)).await;
                 done.map(|_| ())
             }
         }
@@ -257,11 +279,12 @@ impl Connection {
         mut map: impl FnMut(&Row<'_>) -> Result<T, Fault> + Send,
     ) -> Result<Result<Vec<T>, Fault>, Failed> {
         let statement = self.statement(sql);
-        let unanswered = &mut self.unanswered;
+        let (unanswered, patience) = (&mut self.unanswered, self.patience);
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
                 let query = bound!(statement, params);
-                let rows = answered(unanswered, query.fetch_all(&mut **connection)).await?;
+                let rows =
+                    answered(unanswered, patience, query.fetch_all(&mut **connection)).await?;
                 Ok(rows
                     .iter()
                     .map(|row| map(&Row::of_server(ServerRow::Postgres(row))))
@@ -269,7 +292,8 @@ impl Connection {
             }
             Pooled::MySql(connection) => {
                 let query = bound!(statement, params);
-                let rows = answered(unanswered, query.fetch_all(&mut **connection)).await?;
+                let rows =
+                    answered(unanswered, patience, query.fetch_all(&mut **connection)).await?;
                 Ok(rows
                     .iter()
                     .map(|row| map(&Row::of_server(ServerRow::MySql(row))))
@@ -290,15 +314,20 @@ impl Connection {
             Dialect::MySql => "LOCK IN SHARE MODE",
         };
         let sql = format!("BEGIN; SELECT node_id FROM fences WHERE node_id = {node} {lock}");
-        let (sql, unanswered) = (AssertSqlSafe(sql), &mut self.unanswered);
+        let (unanswered, patience) = (&mut self.unanswered, self.patience);
+        let sql = AssertSqlSafe(sql);
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
                 let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
-                answered(unanswered, query).await.map(|row| row.is_some())
+                answered(unanswered, patience, query)
+                    .await
+                    .map(|row| row.is_some())
             }
             Pooled::MySql(connection) => {
                 let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
-                answered(unanswered, query).await.map(|row| row.is_some())
+                answered(unanswered, patience, query)
+                    .await
+                    .map(|row| row.is_some())
             }
         }
     }
@@ -316,15 +345,16 @@ impl Connection {
 
     /// Runs statements that take no parameters and cannot be prepared.
     pub(super) async fn control(&mut self, sql: &str) -> Result<(), Failed> {
-        let (text, unanswered) = (AssertSqlSafe(sql), &mut self.unanswered);
+        let (unanswered, patience) = (&mut self.unanswered, self.patience);
+        let text = AssertSqlSafe(sql);
         match &mut self.pooled {
             Pooled::Postgres(connection) => {
                 let query = sqlx::raw_sql(text).execute(&mut **connection);
-                answered(unanswered, query).await.map(|_| ())
+                answered(unanswered, patience, query).await.map(|_| ())
             }
             Pooled::MySql(connection) => {
                 let query = sqlx::raw_sql(text).execute(&mut **connection);
-                answered(unanswered, query).await.map(|_| ())
+                answered(unanswered, patience, query).await.map(|_| ())
             }
         }
     }
@@ -529,6 +559,7 @@ impl Engine {
             translator: Arc::clone(&self.translator),
             unanswered: false,
             in_transaction: false,
+            patience: ANSWER_MAX,
         }))
     }
 
@@ -537,21 +568,28 @@ impl Engine {
     async fn migrate(&self) -> Result<(), Fault> {
         let failed = |failed: Failed| failed.fault("bring the schema up to date");
         let mut session = self.session().await?;
-        let dialect = self.translator.dialect();
-        let (lock, unlock, steps) = match dialect {
+        let (prepare, lock, unlock, steps) = match self.translator.dialect() {
             Dialect::Postgres => (
-                "SELECT pg_advisory_lock(7236431)",
-                "SELECT pg_advisory_unlock(7236431)",
+                "SET statement_timeout = 0; SET lock_timeout = 0",
+                "SELECT CAST(1 AS INTEGER) FROM (SELECT pg_advisory_lock(7236431)) AS held",
+                "SELECT pg_advisory_unlock(7236431); RESET statement_timeout; RESET lock_timeout",
                 POSTGRES_MIGRATIONS,
             ),
             Dialect::MySql => (
-                "SELECT GET_LOCK('osproxy schema', 60)",
-                "SELECT RELEASE_LOCK('osproxy schema')",
+                "DO 0",
+                "SELECT CAST(GET_LOCK('osproxy schema', 3600) AS INTEGER)",
+                "DO RELEASE_LOCK('osproxy schema')",
                 MYSQL_MIGRATIONS,
             ),
         };
         let connection = session.server().ok_or_else(not_a_server)?;
-        connection.control(lock).await.map_err(failed)?;
+        connection.patience = STEP_MAX + ANSWER_MAX;
+        connection.control(prepare).await.map_err(failed)?;
+        let held = session.query_one(lock, &[], |row| row.opt_int(0)).await?;
+        if held.flatten() != Some(1) {
+            return Err(Fault::new(Kind::Busy, "bring the schema up to date")
+                .context("another process has been at it for an hour"));
+        }
         let outcome = apply(&mut session, steps).await;
         if let Some(connection) = session.server() {
             connection.control(unlock).await.map_err(failed)?;
@@ -671,8 +709,9 @@ fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + 0.5 * random_fraction())
 }
 
-/// Applies the steps that are missing. MySQL ends a transaction at each change of the schema: a step that was
-/// cut off there must be repeatable, so its statements say `IF NOT EXISTS`.
+/// Applies the steps that are missing. MySQL ends a transaction at each change of the schema, so that a step which was
+/// cut off there is made again: its statements say `IF NOT EXISTS`, or it is a single one that adds a column or an
+/// index, where there is no such word.
 async fn apply(session: &mut Session, steps: &[&str]) -> Result<(), Fault> {
     let failed = |failed: Failed| failed.fault("bring the schema up to date");
     let connection = session.server().ok_or_else(not_a_server)?;
@@ -699,7 +738,10 @@ async fn apply(session: &mut Session, steps: &[&str]) -> Result<(), Fault> {
     for (step, statements) in steps.iter().enumerate().skip(version) {
         let connection = session.server().ok_or_else(not_a_server)?;
         connection.control("BEGIN").await.map_err(failed)?;
-        connection.control(statements).await.map_err(failed)?;
+        match connection.control(statements).await {
+            Err(error) if error.is_made_already() => {}
+            made => made.map_err(failed)?,
+        }
         let record = format!("INSERT INTO schema_version (version) VALUES ({})", step + 1);
         connection.control(&record).await.map_err(failed)?;
         connection.control("COMMIT").await.map_err(failed)?;

@@ -576,17 +576,4 @@ mod tests {
         assert_eq!(fault.kind(), Kind::Unavailable);
         assert_eq!(count(&open(&dir)), 1);
     }
-
-    #[test]
-    fn a_newer_schema_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta.db");
-        let mut session = connect(&path, false).unwrap();
-        session.batch("PRAGMA user_version = 999").unwrap();
-        drop(session);
-        let refused = Engine::open(&path, Durability::Durable, Arc::default())
-            .err()
-            .unwrap();
-        assert_eq!(refused.kind(), Kind::Config);
-    }
 }

@@ -270,8 +270,7 @@ CREATE TABLE nodes (
     oldest_write BIGINT NOT NULL,               -- no blob not yet named by a row was begun here before this
     placement_rev BIGINT NOT NULL,
     name TEXT NOT NULL DEFAULT '',
-    beaten BIGINT NOT NULL DEFAULT 0,           -- when it was last heard of, by the database's clock
-    backends TEXT NOT NULL                      -- the names of those that are configured there, a JSON list
+    beaten BIGINT NOT NULL DEFAULT 0            -- when it was last heard of, by the database's clock
 );
 
 CREATE TABLE workers (
