@@ -25,6 +25,7 @@ from .wait import wait_until
 
 START_DEADLINE = 60.0
 STOP_DEADLINE = 60.0
+SUPPORT = Path(__file__).resolve().parent
 PATH = os.pathsep.join(
     [
         *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), key=lambda name: [int(n) for n in re.findall(r"\d+", name)])[
@@ -251,9 +252,12 @@ class MariaDb(Database):
     def __init__(self, home):
         super().__init__(home)
         self.credentials = ("osproxy", secrets.token_hex(8))
-        self.binary = program("mariadbd")
+        self.binary = self._binary()
         # A path of a socket has at most 107 bytes.
         self.socket = Path("/tmp") / f"osproxy-test-{secrets.token_hex(6)}.sock"
+
+    def _binary(self):
+        return program("mariadbd")
 
     def _prepare(self):
         super()._prepare()
@@ -308,11 +312,10 @@ class MySql(MariaDb):
     user = None
     program = "mysqld"
 
-    def __init__(self, home):
-        super().__init__(home)
-        self.binary = Path(__file__).resolve().parents[1] / ".cache/mysql/mysqld"
-        if not self.binary.exists():
+    def _binary(self):
+        if not (SUPPORT.parent / ".cache/mysql").exists():
             raise Missing("MySQL's server could not be fetched, see compat-tests/support/fetch-mysql")
+        return SUPPORT / "mysqld"
 
     def _prepare(self):
         Process._prepare(self)
