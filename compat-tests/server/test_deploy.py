@@ -164,10 +164,10 @@ def test_compose_of_a_cluster():
 # --- balancers ---
 
 
-@pytest.mark.parametrize("name", ["haproxy.cfg", "nginx.conf"])
-def test_balancers_take_their_configuration(name, tmp_path):
-    tool(name.split(".")[0])
-    balancer = Balancer.deployed(COMPOSE / name, tmp_path, {f"node{n}": (free_port(), free_port()) for n in (1, 2, 3)})
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_balancers_take_their_configuration(kind, tmp_path):
+    tool(kind)
+    balancer = Balancer(kind, tmp_path, [(free_port(), free_port()) for _ in range(3)])
     done = balancer.check()
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"\[(WARNING|ALERT|warn|emerg)\]", done.stdout + done.stderr), done.stderr
@@ -367,7 +367,8 @@ def cluster(postgres, redis, own_server, tmp_path):
     }
     ports = {f"node{number}": (free_port(), free_port()) for number in (1, 2, 3)}
     nodes = {name: own_server(name, env=env, ports=ports[name]) for name in ports}
-    with Balancer.deployed(COMPOSE / "haproxy.cfg", tmp_path, ports) as balancer:
+    tool("haproxy")
+    with Balancer("haproxy", tmp_path, ports.values()) as balancer:
         yield nodes, balancer, redis
 
 
