@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,16 +64,36 @@ def test_the_container_file_passes_the_linter_and_copies_what_is_there():
     assert re.search(r"^USER 65532:65532$", text, re.M) and not re.search(r"^ADD ", text, re.M)
     variables = dict(re.findall(r"(OSPROXY_\w+)=(\S+)", text.split("\nFROM ")[-1]))
     config_check(variables)
+    manifest = tomllib.loads((TOP / "Cargo.toml").read_text())
+    assert re.search(r"^ARG RUST_VERSION=(.+)$", text, re.M)[1] == manifest["package"]["rust-version"]
+    # The binary is stripped where it is built: neither the image it is copied to nor a developer's own build is touched.
+    build = text.split("\nFROM ")[1]
+    assert build.index("strip /image/usr/local/bin/osproxy") > build.index("install -D -m 0755 target/release/osproxy")
     # The context holds every file that the manifest names: a target that is missing stops the build.
     kept = [line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    manifest = tomllib.loads((TOP / "Cargo.toml").read_text())
     targets = [target["path"] for kind in ("bin", "test", "bench") for target in manifest[kind]]
     for path in ["Cargo.toml", "Cargo.lock", "LICENSE", *targets]:
         assert any(path == name or path.startswith(f"{name}/") for name in kept), path
         assert (TOP / path).exists()
-    used = re.findall(r"(?:include_str|include_bytes)!\(\s*\"([^\"]+)\"", "".join(p.read_text() for p in (TOP / "src").rglob("*.rs")))
-    outside = {name for name in used if name.startswith("../")} - {"../config/reference.toml"}
-    assert not any(name.startswith("../../") and "migrations" not in name for name in outside), outside
+    # And every file that a source takes in, but for tests.
+    for source in (TOP / "src").rglob("*.rs"):
+        code = source.read_text().split("#[cfg(test)]\nmod tests")[0]
+        for name in re.findall(r"include(?:_str|_bytes)?!\(\s*\"([^\"]+)\"", code):
+            path = (source.parent / name).resolve()
+            assert path.exists() and path.is_relative_to(TOP / "src"), f"{name} in {source}"
+
+
+def test_the_image_is_healthy_while_its_server_serves(own_server):
+    text = (DEPLOY / "Containerfile").read_text()
+    words = {name: json.loads(found) for name, found in re.findall(r"^\s*(ENTRYPOINT|CMD) (\[.+\])$", text, re.M)}
+    [probe] = re.findall(r"^HEALTHCHECK [^\n]*\\\n\s+CMD (\[.+\])$", text, re.M)
+    installed, *arguments = json.loads(probe)
+    assert words["ENTRYPOINT"] == [installed] and words["CMD"] == ["serve"]
+    server = own_server()
+    env = os.environ | {"OSPROXY_DATA_DIR": "/nonexistent", "OSPROXY_ADMIN__LISTEN": f"0.0.0.0:{server.admin_port}"}
+    assert run(BINARY, *arguments, env=env).returncode == 0
+    assert server.stop() == 0
+    assert run(BINARY, *arguments, env=env).returncode == 1
 
 
 # --- compose ---
@@ -101,8 +122,9 @@ def variables(service):
 
 
 def stop_seconds(settings):
-    """How long a node may take from the signal to its end."""
-    return int(settings["http.drain_delay_seconds"]) + int(settings["http.drain_timeout_seconds"])
+    """How long a node may take from the signal to its end, also where its database is down: see the guide."""
+    after = 25
+    return int(settings["http.drain_delay_seconds"]) + int(settings["http.drain_timeout_seconds"]) + after
 
 
 def hardened(service):
@@ -116,7 +138,7 @@ def test_compose_of_one_node():
     node = document["services"]["osproxy"]
     hardened(node)
     settings = config_check(variables(node))
-    assert int(node["stop_grace_period"].rstrip("s")) > stop_seconds(settings)
+    assert int(node["stop_grace_period"].rstrip("s")) >= stop_seconds(settings)
     named = {name for name in node["environment"] if name.startswith("OSPROXY_")}
     assert {"OSPROXY_ROOT_ACCESS_KEY", "OSPROXY_ROOT_SECRET_KEY"} <= named
     assert node["ports"] == ["127.0.0.1:9000:9000"]
@@ -133,7 +155,9 @@ def test_compose_of_a_cluster():
         hardened(node)
         settings = config_check(variables(node) | {"OSPROXY_CONFIG": str(COMPOSE / "cluster.toml")})
         assert settings["meta.url"].strip('"') == "postgres://***"
-        assert int(node["stop_grace_period"].rstrip("s")) > stop_seconds(settings)
+        assert variables(node)["OSPROXY_REDIS__URL"] == "redis://redis:6379"
+        assert settings["redis.url"].strip('"') == "redis://***"
+        assert int(node["stop_grace_period"].rstrip("s")) >= stop_seconds(settings)
         assert "postgres" in services and variables(node)["OSPROXY_META__URL"].split("@")[1] == "postgres:5432/osproxy"
         assert set(node["depends_on"]) <= set(services)
     cluster = tomllib.loads((COMPOSE / "cluster.toml").read_text())
@@ -164,10 +188,10 @@ def test_compose_of_a_cluster():
 # --- balancers ---
 
 
-@pytest.mark.parametrize("name", ["haproxy.cfg", "nginx.conf"])
-def test_balancers_take_their_configuration(name, tmp_path):
-    tool(name.split(".")[0])
-    balancer = Balancer.deployed(COMPOSE / name, tmp_path, {f"node{n}": (free_port(), free_port()) for n in (1, 2, 3)})
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_balancers_take_their_configuration(kind, tmp_path):
+    tool(kind)
+    balancer = Balancer(kind, tmp_path, [(free_port(), free_port()) for _ in range(3)])
     done = balancer.check()
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"\[(WARNING|ALERT|warn|emerg)\]", done.stdout + done.stderr), done.stderr
@@ -191,7 +215,27 @@ def test_the_unit_is_valid_and_hardened(tmp_path):
     settings = config_check({}, DEPLOY / "systemd" / "osproxy.toml")
     text = UNIT.read_text()
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.M)[1])
-    assert stop > stop_seconds(settings)
+    assert stop >= stop_seconds(settings)
+
+
+def test_the_command_beside_the_unit_has_its_user_its_state_and_its_secrets(own_server, tmp_path):
+    """systemd is not there to run it: its properties are held against the unit's, and the rest is run without it."""
+    text = UNIT.read_text()
+    line = re.search(r"^#   (systemd-run(?:.*\\\n)*.*)$", text, re.M)[1].replace("\\\n#", "")
+    words = shlex.split(line)
+    start = words.index("/usr/local/bin/osproxy")
+    properties = [words[place + 1] for place, word in enumerate(words[:start]) if word == "-p"]
+    assert set(properties) <= set(text.splitlines())
+    names = {entry.split("=")[0] for entry in properties}
+    assert names == {"DynamicUser", "User", "StateDirectory", "StateDirectoryMode", "UMask", "EnvironmentFile"}
+    unit = tmp_path / "run-osproxy.service"
+    unit.write_text("\n".join(["[Service]", "Type=oneshot", *properties, "ExecStart=/bin/true", ""]))
+    done = run(tool("systemd-analyze"), "verify", "--man=no", unit)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    server = own_server()
+    places = {"/etc/osproxy/osproxy.toml": DEPLOY / "systemd" / "osproxy.toml", "/var/lib/osproxy": server.data_dir}
+    done = run(BINARY, *[places.get(word, word) for word in words[start + 1 :]])
+    assert done.returncode == 0 and server.identity.access_key in done.stdout, done.stderr
 
 
 def test_the_unit_forbids_no_system_call_that_a_server_makes(own_server, tmp_path):
@@ -290,36 +334,122 @@ def test_the_chart_makes_a_cluster(tmp_path):
     stateful = objects["StatefulSet", "objects-osproxy"]["spec"]
     assert stateful["replicas"] == 3 and "volumeClaimTemplates" not in stateful
     pods, container = node_of(objects)
-    assert container["envFrom"] == [{"secretRef": {"name": "objects"}}]
-    # No secret stands in what the chart makes.
-    assert not any(kind == "Secret" for kind, _ in objects)
-    secrets = {"OSPROXY_META__URL": "postgres://u:p@h/d", "OSPROXY_MASTER_KEY": "11" * 32}
-    settings = configured(objects, tmp_path, secrets)
-    assert settings["storage.placement"].strip('"') == "store"
+    assert {"name": "data", "emptyDir": {}} in pods["volumes"]
+    [spread] = pods["topologySpreadConstraints"]
     selector = stateful["selector"]["matchLabels"]
-    assert selector.items() <= stateful["template"]["metadata"]["labels"].items()
-    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
-        spec = objects[kind, "objects-osproxy"]["spec"]
-        assert (spec.get("selector") or spec.get("podSelector"))["matchLabels"] == selector
-    ports = {port["name"] for port in container["ports"]}
-    for (kind, _), document in objects.items():
-        if kind == "Service":
-            assert document["spec"]["selector"] == selector
-            assert {port["targetPort"] for port in document["spec"]["ports"]} <= ports
+    assert spread["labelSelector"]["matchLabels"] == selector
+    budget = objects["PodDisruptionBudget", "objects-osproxy"]["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": selector}}
+    assert objects["NetworkPolicy", "objects-osproxy"]["spec"]["podSelector"]["matchLabels"] == selector
+    # A route leads to the service, with what ingress-nginx needs to stream.
+    ingress = objects["Ingress", "objects-osproxy"]
+    [rule] = ingress["spec"]["rules"]
+    assert rule["host"] == "objects.example.org" and ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    [path] = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "objects-osproxy", "port": {"name": "s3"}}
+    annotations = {name.split("/")[1]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert annotations == {
+        "proxy-body-size": "0",
+        "proxy-request-buffering": "off",
+        "proxy-buffering": "off",
+        "proxy-buffer-size": "32k",
+        "proxy-next-upstream": "off",
+    }
 
 
-def test_the_charts_nodes_are_confined_and_probed(tmp_path):
-    objects = rendered()
+def test_secrets_of_a_chart_are_named_and_not_written(tmp_path):
+    """The secret that the head of the values describes, with the example beside it, is a configuration that is taken."""
+    objects = rendered(yaml.safe_load(CLUSTER.read_text()))
+    assert not any(kind == "Secret" for kind, _ in objects)
+    _, container = node_of(objects)
+    assert container["envFrom"] == [{"secretRef": {"name": "objects"}}]
+    named = set(re.findall(r"--from-literal=(OSPROXY_\w+)=", (CHART / "values.yaml").read_text()))
+    given = {
+        "OSPROXY_META__URL": "postgres://u:p@h/d",
+        "OSPROXY_REDIS__URL": "redis://h:6379",
+        "OSPROXY_MASTER_KEY": SECRETS["OSPROXY_MASTER_KEY"],
+        "OSPROXY_ROOT_ACCESS_KEY": SECRETS["OSPROXY_ROOT_ACCESS_KEY"],
+        "OSPROXY_ROOT_SECRET_KEY": SECRETS["OSPROXY_ROOT_SECRET_KEY"],
+        "OSPROXY_BACKEND__STORE__OPTIONS__ACCESS_KEY_ID": SECRETS["STORE_ACCESS_KEY"],
+        "OSPROXY_BACKEND__STORE__OPTIONS__SECRET_ACCESS_KEY": SECRETS["STORE_SECRET_KEY"],
+    }
+    assert named == set(given)
+    assert not named & {variable["name"] for variable in container["env"]}
+    settings = configured(objects, tmp_path, given)
+    assert settings["storage.placement"].strip('"') == "store"
+    assert settings["backend.store.options.secret_access_key"].strip('"') == "***"
+
+
+ONE_BACKEND = """
+[storage]
+placement = 'store'         # an S3 service
+[backend.store]
+service = "s3"
+[backend.store.options]
+bucket = "b"
+endpoint = "http://s"
+region = "r"
+"""
+ANOTHER_LOCAL = ONE_BACKEND.replace("placement = 'store'", "inline_max_bytes = 0").replace("backend.store", "backend.local")
+SHARED = {"cluster": True, "existingSecret": "objects"}
+PLACED = {"env": [{"name": "OSPROXY_STORAGE__PLACEMENT", "value": "store"}]}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({}, id="one node"),
+        pytest.param({"image": {"repository": "registry.example/osproxy"}}, id="an image of one's own"),
+        pytest.param(yaml.safe_load(CLUSTER.read_text()), id="the example"),
+        pytest.param(SHARED | {"replicaCount": 3, "config": ONE_BACKEND}, id="another backend"),
+        pytest.param(SHARED | {"config": ANOTHER_LOCAL}, id="a service as local"),
+        pytest.param(SHARED | {"config": ONE_BACKEND.replace("placement", "#")} | PLACED, id="by a variable"),
+        pytest.param(SHARED | {"config": "storage.placement = 'store'\n" + ONE_BACKEND.split("\n", 3)[3]}, id="dotted"),
+        pytest.param({"config": "[http]\ndrain_timeout_seconds = 35", "drainDelaySeconds": 10}, id="longer"),
+    ],
+)
+def test_the_charts_nodes_are_confined_probed_and_given_their_time(values, tmp_path):
+    objects = rendered(values)
     pods, container = node_of(objects)
+    # Confined: the user of the image, without rights, on a root that is read only and a volume for its data.
     assert pods["automountServiceAccountToken"] is False
-    assert pods["securityContext"]["runAsNonRoot"] and pods["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    user = int(re.search(r"^USER (\d+):", (DEPLOY / "Containerfile").read_text(), re.M)[1])
+    confined = pods["securityContext"]
+    assert confined["runAsNonRoot"] and confined["runAsUser"] == confined["runAsGroup"] == confined["fsGroup"] == user
+    assert confined["seccompProfile"]["type"] == "RuntimeDefault"
     context = container["securityContext"]
     assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
     assert context["capabilities"] == {"drop": ["ALL"]}
-    paths = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe", "startupProbe")}
-    assert paths == {"livenessProbe": "/healthz", "readinessProbe": "/readyz", "startupProbe": "/healthz"}
-    assert pods["terminationGracePeriodSeconds"] > stop_seconds(configured(objects, tmp_path))
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    claimed = objects["StatefulSet", "objects-osproxy"]["spec"].get("volumeClaimTemplates", [])
+    assert set(mounts) == {v["name"] for v in pods["volumes"]} | {claim["metadata"]["name"] for claim in claimed}
+    assert mounts["config"]["readOnly"] and mounts["data"]["mountPath"] == "/data"
     assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
+    # Probed: a step of the schema may take an hour, and a node that drains is out of the service before it closes.
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    probes = {name: container[f"{name}Probe"] for name in ("liveness", "readiness", "startup")}
+    paths = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
+    assert paths == {"liveness": "/healthz", "readiness": "/readyz", "startup": "/healthz"}
+    assert {probe["httpGet"]["port"] for probe in probes.values()} == {"admin"}
+    patience = {name: probe["periodSeconds"] * probe["failureThreshold"] for name, probe in probes.items()}
+    assert patience["startup"] > 3600
+    for (kind, _), document in objects.items():
+        if kind == "Service":
+            assert {port["targetPort"] for port in document["spec"]["ports"]} <= set(ports)
+            selector = document["spec"]["selector"].items()
+            assert selector <= objects["StatefulSet", "objects-osproxy"]["spec"]["template"]["metadata"]["labels"].items()
+    assert (("PodDisruptionBudget", "objects-osproxy") in objects) == values.get("cluster", False)
+    # Given its time, and a configuration that a server takes.
+    secrets = {"OSPROXY_META__URL": "postgres://u:p@h/d"} if values.get("cluster") else {}
+    settings = configured(objects, tmp_path, secrets)
+    assert settings["s3.listen"].strip('"').endswith(f":{ports['s3']}")
+    assert settings["admin.listen"].strip('"').endswith(f":{ports['admin']}")
+    assert int(settings["http.drain_delay_seconds"]) > patience["readiness"]
+    assert pods["terminationGracePeriodSeconds"] >= stop_seconds(settings)
+
+
+FEW = {"cluster": True, "existingSecret": "x", "replicaCount": 3}
+ON_VOLUME = "would be on a volume that goes with its node"
 
 
 @pytest.mark.parametrize(
@@ -330,11 +460,21 @@ def test_the_charts_nodes_are_confined_and_probed(tmp_path):
         ({"ingress": {"enabled": True}}, "ingress.host"),
         ({"replicas": 3}, "replicas"),
         ({"replicaCount": "3"}, "replicaCount"),
+        (FEW, f'config: blobs at "local" {ON_VOLUME}'),
+        (FEW | {"config": "[storage]\nplacement = 'local'"}, ON_VOLUME),
+        (FEW | {"config": "# [storage]\n# placement = 'store'"}, ON_VOLUME),
+        (FEW | {"config": "[tenant]\nplacement = 'store'"}, ON_VOLUME),
+        (FEW | {"config": ONE_BACKEND.replace('"s3"', '"fs"')}, f'config: blobs at "store" {ON_VOLUME}'),
+        (FEW | {"config": ONE_BACKEND, "env": [{"name": "OSPROXY_STORAGE__PLACEMENT", "value": "local"}]}, ON_VOLUME),
+        ({"terminationGracePeriodSeconds": 49}, "terminationGracePeriodSeconds: expected at least 50"),
+        ({"drainDelaySeconds": 30}, "terminationGracePeriodSeconds: expected at least 75"),
+        ({"config": "[http]\ndrain_timeout_seconds = 60 # s"}, "terminationGracePeriodSeconds: expected at least 80"),
+        ({"env": [{"name": "OSPROXY_HTTP__DRAIN_TIMEOUT_SECONDS", "value": "90"}]}, "expected at least 110"),
     ],
 )
 def test_the_chart_refuses_what_would_not_work(values, problem):
     helm = pytest.importorskip("helm_python")
-    with pytest.raises(helm.HelmError, match=problem):
+    with pytest.raises(helm.HelmError, match=re.escape(problem)):
         rendered(values)
 
 
@@ -359,6 +499,7 @@ def cluster(postgres, redis, own_server, tmp_path):
     env = {
         "OSPROXY_CONFIG": str(file),
         "OSPROXY_META__URL": postgres.create(),
+        "OSPROXY_REDIS__URL": redis.url,
         "OSPROXY_MASTER_KEY": SECRETS["OSPROXY_MASTER_KEY"],
         "OSPROXY_BACKEND__STORE__OPTIONS__ACCESS_KEY_ID": store.identity.access_key,
         "OSPROXY_BACKEND__STORE__OPTIONS__SECRET_ACCESS_KEY": store.identity.secret_key,
@@ -367,12 +508,15 @@ def cluster(postgres, redis, own_server, tmp_path):
     }
     ports = {f"node{number}": (free_port(), free_port()) for number in (1, 2, 3)}
     nodes = {name: own_server(name, env=env, ports=ports[name]) for name in ports}
-    with Balancer.deployed(COMPOSE / "haproxy.cfg", tmp_path, ports) as balancer:
+    tool("haproxy")
+    with Balancer("haproxy", tmp_path, ports.values()) as balancer:
         yield nodes, balancer, redis
 
 
 def test_the_cluster_serves_through_its_balancer_while_nodes_come_and_go(cluster, rng, pool):
     nodes, balancer, redis = cluster
+    for name, node in nodes.items():
+        wait_until(lambda: node.metric("osproxy_redis_connected") == 1, 30, f"hints of {name}")
     endpoint = nodes["node1"].endpoint.at(balancer.url)
     s3 = endpoint.client(retries={"total_max_attempts": 1})
     s3.create_bucket(Bucket="bucket")

@@ -243,7 +243,7 @@ def test_a_bucket_made_or_deleted_on_one_node_is_so_on_all(clients, bucket_names
 
 
 def test_behind_a_balancer_each_request_may_take_another_node(cluster, tmp_path, rng):
-    balancer = Balancer.plain("nginx", tmp_path, [node.endpoint.netloc for node in cluster.nodes])
+    balancer = Balancer("nginx", tmp_path, [(node.s3_port, node.admin_port) for node in cluster.nodes])
     if not balancer.program:
         pytest.skip("nginx is not installed")
     with balancer:

@@ -1,4 +1,4 @@
-"""nginx or HAProxy as a plain process in front of nodes: with a file of `deploy/compose`, or with one made for a test."""
+"""nginx or HAProxy as a plain process in front of nodes, with its file of `deploy/compose` and other addresses."""
 
 import os
 import re
@@ -10,46 +10,20 @@ from pathlib import Path
 from .ports import free_port
 from .wait import wait_until
 
+COMPOSE = Path(__file__).resolve().parents[2] / "deploy" / "compose"
+FILES = {"nginx": COMPOSE / "nginx.conf", "haproxy": COMPOSE / "haproxy.cfg"}
+LISTENERS = {
+    "haproxy": (r"^  bind :9000$", "  bind 127.0.0.1:{}"),
+    "nginx": (r"^    listen 9000;$", "    listen 127.0.0.1:{};"),
+}
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-NGINX = """
-worker_processes 1;
-events {{ worker_connections 256; }}
-http {{
-  access_log off; client_max_body_size 0;
-  upstream gateway {{ {servers} keepalive 8; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://gateway; proxy_http_version 1.1; proxy_set_header Host $http_host;
-      proxy_set_header Connection ""; proxy_request_buffering {buffering}; proxy_buffering off;
-      proxy_next_upstream off;
-    }}
-  }}
-}}
-"""
-
-# Without httpclose HAProxy keeps a connection on which an answer came before the body, and takes the next request
-# for that body.
-HAPROXY = """
-defaults
-  mode http
-  option httpclose
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-frontend clients
-  bind 127.0.0.1:{port}
-  default_backend gateway
-backend gateway
-  {servers}
-"""
 
 
 class Balancer:
-    """A balancer of one kind; as a context manager it runs."""
+    """A balancer of one kind, in front of three nodes that are given by their ports of S3 and of administration; as a
+    context manager it runs. `buffers`: nginx takes a whole upload before it passes it on."""
 
-    def __init__(self, kind, directory):
+    def __init__(self, kind, directory, nodes, buffers=False):
         self.kind = kind
         self.directory = Path(directory)
         self.port = free_port()
@@ -57,30 +31,20 @@ class Balancer:
         self.file = self.directory / f"{kind}.conf"
         self.program = shutil.which(kind, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         self.process = None
+        text = FILES[kind].read_text()
+        for number, (s3, admin) in enumerate(nodes, 1):
+            check = f" port {admin}" if kind == "haproxy" else ""
+            text = self._replaced(text, rf"\bnode{number}:9000\b", f"127.0.0.1:{s3}{check}")
+        pattern, replacement = LISTENERS[kind]
+        text = self._replaced(text, pattern, replacement.format(self.port))
+        if buffers:
+            text = self._replaced(text, r"proxy_request_buffering off;", "proxy_request_buffering on;")
+        self._write(text)
 
-    @classmethod
-    def deployed(cls, file, directory, nodes):
-        """With the configuration `file`, in front of `nodes`: by name, the ports of S3 and of administration."""
-        own = cls("nginx" if Path(file).name.startswith("nginx") else "haproxy", directory)
-        text = Path(file).read_text()
-        for name, (s3, admin) in nodes.items():
-            check = f" port {admin}" if own.kind == "haproxy" else ""
-            text, found = re.subn(rf"\b{name}:9000\b", f"127.0.0.1:{s3}{check}", text)
-            assert found == 1, f"{found} addresses of {name} in {file}"
-        listen = {"haproxy": (r"^  bind :9000$", "  bind 127.0.0.1:{}"), "nginx": (r"^    listen 9000;$", "    listen 127.0.0.1:{};")}
-        pattern, replacement = listen[own.kind]
-        text, found = re.subn(pattern, replacement.format(own.port), text, flags=re.M)
-        assert found == 1, f"{found} listeners in {file}"
-        return own._write(text)
-
-    @classmethod
-    def plain(cls, kind, directory, addresses, buffers=False):
-        """With a configuration of its own, in front of `addresses`."""
-        own = cls(kind, directory)
-        server = {"nginx": "server {1};", "haproxy": "server node{0} {1}"}[kind]
-        servers = "\n  ".join(server.format(*numbered) for numbered in enumerate(addresses))
-        text = {"nginx": NGINX, "haproxy": HAPROXY}[kind]
-        return own._write(text.format(port=own.port, servers=servers, buffering="on" if buffers else "off"))
+    def _replaced(self, text, pattern, replacement):
+        text, found = re.subn(pattern, replacement, text, flags=re.M)
+        assert found == 1, f"{found} times {pattern} in {FILES[self.kind]}"
+        return text
 
     def _write(self, text):
         if self.kind == "nginx":
@@ -89,7 +53,6 @@ class Balancer:
             user = "user root;" if os.getuid() == 0 else ""
             text = f"daemon off; pid {self.directory}/nginx.pid; error_log stderr; {user}\n{text}"
         self.file.write_text(text)
-        return self
 
     def check(self):
         """What the program says of the configuration."""
