@@ -314,6 +314,19 @@ def test_a_node_cut_off_from_the_database_is_503_and_comes_back(cluster, rng):
     cluster.settles()
 
 
+def test_a_node_ends_within_its_time_though_the_database_has_fallen_silent(cluster):
+    node, client = cluster.nodes[2], cluster.clients()[0]
+    before = id_of(cluster, 2)
+    cluster.gates[2].close()
+    node.signal()
+    # The farewell is given up well before an answer that does not come.
+    assert node.wait(30) == 0
+    assert any("the other nodes will declare this one dead" in line for line in node.log), node.tail()
+    cluster.gates[2].open()
+    is_expelled(cluster, before)
+    client.put_object(Bucket="bucket", Key="k", Body=b"x")
+
+
 def test_an_upload_goes_on_when_the_node_of_a_part_is_killed(cluster, rng):
     clients = cluster.clients()
     upload = Upload(clients[0], "bucket", "parts")

@@ -24,6 +24,8 @@ use super::Error;
 
 /// How long uploads that were cut may take to remove what they wrote.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a database that nodes share may take to be told that this one leaves.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The stores and the domain over them.
 pub(super) struct Stores {
@@ -170,8 +172,19 @@ impl Stores {
             tracing::warn!("unfinished blobs are left to the sweep");
         }
         self.hints.close().await;
-        node.leave().await;
-        self.meta.close().await;
+        let is_shared = self.meta.is_shared();
+        let farewell = async {
+            node.leave().await;
+            self.meta.close().await;
+        };
+        if !is_shared {
+            // The database is this process's own: its last commits are waited for.
+            farewell.await;
+        } else if tokio::time::timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
+            tracing::warn!(
+                "the database does not answer: the other nodes will declare this one dead"
+            );
+        }
     }
 }
 

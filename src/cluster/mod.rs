@@ -406,8 +406,12 @@ async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
             }
             Ok::<_, Fault>(())
         };
-        // A database that does not answer must not keep this node from beating when it answers again.
-        match tokio::time::timeout(node.lease.max(ROUND_MIN), round).await {
+        // A database that does not answer must not keep this node from beating when it answers again, nor from its end.
+        let outcome = tokio::select! {
+            () = stop.cancelled() => return,
+            outcome = tokio::time::timeout(node.lease.max(ROUND_MIN), round) => outcome,
+        };
+        match outcome {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => tracing::warn!(%fault, "beat"),
             Err(_) => tracing::warn!("beat: the database does not answer"),
@@ -551,7 +555,7 @@ fn draw_id() -> Result<i64, Fault> {
 }
 
 impl Heart {
-    /// Ends the beats, after the one under way. The node's row stays: what it says is true until the next
+    /// Ends the beats; one under way may still be recorded. The node's row stays: what it says is true until the next
     /// start or until the others declare the node dead, and holds the collector back no further than that.
     pub async fn stop(self) -> Arc<Node> {
         self.stop.cancel();
