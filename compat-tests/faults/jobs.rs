@@ -171,7 +171,7 @@ async fn leave(session: &mut Session, id: i64, job: JobId) -> Result<(), Fault> 
 async fn left(meta: &MetaStore, job: JobId) -> usize {
     let found: Result<Vec<_>, Fault> = meta
         .scan("count", move |session| {
-            Box::pin(releases::of(session, ContentId(job.0)))
+            Box::pin(releases::of(session, ContentId(job.0), i64::MAX, 10))
         })
         .await;
     found.unwrap().len()

@@ -209,14 +209,17 @@ impl ContentStore {
     /// Notes a copy as missing under a new name, unless there is nothing to do.
     async fn plan(&self, blob: BlobId, route: Route, work: &Work) -> Result<Plan, Fault> {
         let (Route { from, to }, hold) = (route, work.hold());
-        let (name, now) = (BlobName::new(blob.0), self.clock.now());
+        let (name, clock) = (BlobName::new(blob.0), self.clock.clone());
         let longest = self.blobs.blob_max_bytes(&self.backend(to).await?.name)?;
         let mut plan = self
             .meta
             .transact("plan copy", move |session| {
+                let clock = clock.clone();
                 Box::pin(async move {
                     hold.on(session).await?;
                     let locked = copies::lock_blob(session, blob).await?;
+                    // A read that finds the old copy still begins hardly later than the row says it was given up.
+                    let now = clock.now();
                     let Some(locked) = locked.filter(|locked| locked.live) else {
                         return Ok(Plan::Nothing(Copied::Gone));
                     };
@@ -381,14 +384,15 @@ impl ContentStore {
         name: impl Into<CopyName>,
         work: &Work,
     ) -> Result<Option<Copied>, Fault> {
-        let (Route { from, to }, now) = (route, self.clock.now());
+        let (Route { from, to }, clock) = (route, self.clock.clone());
         let (hold, name) = (work.hold(), name.into());
         self.meta
             .transact("make copy live", move |session| {
-                let name = name.clone();
+                let (name, clock) = (name.clone(), clock.clone());
                 Box::pin(async move {
                     hold.on(session).await?;
                     let locked = copies::lock_blob(session, blob).await?;
+                    let now = clock.now();
                     let Some(locked) = locked.filter(|locked| locked.live) else {
                         return Ok(None);
                     };

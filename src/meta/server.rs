@@ -43,6 +43,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(35);
 const STEP_MAX: Duration = Duration::from_secs(3600);
 /// How long a transaction waits for a lock.
 const LOCK_TIMEOUT_SECONDS: u32 = 10;
+// A run waits once for a connection and mostly once for a lock, and pauses; as much again is left for its statements.
+const _: () = assert!(
+    2 * (RERUNS_MAX as u64 + 1)
+        * (QUEUE_WAIT.as_secs() + LOCK_TIMEOUT_SECONDS as u64 + PAUSE_MAX.as_secs() + 1)
+        <= super::TRANSACTION_MAX.as_secs()
+);
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
 /// that was paused in the middle of a transaction.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
