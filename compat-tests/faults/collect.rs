@@ -1,5 +1,9 @@
 //! The collector beside reads that are open, very many releases, and contents that it cannot decide on.
 
+use std::time::Duration;
+
+use osproxy::cluster::{self, Node, Who};
+use osproxy::content::{Act, Depth, FsckOrder};
 use osproxy::meta::TRANSACTION_MAX;
 use osproxy::meta::copy::Place;
 use osproxy::meta::releases;
@@ -7,6 +11,8 @@ use osproxy::model::clock::millis;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::ContentId;
 use osproxy::namespace::Reader;
+use osproxy::tasks::Collector;
+use osproxy::telemetry::Metrics;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key, place};
 use crate::moves::fresh;
@@ -175,5 +181,38 @@ async fn a_content_that_cannot_be_judged_is_told_of_and_keeps_no_other() {
     direct.execute_batch("DROP TRIGGER spoilt").unwrap();
     let report = install.content.collect().await.unwrap();
     assert_eq!((report.contents, report.blobs, report.failed), (1, 1, 0));
+    assert!(install.blobs().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_stands_still_holds_up_no_collection() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("a", bytes(1, BLOB_BYTES)).await;
+    install.delete("a").await;
+    clock.advance(GRACE_MILLIS + 1);
+    let who = Who {
+        name: "compares".to_owned(),
+        address: None,
+        backends: Vec::new(),
+    };
+    let (meta, config) = (install.meta.clone(), cluster::Config::default());
+    let node = Node::claim(meta, clock, &config, who, Metrics::new()).await;
+    let collector = Collector::new(install.content.clone(), node.unwrap());
+    let order = FsckOrder {
+        backend: None,
+        depth: Depth::All,
+        act: Act::Mend,
+        bytes_per_second: None,
+    };
+    let mut fsck = std::pin::pin!(collector.fsck(&order));
+    // However far it has come, it is not gone on with while the collector works.
+    for _ in 0..20 {
+        if futures::poll!(fsck.as_mut()).is_ready() {
+            break;
+        }
+        let collected = tokio::time::timeout(Duration::from_secs(60), collector.pass());
+        collected.await.expect("the collector waits").unwrap();
+    }
     assert!(install.blobs().await.is_empty());
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
 use super::ContentStore;
 use crate::blob::{BlobName, CopyName};
@@ -60,6 +61,15 @@ enum Verdict {
 }
 
 impl ContentStore {
+    /// Waits for the turn to collect. Who has it knows that nobody else in this process deletes bytes whose rows have
+    /// gone; it is held for a pass or for a page of work, and never for something as long as a whole listing.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.collecting
+            .acquire()
+            .await
+            .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
+    }
+
     /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time. What fails is
     /// counted and keeps nothing else from its turn.
     pub async fn collect(&self) -> Result<CollectReport, Fault> {
@@ -235,7 +245,7 @@ impl ContentStore {
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = open_read.min(self.clock.now() - self.retention() + 1);
-        let mut after = (BlobId(i64::MIN), i64::MIN);
+        let mut after = (i64::MIN, BlobId(i64::MIN));
         loop {
             let copies = self
                 .meta
@@ -246,7 +256,7 @@ impl ContentStore {
             let Some(last) = copies.last() else {
                 return Ok(());
             };
-            after = *last;
+            after = (last.1, last.0);
             for (blob, backend) in copies {
                 let taken = self
                     .meta

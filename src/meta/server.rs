@@ -61,10 +61,14 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const POSTGRES_MIGRATIONS: &[&str] = &[
     include_str!("migrations/postgres/0001_initial.sql"),
     include_str!("migrations/postgres/0002_known_backends.sql"),
+    include_str!("migrations/postgres/0003_indexes_of_waiting_rows.sql"),
 ];
 const MYSQL_MIGRATIONS: &[&str] = &[
     include_str!("migrations/mysql/0001_initial.sql"),
     include_str!("migrations/mysql/0002_known_backends.sql"),
+    include_str!("migrations/mysql/0003_index_of_unfinished_copies.sql"),
+    include_str!("migrations/mysql/0004_index_of_open_uploads.sql"),
+    include_str!("migrations/mysql/0005_index_of_jobs_by_state.sql"),
 ];
 
 /// A statement that failed.
