@@ -624,6 +624,11 @@ async fn wishes_that_cannot_be_are_refused() {
     let first = insert(&meta, "by-hand", Some("k")).await;
     let unknown = backlog.pause("by-hant").await.unwrap_err();
     assert!(unknown.to_string().contains("by-hand"), "{unknown}");
+    let unknown = backlog.resume("by-hant").await.unwrap_err();
+    assert!(matches!(unknown, JobError::NoType { .. }), "{unknown}");
+    for known in ["by-hand", "merge"] {
+        backlog.resume(known).await.unwrap();
+    }
     backlog.wish(first, Wish::Cancel).await.unwrap();
     let refused = backlog.wish(first, Wish::Cancel).await.unwrap_err();
     assert!(matches!(refused, JobError::Refused(..)), "{refused}");
