@@ -272,7 +272,8 @@ pub struct Storage {
     pub inline_max_bytes: u64,
     /// Bytes; bodies up to this size are held in memory until it is known whether they are stored already.
     pub memory_max_bytes: u64,
-    /// Seconds after its last release before content without a reference is collected.
+    /// Seconds after its last release before content without a reference is collected. Fewer than 600, the longest that
+    /// a transaction may wait for its commit, are for tests.
     pub grace_seconds: NonZeroU64,
     /// Seconds that a collected blob's bytes stay at the backend. A database that is restored from a backup names
     /// blobs that were collected since, so this must be at least the time between backups. The default covers a

@@ -481,7 +481,7 @@ impl Metrics {
         );
         registry.register(
             "events_waiting",
-            "Events that wait for their target",
+            "Events that wait for their target, counted up to 100000",
             metrics.events_waiting.clone(),
         );
         registry.register(

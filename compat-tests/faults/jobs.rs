@@ -171,7 +171,7 @@ async fn leave(session: &mut Session, id: i64, job: JobId) -> Result<(), Fault> 
 async fn left(meta: &MetaStore, job: JobId) -> usize {
     let found: Result<Vec<_>, Fault> = meta
         .scan("count", move |session| {
-            Box::pin(releases::of(session, ContentId(job.0)))
+            Box::pin(releases::of(session, ContentId(job.0), i64::MAX, 10))
         })
         .await;
     found.unwrap().len()
@@ -624,6 +624,11 @@ async fn wishes_that_cannot_be_are_refused() {
     let first = insert(&meta, "by-hand", Some("k")).await;
     let unknown = backlog.pause("by-hant").await.unwrap_err();
     assert!(unknown.to_string().contains("by-hand"), "{unknown}");
+    let unknown = backlog.resume("by-hant").await.unwrap_err();
+    assert!(matches!(unknown, JobError::NoType { .. }), "{unknown}");
+    for known in ["by-hand", "merge"] {
+        backlog.resume(known).await.unwrap();
+    }
     backlog.wish(first, Wish::Cancel).await.unwrap();
     let refused = backlog.wish(first, Wish::Cancel).await.unwrap_err();
     assert!(matches!(refused, JobError::Refused(..)), "{refused}");

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test ends by a panic
 
+mod collect;
 mod copy;
 mod crash;
 mod delivery;

@@ -34,6 +34,7 @@ async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
         backend: None,
         depth,
         act,
+        bytes_per_second: None,
     };
     install.content.fsck(&order).await.unwrap()
 }
@@ -453,6 +454,7 @@ async fn a_backend_that_was_replaced_by_an_empty_one_is_filled_again() {
         backend: Some("other".to_owned()),
         depth: Depth::Length,
         act: Act::Mend,
+        bytes_per_second: None,
     };
     let seen = install.content.fsck(&order).await.unwrap();
     assert_eq!(

@@ -1,14 +1,21 @@
 //! Jobs on a namespace that a crash cuts at any step, and that are run again: their effect happens once, and nothing
 //! is left behind.
 
-use osproxy::meta::events;
+use std::sync::Arc;
+
+use osproxy::meta::copy::Place;
+use osproxy::meta::{events, uploads};
 use osproxy::model::bucket::Versioning;
 use osproxy::model::fault::Fault;
+use osproxy::model::ids::Uid;
 use osproxy::model::lifecycle::{Calendar, DAY, Expiration, Filter, Lifecycle, Noncurrent, Rule};
 use osproxy::model::notification::{Arn, Configuration, Kind, Notification};
-use osproxy::namespace::{Condition, ExpireReport};
+use osproxy::namespace::{Condition, ExpireReport, UploadRow};
+use osproxy::tasks::Expire;
+use osproxy::telemetry::Metrics;
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key, place};
+use crate::jobs;
 use crate::merge::cut;
 use crate::moves::{again, begin, complete, fresh, join, part};
 
@@ -55,7 +62,8 @@ async fn stale_uploads_are_aborted_once_wherever_it_is_cut() {
         let install = again(install, &dir, &clock).await;
         install.namespace.abort_stale().await.unwrap();
         let told = cuts.0;
-        assert_eq!(install.namespace.abort_stale().await.unwrap(), 0, "{told}");
+        let report = install.namespace.abort_stale().await.unwrap();
+        assert_eq!((report.aborted, report.failed), (0, 0), "{told}");
         for (name, upload) in stale {
             let found = install
                 .namespace
@@ -79,6 +87,80 @@ async fn stale_uploads_are_aborted_once_wherever_it_is_cut() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn however_many_uploads_are_stale_one_run_ends_them_all() {
+    const MANY: i64 = 1_100;
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let first = begin(&install, "first").await;
+    let row = install
+        .namespace
+        .upload(&install.bucket, &key("first"), first)
+        .await;
+    let row = Arc::new(row.unwrap());
+    let uids = install.uids.clone();
+    install
+        .meta
+        .transact("begin", move |session| {
+            let (uids, row) = (uids.clone(), row.clone());
+            Box::pin(async move {
+                for _ in 0..MANY {
+                    let row = UploadRow {
+                        uid: Uid(uids.next()?),
+                        ..row.as_ref().clone()
+                    };
+                    uploads::insert(session, &row).await?;
+                }
+                Ok::<_, Fault>(())
+            })
+        })
+        .await
+        .unwrap();
+    clock.advance(8 * DAY);
+    let install = again(install, &dir, &clock).await;
+    let young = begin(&install, "young").await;
+    let report = install.namespace.abort_stale().await.unwrap();
+    assert_eq!((report.aborted, report.forgotten), (MANY as u64 + 1, 0));
+    assert_eq!(report.failed, 0);
+    clock.advance(6 * DAY);
+    let report = install.namespace.abort_stale().await.unwrap();
+    assert_eq!((report.aborted, report.forgotten), (0, 0));
+    clock.advance(2 * DAY);
+    let report = install.namespace.abort_stale().await.unwrap();
+    assert_eq!((report.aborted, report.forgotten), (1, MANY as u64 + 1));
+    let gone = install
+        .namespace
+        .upload(&install.bucket, &key("young"), young)
+        .await;
+    assert!(matches!(gone, Err(Condition::NoSuchUpload)));
+}
+
+#[tokio::test]
+async fn a_stale_upload_that_cannot_be_aborted_keeps_no_other_from_its_end() {
+    let (dir, clock) = fresh();
+    let Place::Sqlite(path) = place(dir.path()).await else {
+        println!("skipped: the upload is spoilt by a trigger of SQLite");
+        return;
+    };
+    let install = Install::open(dir.path(), &clock).await;
+    let spoilt = begin(&install, "spoilt").await;
+    clock.advance(1);
+    begin(&install, "other").await;
+    let direct = rusqlite::Connection::open(path).unwrap();
+    let sql = format!(
+        "CREATE TRIGGER spoilt BEFORE UPDATE ON uploads WHEN OLD.uid = {}
+         BEGIN SELECT RAISE(ABORT, 'spoilt'); END",
+        spoilt.0.0
+    );
+    direct.execute_batch(&sql).unwrap();
+    clock.advance(8 * DAY);
+    let report = install.namespace.abort_stale().await.unwrap();
+    assert_eq!((report.aborted, report.failed), (1, 1));
+    direct.execute_batch("DROP TRIGGER spoilt").unwrap();
+    let report = install.namespace.abort_stale().await.unwrap();
+    assert_eq!((report.aborted, report.failed), (1, 0));
 }
 
 fn rule(days: u32) -> Lifecycle {
@@ -221,6 +303,54 @@ async fn lifecycle_rules_are_carried_out_once_wherever_they_are_cut() {
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_rules_fail_fails_the_run_after_the_others_had_their_turn() {
+    let (dir, clock) = fresh();
+    let Place::Sqlite(path) = place(dir.path()).await else {
+        println!("skipped: the bucket is spoilt by a trigger of SQLite");
+        return;
+    };
+    let mut install = Install::open(dir.path(), &clock).await;
+    let spoilt = install.bucket.id.0;
+    for _ in 0..2 {
+        install
+            .namespace
+            .update_bucket(&install.bucket, None, |bucket| {
+                bucket.settings.lifecycle = Some(rule(1));
+                Ok(())
+            })
+            .await
+            .unwrap();
+        install.put("old/gone", bytes(1, 100)).await;
+        if install.bucket.id.0 == spoilt {
+            install.use_bucket_at("local").await;
+        }
+    }
+    let sql = format!(
+        "CREATE TRIGGER spoilt BEFORE DELETE ON objects WHEN OLD.bucket_id = {spoilt}
+         BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
+    );
+    rusqlite::Connection::open(path)
+        .unwrap()
+        .execute_batch(&sql)
+        .unwrap();
+    clock.advance(3 * DAY);
+    let install = again(install, &dir, &clock).await;
+    let handler = Expire {
+        namespace: install.namespace.clone(),
+        calendar: Calendar::new(DAY),
+        metrics: Metrics::new(),
+    };
+    let _node = jobs::Node::start(dir.path(), 7, move |engine| engine.register(handler)).await;
+    let job = jobs::insert(&install.meta, "lifecycle", None).await;
+    let job = jobs::until(&install.meta, job, |job| {
+        job.reason.is_some() || job.state.is_ended()
+    })
+    .await;
+    assert!(job.reason.unwrap().contains("1 buckets"));
+    assert_eq!(install.get("old/gone").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

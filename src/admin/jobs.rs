@@ -98,7 +98,6 @@ pub(super) async fn resume(
     Sent(OfType { r#type: kind }): Sent<OfType>,
 ) -> Response {
     let resumed = parts.backlog.resume(&kind).await;
-    let resumed = resumed.map_err(JobError::from);
     answer(resumed.map(|()| json!({ "type": kind, "paused": false })))
 }
 

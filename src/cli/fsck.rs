@@ -23,6 +23,9 @@ pub(super) struct FsckCommand {
     /// Read every byte and compare it with what was stored; otherwise copies are only asked for their length
     #[arg(long)]
     read: bool,
+    /// With --read: read at most so many bytes per second
+    #[arg(long, value_name = "BYTES", requires = "read", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
 }
 
 /// Exit code 0: all is well, or was repaired; 1: something is wrong; 2: it could not be told.
@@ -37,6 +40,7 @@ pub(super) fn fsck(config: Config, printer: &Printer, command: FsckCommand) -> R
             true => Act::Mend,
             false => Act::Report,
         },
+        bytes_per_second: command.rate,
     };
     let outcome = operate(config, async |operator| {
         let spinner = printer.spinner("comparing");

@@ -678,6 +678,7 @@ mod tests {
             .await
             .map_err(|fault: Fault| fault)
             .unwrap()
+            .map(|open| (open.read, open.write))
     }
 
     #[tokio::test]

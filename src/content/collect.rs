@@ -1,25 +1,28 @@
 //! What may be thrown away: contents without a reference, condemned blobs, and blobs that no row names.
 //!
-//! The collector alone decides. A content goes when its newest release is older than the grace and than the
-//! oldest read open anywhere; the check for references is a second statement under the row's lock, and the
-//! foreign keys are the second net. The blob is marked in the same transaction, its bytes go later.
+//! The collector alone decides. A content goes when its newest release is older than the grace, and by a margin
+//! older than the oldest read open anywhere; the check for references is a second statement under the row's lock,
+//! and the foreign keys are the second net. The blob is marked in the same transaction, its bytes go later.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
 use super::ContentStore;
 use crate::blob::{BlobName, CopyName};
-use crate::meta::{buckets, copies, manifests, nodes, releases};
-use crate::model::clock::Millis;
-use crate::model::fault::Fault;
+use crate::meta::{TRANSACTION_MAX, buckets, contents, copies, manifests, nodes, releases};
+use crate::model::clock::{Millis, millis};
+use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, minted_at};
 
-/// Contents looked at and blobs deleted in one round.
+/// Releases looked at, releases of one content forgotten, and blobs deleted in one round.
 const ROUND: usize = 500;
 
 /// What one pass of the collector did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectReport {
-    /// Contents looked at.
+    /// Contents looked at; one with very many releases counts more than once.
     pub looked_at: u64,
     /// Contents deleted.
     pub contents: u64,
@@ -28,7 +31,7 @@ pub struct CollectReport {
     /// Copies deleted where their blobs were moved away from.
     #[serde(default)]
     pub old_copies: u64,
-    /// Blobs and copies whose deletion failed and will be tried again.
+    /// Contents, blobs and copies that failed and will be tried again.
     pub failed: u64,
 }
 
@@ -58,41 +61,65 @@ enum Verdict {
 }
 
 impl ContentStore {
-    /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time.
+    /// Waits for the turn to collect. Who has it knows that nobody else in this process deletes bytes whose rows have
+    /// gone; it is held for a pass or for a page of work, and never for something as long as a whole listing.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.collecting
+            .acquire()
+            .await
+            .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
+    }
+
+    /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time. What fails is
+    /// counted and keeps nothing else from its turn.
     pub async fn collect(&self) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
-        let before = self
-            .horizon(self.config.grace().as_millis() as Millis)
-            .await?
-            .0;
+        let before = self.horizon(millis(self.config.grace())).await?.0;
         let open_read = self.horizon(0).await?.0;
+        let judged = self.judge_due(before, &mut report).await;
+        let condemned = self.delete_condemned(Whose::Common, &mut report).await;
+        let outdated = self.delete_outdated(open_read, &mut report).await;
+        judged.and(condemned).and(outdated)?;
+        Ok(report)
+    }
+
+    /// Decides on every content with a release from before `before`, once for each page of its releases.
+    async fn judge_due(&self, before: Millis, report: &mut CollectReport) -> Result<(), Fault> {
+        let mut after = (Millis::MIN, i64::MIN);
+        let mut failed = BTreeSet::new();
         loop {
             let due = self
                 .meta
                 .scan("find released", move |session| {
-                    Box::pin(releases::due(session, before, ROUND))
+                    Box::pin(releases::due(session, before, after, ROUND))
                 })
                 .await?;
-            if due.is_empty() {
-                break;
-            }
-            let mut moved = false;
-            for content in due {
+            let Some(last) = due.last() else {
+                return Ok(());
+            };
+            after = (last.at, last.id);
+            let mut seen = BTreeSet::new();
+            for content in due.iter().map(|release| release.content) {
+                if failed.contains(&content) || !seen.insert(content) {
+                    continue;
+                }
                 report.looked_at += 1;
-                let (verdict, forgotten) = self.judge(content, before).await?;
-                moved |= forgotten;
-                if matches!(verdict, Verdict::Deleted) {
-                    report.contents += 1;
+                match self.judge(content, before).await {
+                    Ok(Verdict::Deleted) => report.contents += 1,
+                    Ok(Verdict::Kept) => {}
+                    // It is the database that does not answer, not something about this content.
+                    Err(fault) if fault.kind() == Kind::Unavailable => return Err(fault),
+                    Err(fault) => {
+                        tracing::warn!(%fault, %content, "content not collected");
+                        report.failed += 1;
+                        // With that many, trying one again for each page of its releases does no harm either.
+                        if failed.len() < ROUND {
+                            failed.insert(content);
+                        }
+                    }
                 }
             }
-            // Contents that wait for a younger release keep their old ones: no endless round over them.
-            if !moved {
-                break;
-            }
         }
-        self.delete_condemned(Whose::Common, &mut report).await?;
-        self.delete_outdated(open_read, &mut report).await?;
-        Ok(report)
     }
 
     /// Deletes condemned blobs on this node's own disk, which no other node does.
@@ -105,47 +132,59 @@ impl ContentStore {
     }
 
     /// Times before which no open read and no open write can matter, at most `age` ago.
+    ///
+    /// What a reference was given up at is read before the transaction that does so, and a read may find the reference
+    /// until that commits: it began later than the release says, and reads on. So an open read spares what was released
+    /// up to [`TRANSACTION_MAX`] before it began, in which there is room for the moment between its lookup and its
+    /// begin, and for clocks of nodes that differ a little. A node with nothing open delays nothing: a read that begins
+    /// there after its beat can only find what is released in a transaction that ends after it too, and a grace longer
+    /// than [`TRANSACTION_MAX`], as the default is, does not pass within one.
+    ///
+    /// A write needs no such margin: it begins before the id is minted which its blob's age is told from, and ends
+    /// after its commit.
     pub(super) async fn horizon(&self, age: Millis) -> Result<(Millis, Millis), Fault> {
         let open = self
             .meta
             .read("find open", |session| Box::pin(nodes::oldest_open(session)))
             .await?;
         let limit = self.clock.now() - age;
-        let (read, write) = open.unwrap_or((limit, limit));
-        Ok((limit.min(read), limit.min(write)))
+        let Some(open) = open else {
+            return Ok((limit, limit));
+        };
+        let spared = open.reading.map(|begun| begun - millis(TRANSACTION_MAX));
+        let read = open.read.min(spared.unwrap_or(open.read));
+        Ok((limit.min(read), limit.min(open.write)))
     }
 
-    /// Decides on one content in one transaction; `true` when it forgot any release.
-    async fn judge(&self, content: ContentId, before: Millis) -> Result<(Verdict, bool), Fault> {
+    /// Decides on one content in one transaction, and forgets a page of its releases that say nothing more then.
+    async fn judge(&self, content: ContentId, before: Millis) -> Result<Verdict, Fault> {
         let (uids, now) = (self.uids.clone(), self.clock.now());
         self.meta
             .transact("collect", move |session| {
                 let uids = uids.clone();
                 Box::pin(async move {
-                    let locked = crate::meta::contents::lock_alone(session, content).await?;
-                    let found = releases::of(session, content).await?;
-                    if found.iter().any(|(_, at)| *at >= before) {
-                        // The youngest release decides; the older ones say nothing more.
-                        let old: Vec<_> = found.iter().filter(|(_, at)| *at < before).collect();
-                        for (id, _) in &old {
-                            releases::forget(session, *id).await?;
-                        }
-                        return Ok((Verdict::Kept, !old.is_empty()));
-                    }
-                    let mut verdict = Verdict::Kept;
-                    if locked && !releases::is_referenced(session, content).await? {
+                    let locked = contents::lock_alone(session, content).await?;
+                    // Read before the check: what commits after it must be found by the next pass.
+                    let old = releases::of(session, content, before, ROUND).await?;
+                    // The youngest release decides, whatever there is of older ones. It is asked for after the
+                    // references: one that went between the two statements has left its release.
+                    let is_due = locked
+                        && !old.is_empty()
+                        && !releases::is_referenced(session, content).await?
+                        && !releases::any_since(session, content, before).await?;
+                    if is_due {
                         for child in releases::take_extents(session, content).await? {
                             releases::release(session, uids.next()?, child, now).await?;
                         }
                         if let Some(blob) = releases::delete_content(session, content).await? {
                             releases::condemn_blob(session, blob, now).await?;
                         }
-                        verdict = Verdict::Deleted;
                     }
-                    for (id, _) in &found {
-                        releases::forget(session, *id).await?;
-                    }
-                    Ok((verdict, !found.is_empty()))
+                    releases::forget(session, &old).await?;
+                    Ok(match is_due {
+                        true => Verdict::Deleted,
+                        false => Verdict::Kept,
+                    })
                 })
             })
             .await
@@ -206,7 +245,7 @@ impl ContentStore {
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = open_read.min(self.clock.now() - self.retention() + 1);
-        let mut after = (BlobId(i64::MIN), i64::MIN);
+        let mut after = (i64::MIN, BlobId(i64::MIN));
         loop {
             let copies = self
                 .meta
@@ -217,7 +256,7 @@ impl ContentStore {
             let Some(last) = copies.last() else {
                 return Ok(());
             };
-            after = *last;
+            after = (last.1, last.0);
             for (blob, backend) in copies {
                 let taken = self
                     .meta
@@ -310,10 +349,7 @@ impl ContentStore {
 
     async fn sweep_all(&self, whose: Whose) -> Result<SweepReport, Fault> {
         let mut report = SweepReport::default();
-        let before = self
-            .horizon(self.config.grace().as_millis() as Millis)
-            .await?
-            .1;
+        let before = self.horizon(millis(self.config.grace())).await?.1;
         if self.is_spared().await? {
             tracing::info!(
                 "not swept: the database was recovered, and what it does not name may be wanted"
@@ -416,10 +452,7 @@ impl ContentStore {
     /// Sweeps one backend whose blobs were moved away, and counts what is left there.
     pub async fn sweep_source(&self, backend: i64) -> Result<Left, Fault> {
         let mut report = SweepReport::default();
-        let before = self
-            .horizon(self.config.grace().as_millis() as Millis)
-            .await?
-            .1;
+        let before = self.horizon(millis(self.config.grace())).await?.1;
         let name = self.backend(backend).await?.name.clone();
         let manifests = self
             .sweep_backend(backend, &name, before, &mut report)

@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256};
 
 use super::{ContentStore, Work};
 use crate::blob::{BlobName, CopyName};
-use crate::meta::Session;
 use crate::meta::contents::CopyRow;
 use crate::meta::copies::{self, AnyCopy, CopyState};
+use crate::meta::{Session, buckets};
 use crate::model::clock::Millis;
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
@@ -87,29 +87,39 @@ impl ContentStore {
     /// after its first failure.
     pub async fn mend(&self, work: &Work) -> Result<MendReport, Fault> {
         let mut report = MendReport::default();
-        let mut after = (BlobId(i64::MIN), i64::MIN);
-        let mut away: Vec<i64> = Vec::new();
-        loop {
+        let backends = self
+            .meta
+            .read("list backends", |session| {
+                Box::pin(buckets::backends(session))
+            })
+            .await
+            .map_err(|fault: Fault| fault)?;
+        for (backend, _) in backends {
+            self.mend_at(backend, work, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Writes the copies that are missing at one backend, until it does not answer.
+    async fn mend_at(&self, to: i64, work: &Work, report: &mut MendReport) -> Result<(), Fault> {
+        let route = Route { from: None, to };
+        let mut after = BlobId(i64::MIN);
+        let mut is_away = false;
+        while !is_away {
             let found = self
                 .meta
                 .scan("find missing copies", move |session| {
-                    Box::pin(copies::missing(session, after, ROUND))
+                    Box::pin(copies::missing(session, to, after, ROUND))
                 })
                 .await?;
             let Some(last) = found.last() else {
-                return Ok(report);
+                break;
             };
             after = *last;
-            let mut work = stream::iter(found.into_iter().filter(|(_, to)| !away.contains(to)))
-                .map(|(blob, to)| async move {
-                    (
-                        to,
-                        self.copy_blob(blob, Route { from: None, to }, work).await,
-                    )
-                })
+            let mut copying = stream::iter(found)
+                .map(|blob| self.copy_blob(blob, route, work))
                 .buffer_unordered(AT_A_TIME);
-            let mut gone = Vec::new();
-            while let Some((to, outcome)) = work.next().await {
+            while let Some(outcome) = copying.next().await {
                 match outcome {
                     Ok(Copied::Live(_)) => report.copied += 1,
                     Ok(Copied::Gone) => {}
@@ -122,14 +132,14 @@ impl ContentStore {
                         report.failed += 1;
                         report.reason = Some(fault.to_string());
                         if fault.kind() != Kind::Corrupt {
-                            gone.push(to);
+                            is_away = true;
+                            break;
                         }
                     }
                 }
             }
-            drop(work);
-            away.extend(gone);
         }
+        Ok(())
     }
 
     /// Whether any copy is missing.
@@ -209,14 +219,17 @@ impl ContentStore {
     /// Notes a copy as missing under a new name, unless there is nothing to do.
     async fn plan(&self, blob: BlobId, route: Route, work: &Work) -> Result<Plan, Fault> {
         let (Route { from, to }, hold) = (route, work.hold());
-        let (name, now) = (BlobName::new(blob.0), self.clock.now());
+        let (name, clock) = (BlobName::new(blob.0), self.clock.clone());
         let longest = self.blobs.blob_max_bytes(&self.backend(to).await?.name)?;
         let mut plan = self
             .meta
             .transact("plan copy", move |session| {
+                let clock = clock.clone();
                 Box::pin(async move {
                     hold.on(session).await?;
                     let locked = copies::lock_blob(session, blob).await?;
+                    // A read that finds the old copy still begins hardly later than the row says it was given up.
+                    let now = clock.now();
                     let Some(locked) = locked.filter(|locked| locked.live) else {
                         return Ok(Plan::Nothing(Copied::Gone));
                     };
@@ -381,14 +394,15 @@ impl ContentStore {
         name: impl Into<CopyName>,
         work: &Work,
     ) -> Result<Option<Copied>, Fault> {
-        let (Route { from, to }, now) = (route, self.clock.now());
+        let (Route { from, to }, clock) = (route, self.clock.clone());
         let (hold, name) = (work.hold(), name.into());
         self.meta
             .transact("make copy live", move |session| {
-                let name = name.clone();
+                let (name, clock) = (name.clone(), clock.clone());
                 Box::pin(async move {
                     hold.on(session).await?;
                     let locked = copies::lock_blob(session, blob).await?;
+                    let now = clock.now();
                     let Some(locked) = locked.filter(|locked| locked.live) else {
                         return Ok(None);
                     };

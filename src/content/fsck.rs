@@ -31,6 +31,9 @@ pub struct FsckOrder {
     pub depth: Depth,
     /// Whether it is repaired.
     pub act: Act,
+    /// How many bytes are read per second at most; `None` is without a limit.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What was compared, and what is wrong.
@@ -102,13 +105,18 @@ impl ContentStore {
             depth: order.depth,
             act: order.act,
         };
-        self.fsck_copies(&scrutiny, &mut report).await?;
+        let work = Work::new(order.bytes_per_second, None);
+        self.fsck_copies(&scrutiny, &work, &mut report).await?;
         Ok(report)
     }
 
     /// Looks at the live copies of all blobs.
-    async fn fsck_copies(&self, scrutiny: &Scrutiny, report: &mut FsckReport) -> Result<(), Fault> {
-        let work = Work::new(None, None);
+    async fn fsck_copies(
+        &self,
+        scrutiny: &Scrutiny,
+        work: &Work,
+        report: &mut FsckReport,
+    ) -> Result<(), Fault> {
         let mut after = BlobId(i64::MIN);
         loop {
             let blobs = match scrutiny.backend {
@@ -120,7 +128,7 @@ impl ContentStore {
             };
             after = *last;
             let mut looks = stream::iter(blobs)
-                .map(|blob| self.scrub_blob(blob, scrutiny, &work))
+                .map(|blob| self.scrub_blob(blob, scrutiny, work))
                 .buffer_unordered(AT_A_TIME);
             while let Some(scrubbed) = looks.next().await {
                 let scrubbed = scrubbed?;
@@ -180,7 +188,8 @@ impl ContentStore {
             .await
     }
 
-    /// Deletes orphans, if that is asked for, and notes them.
+    /// Deletes orphans, if that is asked for, and notes them. What the collector has let go of since it was listed is
+    /// none: its row goes before its bytes, and both within a turn.
     async fn end_orphans(
         &self,
         id: i64,
@@ -189,8 +198,17 @@ impl ContentStore {
         orphans: &mut Vec<(Finding, BlobName)>,
         report: &mut FsckReport,
     ) -> Result<(), Fault> {
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn().await?;
         let may_delete = act == Act::Mend && !self.is_spared().await?;
         for (mut finding, name) in orphans.drain(..) {
+            match self.blobs.size(backend, &name).await {
+                Err(fault) if fault.kind() == Kind::NotFound => continue,
+                _ if self.is_named(id, name).await? => continue,
+                _ => {}
+            }
             if may_delete && self.delete_orphan(id, backend, name).await? {
                 finding.repair = Repair::Done;
             }

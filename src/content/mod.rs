@@ -49,6 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 
 use crate::blob::BlobStore;
 use crate::keys::Keys;
@@ -136,6 +137,7 @@ pub struct ContentStore {
     backends: Cache<i64, Arc<BackendRow>>,
     /// What stands on this node for each space.
     spaces: Cache<SpaceId, SpaceId>,
+    collecting: Semaphore,
 }
 
 /// What became of linking a received content.
@@ -174,6 +176,7 @@ impl ContentStore {
             here: parts.here,
             backends: Cache::new(REMEMBERED),
             spaces: Cache::new(REMEMBERED),
+            collecting: Semaphore::new(1),
         };
         for (id, _) in known {
             store.backend(id).await?;

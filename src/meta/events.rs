@@ -9,6 +9,11 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::ids::BucketId;
 use crate::model::notification::{Record, TestEvent};
 
+/// Most events that wait for one target and are counted: a look every few seconds must not read millions.
+pub const COUNTED_MAX: i64 = 100_000;
+/// Most targets that are told of.
+const TARGETS_MAX: usize = 10_000;
+
 /// An event to be inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent<'a> {
@@ -55,9 +60,9 @@ pub struct TargetRow {
 pub struct Depth {
     /// Its name.
     pub target: String,
-    /// How many events.
+    /// How many events, counted up to [`COUNTED_MAX`].
     pub events: u64,
-    /// When the oldest of them happened.
+    /// When the first of them happened.
     pub oldest: Millis,
 }
 
@@ -154,21 +159,46 @@ pub async fn older(
         .await
 }
 
-/// What waits, by target.
+/// What waits, by target; no more than [`COUNTED_MAX`] are counted of each.
 pub async fn depths(session: &mut Session) -> Result<Vec<Depth>, Fault> {
-    session
-        .query(
-            "SELECT target, COUNT(*), MIN(created) FROM events GROUP BY target ORDER BY target LIMIT 10000",
-            &[],
-            |row| {
-                Ok(Depth {
-                    target: row.str(0)?.to_owned(),
-                    events: row.size(1)?,
-                    oldest: row.int(2)?,
-                })
-            },
-        )
-        .await
+    let mut depths = Vec::new();
+    let mut target = String::new();
+    while depths.len() < TARGETS_MAX {
+        let next = session
+            .query_one(
+                "SELECT target FROM events WHERE target > $1 ORDER BY target LIMIT 1",
+                params![target.as_str()],
+                |row| Ok(row.str(0)?.to_owned()),
+            )
+            .await?;
+        let Some(next) = next else {
+            break;
+        };
+        target = next;
+        let oldest = session
+            .query_one(
+                "SELECT created FROM events WHERE target = $1 ORDER BY id LIMIT 1",
+                params![target.as_str()],
+                |row| row.int(0),
+            )
+            .await?;
+        let events = session
+            .query_one(
+                "SELECT COUNT(*) FROM (SELECT id FROM events WHERE target = $1 LIMIT $2) AS waiting",
+                params![target.as_str(), COUNTED_MAX],
+                |row| row.size(0),
+            )
+            .await?;
+        // They may have been delivered in between.
+        if let Some((oldest, events)) = oldest.zip(events) {
+            depths.push(Depth {
+                target: target.clone(),
+                events,
+                oldest,
+            });
+        }
+    }
+    Ok(depths)
 }
 
 macro_rules! target_columns {

@@ -323,22 +323,35 @@ pub struct Filter {
 /// Jobs, the newest first.
 pub async fn list(session: &mut Session, filter: &Filter) -> Result<Vec<Job>, Fault> {
     let before = filter.before.map_or(i64::MAX, |id| id.0);
-    session
-        .query(
-            concat!(
-                columns!(),
-                " WHERE id < $1 AND ($2 = '' OR type = $2) AND ($3 = '' OR state = $3)
-                 ORDER BY id DESC LIMIT $4"
-            ),
-            params![
-                before,
-                filter.kind.as_deref().unwrap_or(""),
-                filter.state.map_or("", State::as_str),
-                filter.limit as i64
-            ],
-            job,
-        )
-        .await
+    let kind = filter.kind.as_deref().unwrap_or("");
+    let limit = filter.limit as i64;
+    match filter.state {
+        None => {
+            session
+                .query(
+                    concat!(
+                        columns!(),
+                        " WHERE id < $1 AND ($2 = '' OR type = $2) ORDER BY id DESC LIMIT $3"
+                    ),
+                    params![before, kind, limit],
+                    job,
+                )
+                .await
+        }
+        // Of some states there are few among very many jobs.
+        Some(state) => {
+            session
+                .query(
+                    concat!(
+                        columns!(),
+                        " WHERE state = $1 AND id < $2 AND ($3 = '' OR type = $3) ORDER BY id DESC LIMIT $4"
+                    ),
+                    params![state.as_str(), before, kind, limit],
+                    job,
+                )
+                .await
+        }
+    }
 }
 
 /// Deletes at most `limit` jobs that ended before `before`, and says how many.

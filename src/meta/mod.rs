@@ -81,6 +81,10 @@ pub enum Durability {
 /// How long a transaction or read may wait for its turn before it is refused as busy.
 const QUEUE_WAIT: Duration = Duration::from_secs(10);
 
+/// Longer than a transaction takes from its call to its commit, with its waits for a turn and for a lock in each of its
+/// re-runs. A time that was read before the call is committed while it is younger than this.
+pub const TRANSACTION_MAX: Duration = Duration::from_secs(600);
+
 #[derive(Clone)]
 enum Engine {
     Sqlite(Arc<sqlite::Engine>),

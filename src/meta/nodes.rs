@@ -244,13 +244,36 @@ pub async fn address_of(session: &mut Session, name: &str) -> Result<Option<Stri
     Ok(found)
 }
 
-/// The oldest read and the oldest write that any node may have open; `None` when no node has beaten yet.
-pub async fn oldest_open(session: &mut Session) -> Result<Option<(Millis, Millis)>, Fault> {
+/// What all nodes have open, as each said at its last beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldestOpen {
+    /// No read open on any node, or begun since its last beat, began before this.
+    pub read: Millis,
+    /// No unfinished write on any node, and none begun since its last beat, began before this.
+    pub write: Millis,
+    /// When the oldest read began that was open at a beat; `None` when none was.
+    pub reading: Option<Millis>,
+}
+
+/// What all nodes have open; `None` when no node has beaten yet.
+pub async fn oldest_open(session: &mut Session) -> Result<Option<OldestOpen>, Fault> {
+    // A node with no read open says the time of its beat, or a later one.
     let found = session
         .query_one(
-            "SELECT MIN(oldest_read), MIN(oldest_write) FROM nodes",
+            "SELECT MIN(oldest_read), MIN(oldest_write),
+                    MIN(CASE WHEN oldest_read < beaten THEN oldest_read END) FROM nodes",
             &[],
-            |row| Ok(row.opt_int(0)?.zip(row.opt_int(1)?)),
+            |row| {
+                let Some((read, write)) = row.opt_int(0)?.zip(row.opt_int(1)?) else {
+                    return Ok(None);
+                };
+                let reading = row.opt_int(2)?;
+                Ok(Some(OldestOpen {
+                    read,
+                    write,
+                    reading,
+                }))
+            },
         )
         .await?;
     Ok(found.flatten())

@@ -2,7 +2,7 @@
 
 use super::catalog::{BLOBS, CONTENTS, COPIES, EXTENTS};
 use super::contents::CopyRow;
-use super::session::{Row, Session, params};
+use super::session::{Param, Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId};
@@ -22,39 +22,83 @@ pub async fn release(
         .await
 }
 
-/// Contents with a release older than `before`, at most `limit`, oldest first.
+/// A release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    /// Its own number.
+    pub id: i64,
+    /// What a reference was given up to.
+    pub content: ContentId,
+    /// When, by the clock of the node that did, before its transaction began.
+    pub at: Millis,
+}
+
+/// Releases from before `before`, after `after` in order of time and id, at most `limit`.
 pub async fn due(
     session: &mut Session,
     before: Millis,
+    after: (Millis, i64),
     limit: usize,
-) -> Result<Vec<ContentId>, Fault> {
+) -> Result<Vec<Release>, Fault> {
     session
         .query(
-            "SELECT content_id, MIN(at) FROM
-                 (SELECT content_id, at FROM released WHERE at < $1 ORDER BY at LIMIT $2) oldest
-             GROUP BY content_id ORDER BY 2",
-            params![before, limit as i64],
-            |row| Ok(ContentId(row.int(0)?)),
+            "SELECT id, content_id, at FROM released
+             WHERE at < $1 AND at >= $2 AND (at > $2 OR id > $3)
+             ORDER BY at, id LIMIT $4",
+            params![before, after.0, after.1, limit as i64],
+            |row| {
+                Ok(Release {
+                    id: row.int(0)?,
+                    content: ContentId(row.int(1)?),
+                    at: row.int(2)?,
+                })
+            },
         )
         .await
 }
 
-/// The releases of a content, as id and time.
-pub async fn of(session: &mut Session, content: ContentId) -> Result<Vec<(i64, Millis)>, Fault> {
+/// The ids of releases of a content from before `before`, oldest first, at most `limit`.
+pub async fn of(
+    session: &mut Session,
+    content: ContentId,
+    before: Millis,
+    limit: usize,
+) -> Result<Vec<i64>, Fault> {
     session
         .query(
-            "SELECT id, at FROM released WHERE content_id = $1 LIMIT 10000",
-            params![content.0],
-            |row| Ok((row.int(0)?, row.int(1)?)),
+            "SELECT id FROM released WHERE content_id = $1 AND at < $2 ORDER BY at, id LIMIT $3",
+            params![content.0, before, limit as i64],
+            |row| row.int(0),
         )
         .await
 }
 
-/// Deletes one release by its id: by content it would swallow one that commits in between.
-pub async fn forget(session: &mut Session, id: i64) -> Result<(), Fault> {
-    session
-        .execute("DELETE FROM released WHERE id = $1", params![id])
-        .await
+/// Whether a content was released at `since` or later, however many releases it has. Decides about a content without
+/// a reference only as a statement after the one that found none: a reference that goes in between brings its release.
+pub async fn any_since(
+    session: &mut Session,
+    content: ContentId,
+    since: Millis,
+) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM released WHERE content_id = $1 AND at >= $2 LIMIT 1",
+            params![content.0, since],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Deletes releases by their ids, a page of them: by content it would swallow one that commits in between.
+pub async fn forget(session: &mut Session, ids: &[i64]) -> Result<(), Fault> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let marks: Vec<String> = (1..=ids.len()).map(|number| format!("${number}")).collect();
+    let sql = format!("DELETE FROM released WHERE id IN ({})", marks.join(", "));
+    let params: Vec<_> = ids.iter().map(|id| Param::from(*id)).collect();
+    session.execute_made(&sql, &params).await
 }
 
 /// Whether any reference to a content is left. Must be a statement after the one that locked the row.

@@ -43,6 +43,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(35);
 const STEP_MAX: Duration = Duration::from_secs(3600);
 /// How long a transaction waits for a lock.
 const LOCK_TIMEOUT_SECONDS: u32 = 10;
+// A run waits once for a connection and mostly once for a lock, and pauses; as much again is left for its statements.
+const _: () = assert!(
+    2 * (RERUNS_MAX as u64 + 1)
+        * (QUEUE_WAIT.as_secs() + LOCK_TIMEOUT_SECONDS as u64 + PAUSE_MAX.as_secs() + 1)
+        <= super::TRANSACTION_MAX.as_secs()
+);
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
 /// that was paused in the middle of a transaction.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -55,10 +61,14 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const POSTGRES_MIGRATIONS: &[&str] = &[
     include_str!("migrations/postgres/0001_initial.sql"),
     include_str!("migrations/postgres/0002_known_backends.sql"),
+    include_str!("migrations/postgres/0003_indexes_of_waiting_rows.sql"),
 ];
 const MYSQL_MIGRATIONS: &[&str] = &[
     include_str!("migrations/mysql/0001_initial.sql"),
     include_str!("migrations/mysql/0002_known_backends.sql"),
+    include_str!("migrations/mysql/0003_index_of_unfinished_copies.sql"),
+    include_str!("migrations/mysql/0004_index_of_open_uploads.sql"),
+    include_str!("migrations/mysql/0005_index_of_jobs_by_state.sql"),
 ];
 
 /// A statement that failed.

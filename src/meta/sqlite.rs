@@ -49,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0014_adoptions.sql"),
     include_str!("migrations/sqlite/0015_deliveries.sql"),
     include_str!("migrations/sqlite/0016_known_backends.sql"),
+    include_str!("migrations/sqlite/0017_indexes_of_waiting_rows.sql"),
 ];
 
 pub(super) struct Engine {

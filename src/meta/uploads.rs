@@ -1,7 +1,7 @@
 //! Rows of multipart uploads and their parts.
 
 use super::codec;
-use super::session::{Row, Session, key, params};
+use super::session::{Param, Row, Session, key, params};
 use crate::model::acl::{Acl, Owner};
 use crate::model::clock::Millis;
 use crate::model::digest::{ChecksumAlgorithm, ChecksumKind, ETag, ObjectChecksum};
@@ -232,29 +232,47 @@ pub async fn end(
         .await
 }
 
-/// Forgets uploads that ended before `before`, at most `limit`.
+/// Forgets uploads that ended before `before`, at most `limit`, and says how many.
 pub async fn forget_ended(
     session: &mut Session,
     before: Millis,
     limit: usize,
-) -> Result<(), Fault> {
-    // MariaDB takes a limit in a table that is derived, and not right below IN.
-    session
-        .execute(
-            "DELETE FROM uploads WHERE uid IN
-                 (SELECT uid FROM (SELECT uid FROM uploads WHERE ended_at IS NOT NULL AND ended_at < $1 LIMIT $2) ended)",
+) -> Result<usize, Fault> {
+    // What has ended stays so: nothing else can become of them in between.
+    let ended = session
+        .query(
+            "SELECT uid FROM uploads WHERE ended_at IS NOT NULL AND ended_at < $1 ORDER BY ended_at LIMIT $2",
             params![before, limit as i64],
+            |row| row.int(0),
         )
-        .await
+        .await?;
+    if !ended.is_empty() {
+        let marks: Vec<String> = (1..=ended.len())
+            .map(|number| format!("${number}"))
+            .collect();
+        let sql = format!("DELETE FROM uploads WHERE uid IN ({})", marks.join(", "));
+        let params: Vec<_> = ended.iter().map(|uid| Param::from(*uid)).collect();
+        session.execute_made(&sql, &params).await?;
+    }
+    Ok(ended.len())
 }
 
-/// Open uploads begun before `before`, oldest first, at most `limit`.
-pub async fn stale(session: &mut Session, before: Millis, limit: usize) -> Result<Vec<Uid>, Fault> {
+const STALE: &str = "SELECT initiated, uid FROM uploads
+     WHERE state = 'open' AND initiated < $1 AND initiated >= $2 AND (initiated > $2 OR uid > $3)
+     ORDER BY initiated, uid LIMIT $4";
+
+/// Open uploads begun before `before`, after `after` in order of their begin and id, at most `limit`.
+pub async fn stale(
+    session: &mut Session,
+    before: Millis,
+    after: (Millis, Uid),
+    limit: usize,
+) -> Result<Vec<(Millis, Uid)>, Fault> {
     session
         .query(
-            "SELECT uid FROM uploads WHERE state = 'open' AND initiated < $1 ORDER BY uid LIMIT $2",
-            params![before, limit as i64],
-            |row| Ok(Uid(row.int(0)?)),
+            STALE,
+            params![before, after.0, after.1.0, limit as i64],
+            |row| Ok((row.int(0)?, Uid(row.int(1)?))),
         )
         .await
 }
@@ -375,4 +393,22 @@ pub async fn delete_parts(session: &mut Session, upload: Uid) -> Result<(), Faul
             params![upload.0],
         )
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::sqlite;
+
+    #[tokio::test]
+    async fn stale_uploads_are_found_by_their_age() {
+        let mut session = sqlite::blank().unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {STALE}");
+        let plan = session
+            .query_made(&sql, &[0_i64.into(); 4], |row| Ok(row.str(3)?.to_owned()))
+            .await
+            .unwrap();
+        assert_eq!(plan.len(), 1, "{plan:?}");
+        assert!(plan[0].contains("uploads_open"), "{plan:?}");
+    }
 }

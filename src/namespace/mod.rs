@@ -19,6 +19,7 @@ mod notify;
 mod numbered;
 mod objects;
 mod rehome;
+mod stale;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ pub use notify::Cause;
 pub use numbered::{FillRequest, Holder, Numbered};
 pub use objects::{Object, ObjectPart, ObjectParts, PutRequest, Written};
 pub use rehome::{RehomeCursor, RehomeRound, Switched};
+pub use stale::StaleReport;
 pub use versions::{ChangeRequest, DeleteRequest, Deleted, Reason, VersionChange};
 
 /// Largest single put and largest part, in bytes ("Amazon S3 multipart upload limits").

@@ -397,47 +397,6 @@ impl Namespace {
             .await
     }
 
-    /// Aborts uploads that were begun too long ago, and forgets ended ones. Returns how many it aborted.
-    pub async fn abort_stale(&self) -> Result<u64, Condition> {
-        const ROUND: usize = 500;
-        let age = self.config.stale_upload_days as Millis * 86_400_000;
-        let before = self.clock.now() - age;
-        let stale = self
-            .meta
-            .scan("find stale uploads", move |session| {
-                Box::pin(uploads::stale(session, before, ROUND))
-            })
-            .await?;
-        let aborted = stale.len() as u64;
-        for uid in stale {
-            let (uids, now) = (Arc::clone(&self.uids), self.clock.now());
-            self.meta
-                .transact("abort stale upload", move |session| {
-                    let uids = Arc::clone(&uids);
-                    Box::pin(async move {
-                        let row = uploads::find(session, uid).await?;
-                        if row.is_none_or(|row| row.state != State::Open) {
-                            return Ok::<_, Condition>(());
-                        }
-                        for part in all_parts(session, uid).await? {
-                            release(session, &uids, part.content, now).await?;
-                        }
-                        uploads::delete_parts(session, uid).await?;
-                        Ok(uploads::end(session, uid, None, now).await?)
-                    })
-                })
-                .await?;
-        }
-        self.meta
-            .transact("forget uploads", move |session| {
-                Box::pin(async move {
-                    Ok::<_, Condition>(uploads::forget_ended(session, before, ROUND).await?)
-                })
-            })
-            .await?;
-        Ok(aborted)
-    }
-
     /// The parts of an open upload with numbers above `after`.
     pub async fn upload_parts(
         &self,

@@ -215,31 +215,44 @@ impl Backlog {
             .transact("pause jobs", move |session| {
                 let kind = kind.clone();
                 Box::pin(async move {
-                    let mut known = jobs::kinds(session).await?;
-                    known.extend(ON_DEMAND.map(str::to_owned));
-                    known.sort();
-                    known.dedup();
-                    if !known.contains(&kind) {
-                        return Err(JobError::NoType { kind, known });
-                    }
+                    require_known(session, &kind).await?;
                     Ok(jobs::pause(session, &kind, now).await?)
                 })
             })
             .await
     }
 
-    /// Lets the jobs of a type run again. One that is not paused is no error.
-    pub async fn resume(&self, kind: &str) -> Result<(), Fault> {
+    /// Lets the jobs of a type run again. One that is not paused is no error, and one that nothing is known of is.
+    pub async fn resume(&self, kind: &str) -> Result<(), JobError> {
         let kind = kind.to_owned();
         self.meta
             .transact("resume jobs", move |session| {
                 let kind = kind.clone();
-                Box::pin(async move { jobs::resume(session, &kind).await })
+                Box::pin(async move {
+                    require_known(session, &kind).await?;
+                    Ok::<_, JobError>(jobs::resume(session, &kind).await?)
+                })
             })
             .await?;
         self.bell.ring();
         Ok(())
     }
+}
+
+/// Refuses a type of which there are no jobs and never were, and which nobody paused.
+async fn require_known(session: &mut Session, kind: &str) -> Result<(), JobError> {
+    let mut known = jobs::kinds(session).await?;
+    known.extend(ON_DEMAND.map(str::to_owned));
+    known.extend(jobs::pauses(session).await?);
+    known.sort();
+    known.dedup();
+    if known.iter().any(|it| it == kind) {
+        return Ok(());
+    }
+    Err(JobError::NoType {
+        kind: kind.to_owned(),
+        known,
+    })
 }
 
 async fn change(

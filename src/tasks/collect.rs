@@ -12,11 +12,13 @@ use crate::cluster::Node;
 use crate::content::{CollectReport, ContentStore, FsckOrder, FsckReport, SweepReport};
 use crate::model::fault::{Fault, Kind};
 
-/// Collects and sweeps, one at a time whoever asks.
+/// Collects, sweeps and compares, each one at a time whoever asks, and none waiting for another: a sweep and a comparison
+/// may take days, and what is due goes meanwhile.
 pub struct Collector {
     content: Arc<ContentStore>,
     node: Arc<Node>,
-    turn: Semaphore,
+    sweeping: Semaphore,
+    comparing: Semaphore,
 }
 
 /// What a whole pass did.
@@ -34,7 +36,8 @@ impl Collector {
         Self {
             content,
             node,
-            turn: Semaphore::new(1),
+            sweeping: Semaphore::new(1),
+            comparing: Semaphore::new(1),
         }
     }
 
@@ -52,44 +55,43 @@ impl Collector {
         Ok(GcReport { collect, sweep })
     }
 
-    /// Compares rows and backends, and repairs what can be when that is asked for; no collecting and no sweep of this
-    /// process in between.
+    /// Compares rows and backends, and repairs what can be when that is asked for. Collecting goes on meanwhile.
     pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Fault> {
-        let _turn = self.turn().await?;
+        let _turn = turn(&self.comparing).await?;
         self.node.beat_now().await?;
         self.content.fsck(order).await
     }
 
     async fn collect_own(&self) -> Result<CollectReport, Fault> {
-        let _turn = self.turn().await?;
+        let _turn = self.content.turn().await?;
         self.content.collect_own().await
     }
 
     async fn sweep_own(&self) -> Result<SweepReport, Fault> {
-        let _turn = self.turn().await?;
+        let _turn = turn(&self.sweeping).await?;
         self.node.beat_now().await?;
         self.content.sweep_own().await
     }
 
     async fn collect(&self) -> Result<CollectReport, Fault> {
-        let _turn = self.turn().await?;
+        let _turn = self.content.turn().await?;
         // What ended since the last beat need not be spared any more.
         self.node.beat_now().await?;
         self.content.collect().await
     }
 
     async fn sweep(&self) -> Result<SweepReport, Fault> {
-        let _turn = self.turn().await?;
+        let _turn = turn(&self.sweeping).await?;
         self.node.beat_now().await?;
         self.content.sweep().await
     }
+}
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.turn
-            .acquire()
-            .await
-            .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
-    }
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Fault> {
+    turns
+        .acquire()
+        .await
+        .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
 }
 
 /// Collects contents and the bytes of condemned blobs.

@@ -52,8 +52,10 @@ pub struct Expire {
 }
 
 impl Expire {
-    async fn pass(&self) -> Result<ExpireReport, Condition> {
+    /// Answers also how many buckets failed; every other one had its turn.
+    async fn pass(&self) -> Result<(ExpireReport, u64), Condition> {
         let mut total = ExpireReport::default();
+        let mut failed = 0;
         let mut after = None;
         loop {
             let (buckets, next) = self.namespace.buckets_with_lifecycle(after).await?;
@@ -69,12 +71,13 @@ impl Expire {
                     Err(condition) => {
                         let bucket = bucket.name.as_str();
                         tracing::warn!(bucket, ?condition, "lifecycle rules not carried out");
+                        failed += 1;
                     }
                 }
             }
             match next {
                 Some(_) => after = next,
-                None => return Ok(total),
+                None => return Ok((total, failed)),
             }
         }
     }
@@ -101,7 +104,7 @@ impl JobHandler for Expire {
 
     fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let report = self.pass().await.map_err(|condition| match condition {
+            let (report, failed) = self.pass().await.map_err(|condition| match condition {
                 Condition::Fault(fault) => fault,
                 condition => Fault::new(Kind::Internal, "carry out lifecycle rules")
                     .context(format_args!("{condition:?}")),
@@ -109,7 +112,14 @@ impl JobHandler for Expire {
             if report != ExpireReport::default() {
                 tracing::info!(?report, "lifecycle rules carried out");
             }
-            Ok(Outcome::report(&report)?)
+            match failed {
+                0 => Ok(Outcome::report(&report)?),
+                failed => Err(Failure::Passing(
+                    Fault::new(Kind::Internal, "carry out lifecycle rules").context(format_args!(
+                        "those of {failed} buckets were not carried out; the log says why"
+                    )),
+                )),
+            }
         })
     }
 }

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::model::fault::{Fault, Kind};
-use crate::namespace::{Condition, Namespace};
+use crate::namespace::{Namespace, StaleReport};
 
 /// Aborts uploads that were begun too long ago.
 pub struct AbortStale(pub Arc<Namespace>);
@@ -18,19 +18,19 @@ impl JobHandler for AbortStale {
 
     fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let aborted = self
-                .0
-                .abort_stale()
-                .await
-                .map_err(|condition| match condition {
-                    Condition::Fault(fault) => fault,
-                    condition => Fault::new(Kind::Internal, "abort stale uploads")
-                        .context(format_args!("{condition:?}")),
-                })?;
-            if aborted > 0 {
-                tracing::info!(aborted, "stale uploads aborted");
+            let report = self.0.abort_stale().await?;
+            if report != StaleReport::default() {
+                tracing::info!(?report, "stale uploads");
             }
-            Ok(Outcome::count("aborted", aborted)?)
+            match report.failed {
+                0 => Ok(Outcome::report(&report)?),
+                failed => Err(Failure::Passing(
+                    Fault::new(Kind::Internal, "abort stale uploads").context(format_args!(
+                        "{failed} could not be aborted, {} were; the log says why",
+                        report.aborted
+                    )),
+                )),
+            }
         })
     }
 }

@@ -21,6 +21,19 @@
 //! What is outside of the database cannot be held under a lease: it must do no harm when it is done twice, or by two
 //! at a time.
 //!
+//! A handler need not hold its lease where every one of its transactions decides anew, under the locks of the rows that
+//! it changes, whether what it does is still due: two of them at a time do no more than one. So do `collect`, `sweep`,
+//! `lifecycle`, `abort-stale-uploads`, `rewrap`, `purge-keys` and `tend-outbox`, which operators and other nodes may
+//! also do beside a run. A checkpoint holds the lease in any case.
+//!
+//! # A new type of job
+//!
+//! - A file in [`tasks`](super) with the handler, its `mod` and `pub use` in `tasks/mod.rs`.
+//! - [`Engine::register`], or [`Engine::schedule`] for what is done again and again, in `start_jobs` of `app/serve.rs`.
+//! - Without a schedule: its type in `ON_DEMAND` of `tasks/backlog.rs`, so that operators can pause it before the first
+//!   one; and a function that inserts its jobs, called in the transactions that make them necessary.
+//! - A test of it in `compat-tests/faults` that cuts it at any step.
+//!
 //! ```
 //! use futures::future::BoxFuture;
 //! use osproxy::meta::{MetaStore, Session, jobs};

@@ -162,7 +162,7 @@ impl Mover {
             .meta
             .read("find open", |session| Box::pin(nodes::oldest_open(session)))
             .await?;
-        let oldest = open.map_or_else(|| self.clock.now(), |(_, write)| write);
+        let oldest = open.map_or_else(|| self.clock.now(), |open| open.write);
         Ok(oldest > row.switched + SETTLING)
     }
 
