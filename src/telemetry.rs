@@ -114,6 +114,7 @@ pub fn init(config: &Config) -> Result<(), LogError> {
 #[derive(Debug)]
 pub struct RequestContext {
     id: RequestId,
+    client_id: OnceLock<String>,
     started: Instant,
     operation: OnceLock<&'static str>,
     access_key: OnceLock<String>,
@@ -152,6 +153,7 @@ impl Default for RequestContext {
     fn default() -> Self {
         Self {
             id: RequestId::next(),
+            client_id: OnceLock::new(),
             started: Instant::now(),
             operation: OnceLock::new(),
             access_key: OnceLock::new(),
@@ -174,6 +176,16 @@ impl RequestContext {
     /// The id, also the answer's `x-amz-request-id`.
     pub fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    /// Records what the client calls the request: a short text of printable ASCII. Only the first call counts.
+    pub fn set_client_id(&self, id: &str) {
+        let _ = self.client_id.set(id.to_owned());
+    }
+
+    /// What the client calls the request, in its `request-id`; absent when it says nothing that can be repeated.
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.get().map(String::as_str)
     }
 
     /// When the head of the request had arrived.

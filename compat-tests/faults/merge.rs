@@ -8,12 +8,14 @@ use bytes::Bytes;
 use futures::{FutureExt, future};
 use osproxy::content::{Merged, Work};
 use osproxy::meta::contents;
+use osproxy::model::digest::Digests;
 use osproxy::model::fault::Fault;
-use osproxy::model::ids::ContentId;
+use osproxy::model::ids::{ContentId, SenderId};
+use osproxy::namespace::{Holder, NamedPart, PutRequest, Wanted};
 use osproxy::tasks::{Backlog, JobFilter};
 
-use crate::install::{BLOB_BYTES, Install, bytes};
-use crate::moves::{fresh, join};
+use crate::install::{BLOB_BYTES, Install, bytes, key};
+use crate::moves::{begin, complete, fresh, join};
 
 /// Two parts of this length are long enough to stay as they are.
 const LONG: usize = 5 << 20;
@@ -256,4 +258,110 @@ async fn the_job_is_inserted_with_the_complete_and_not_where_nothing_is_shared()
     assert_eq!(merges().await, 0);
     join(&install, "two parts", &parts(1000)).await;
     assert_eq!(merges().await, 1);
+}
+
+/// Joins parts of which each was sent by an access key, or by nobody who gains possession.
+async fn join_as(install: &Install, name: &str, bodies: &[Bytes], senders: [Option<SenderId>; 2]) {
+    let upload = begin(install, name).await;
+    let mut parts = Vec::new();
+    for (index, (body, sender)) in bodies.iter().zip(senders).enumerate() {
+        let row = install
+            .namespace
+            .upload(&install.bucket, &key(name), upload)
+            .await
+            .unwrap();
+        let (number, received) = (index as u32 + 1, install.receive(body.clone()).await);
+        let written = install
+            .namespace
+            .put_part(&row, number, None, sender, received)
+            .await
+            .unwrap();
+        parts.push(NamedPart {
+            number,
+            etag: Some(written.etag),
+            checksums: Vec::new(),
+        });
+    }
+    complete(install, name, upload, parts).await;
+}
+
+/// Whether `sender` has possession of the bytes of these digests: by their SHA-256, and as well by their MD5.
+async fn is_possessed(install: &Install, of: &Digests, sender: SenderId) -> bool {
+    let space = install.bucket.space;
+    let found = install
+        .content
+        .possessed(space, of.sha256, of.length, sender);
+    let by_sha256 = found.await.unwrap().is_some();
+    let by_md5 = is_held(install, of, Holder::Sender(sender)).await;
+    assert_eq!(by_sha256, by_md5);
+    by_sha256
+}
+
+async fn is_held(install: &Install, of: &Digests, holder: Holder) -> bool {
+    let namespace = &install.namespace;
+    let target = namespace.target(&install.bucket, Wanted::Default).await;
+    let target = target.unwrap();
+    let found = namespace.possessed_by_md5(&target, of.md5, holder);
+    found.await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn who_sent_all_parts_has_possession_of_the_whole_and_nobody_else_gains_it() {
+    let (mine, other) = (SenderId(71), SenderId(72));
+    for (length, senders, piece_by, expected) in [
+        (LONG, [Some(mine); 2], None, Merged::Known),
+        (LONG, [Some(mine); 2], Some(other), Merged::Shared),
+        (BLOB_BYTES, [Some(mine); 2], None, Merged::Written),
+        (BLOB_BYTES, [Some(mine); 2], Some(other), Merged::Shared),
+        (BLOB_BYTES, [Some(mine), Some(other)], None, Merged::Written),
+        (BLOB_BYTES, [Some(mine), None], None, Merged::Written),
+        (BLOB_BYTES, [None; 2], Some(other), Merged::Shared),
+    ] {
+        let told = format!("{length} {senders:?} {piece_by:?}");
+        let (dir, clock) = fresh();
+        let install = Install::open(dir.path(), &clock).await;
+        let parts = parts(length);
+        let body = whole(&parts);
+        let of = install.receive(body.clone()).await.digests.clone();
+        if piece_by.is_some() {
+            let request = PutRequest {
+                sender: piece_by,
+                ..install.request("piece")
+            };
+            let received = install.receive(body.clone()).await;
+            install.namespace.put(request, received).await.unwrap();
+        }
+        join_as(&install, "parts", &parts, senders).await;
+        let content = joined(&install).await[0];
+        assert_eq!(merge(&install, content).await, expected, "{told}");
+        let has_sent = senders == [Some(mine); 2];
+        assert_eq!(is_possessed(&install, &of, mine).await, has_sent, "{told}");
+        assert_eq!(
+            is_possessed(&install, &of, other).await,
+            piece_by.is_some(),
+            "{told}"
+        );
+        assert!(!is_possessed(&install, &of, SenderId(73)).await, "{told}");
+        // As long as the reference to the whole, and no longer.
+        install.collect_all().await;
+        assert_eq!(is_possessed(&install, &of, mine).await, has_sent, "{told}");
+        install.delete("parts").await;
+        assert!(!is_possessed(&install, &of, mine).await, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_holds_merged_parts_holds_the_bytes() {
+    for (length, merged) in [(LONG, Merged::Known), (BLOB_BYTES, Merged::Written)] {
+        let (dir, clock) = fresh();
+        let install = Install::open(dir.path(), &clock).await;
+        let parts = parts(length);
+        let of = install.receive(whole(&parts)).await.digests.clone();
+        join(&install, "parts", &parts).await;
+        assert_eq!(merge(&install, joined(&install).await[0]).await, merged);
+        let holder = Holder::Buckets(vec![install.bucket.id]);
+        assert!(is_held(&install, &of, holder.clone()).await, "{length}");
+        install.delete("parts").await;
+        assert!(!is_held(&install, &of, holder).await, "{length}");
+    }
 }

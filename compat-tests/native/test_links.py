@@ -1,10 +1,12 @@
 """One link opens one uid for one purpose until its time."""
 
+import hashlib
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from support.native import ok, parameters, refused
+from support.native import BOUNDARY, form, ok, parameters, refused
 
 
 @pytest.fixture
@@ -79,9 +81,32 @@ def test_a_link_ends(client, file):
     assert "expired" in refused(client.download(link), 422)
 
 
-@pytest.mark.parametrize("date", ["2099-01-01T00:00:00Z", "2026-01-01 00:00:00", "0", "x", "2026-13-01T00:00:00Z"])
-def test_a_date_that_cannot_be_is_refused(client, file, date):
-    refused(client.download(link_of(client, file), date=date), 422)
+@pytest.mark.parametrize("date", ["2026-01-01 00:00:00", "0", "x", "2026-13-01T00:00:00Z"])
+def test_a_date_that_is_none_is_refused(client, file, date):
+    assert refused(client.download(link_of(client, file), date=date), 422) == "date: not understood"
+
+
+@pytest.mark.parametrize("minutes, problem", [(3, "signature"), (7, "date"), (60 * 24 * 365, "date")])
+def test_a_date_is_at_most_five_minutes_ahead(client, file, minutes, problem):
+    # The signature is not of this date: what is said tells whether the date was taken.
+    ahead = datetime.now(timezone.utc) + timedelta(minutes=minutes)
+    answer = client.download(link_of(client, file), date=f"{ahead:%Y-%m-%dT%H:%M:%SZ}")
+    told = {"signature": "the signature is not that of this link", "date": "the link's date or expire is not possible"}
+    assert refused(answer, 422) == told[problem]
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Basic !", "Basic Tk9TVUNIS0VZOng=", "AWS4-HMAC-SHA256 Credential=x"])
+def test_a_link_opens_whatever_credentials_come_along(client, basic_server, file, header):
+    foreign = [("Authorization", header)]
+    assert client.download(link_of(client, file), headers=foreign).body == b"the bytes"
+    data = f"sent with {header}".encode() * 20_000
+    digest = hashlib.md5(data).hexdigest()
+    [links] = ok(client.upload_links("a.bin"))
+    target = client.rebuild(links["url"]["single"], md5=digest)
+    kind = [("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")]
+    ok(client.send("PUT", target, form(data), [*kind, *foreign]))
+    # Nobody gains possession by them.
+    assert ok(client.resume((digest, "a.bin")))[0]["uid"] == ""
 
 
 def test_no_credentials_no_links(basic_server, client, file):

@@ -6,7 +6,20 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from support.native import PART, ok, refused
+from support.native import MIB, PART, V1, ok, refused
+from support.wait import wait_until
+
+PROMPT = {"OSPROXY_MERGE__DELAY_SECONDS": "0", "OSPROXY_JOBS__POLL_SECONDS": "1"}
+
+
+def merged(server):
+    """Waits until all merges are done, and answers what became of each."""
+
+    def done():
+        jobs = json.loads(server.command("jobs", "list", "--type", "merge", "--json").stdout)["jobs"]
+        return jobs if jobs and all(job["state"] == "done" for job in jobs) else None
+
+    return {job["report"]["outcome"] for job in wait_until(done, 60, "the merge")}
 
 
 @pytest.fixture
@@ -124,6 +137,27 @@ def test_policies_of_keys_and_buckets_count(basic_server, client, s3, bucket):
     ok(narrow.put_whole(links, b"x"))
 
 
+def test_who_may_not_put_makes_no_buckets(own_native_server, tmp_path):
+    server = own_native_server("basic")
+    policy = tmp_path / "policy.json"
+    statement = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::elsewhere/*"]}
+    policy.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    pair = json.loads(server.command("keys", "create", "--policy", policy, "--json").stdout)
+    narrow = server.native(identity=server.identity.__class__(pair["access_key"], pair["secret_key"]), all_routes=True)
+    refused(narrow.upload_links("a.png"), 401)
+    refused(narrow.resume(("0" * 32, "a.mp4")), 401)
+    for route, wanted in (
+        ("/uploads", {"name": "a.pdf"}),
+        ("/resume", {"objects": [{"name": "a.zip", "sha256": "0" * 64, "size": 1}]}),
+    ):
+        answer = narrow.send("POST", V1 + route, json.dumps(wanted).encode(), narrow.basic())
+        assert answer.status == 403, answer
+    s3 = server.endpoint.client()
+    assert s3.list_buckets()["Buckets"] == []
+    server.native(identity=server.identity, all_routes=True).upload("a.png", b"x")
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["image"]
+
+
 def test_open_access_reaches_the_buckets_of_this_api_alone(open_server, open_client):
     s3 = open_server.endpoint.client()
     s3.create_bucket(Bucket="somebody-elses")
@@ -216,6 +250,49 @@ class TestResume:
         told = hashlib.md5(other).hexdigest()
         ok(client.merge(links, 2, len(data), told))
         assert ok(client.resume((told, "a.bin")))[0]["uid"] == ""
+
+    @pytest.mark.parametrize("part, first, outcome", [(1, None, "written"), (5, None, "known"), (5, "piece", "shared")])
+    def test_of_parts_that_were_merged(self, own_native_server, rng, part, first, outcome):
+        server = own_native_server("basic", **PROMPT)
+        pair = json.loads(server.command("keys", "create", "--json").stdout)
+        identity = server.identity.__class__(pair["access_key"], pair["secret_key"])
+        other = server.native(identity=identity, all_routes=True)
+        client = server.native(identity=server.identity, all_routes=True)
+        data = rng.randbytes(3 * part * MIB)
+        if first:
+            [links] = ok(other.upload_links("other.bin"))
+            ok(other.put_whole(links, data))
+        [links] = ok(client.upload_links("a.bin"))
+        for number in range(3):
+            ok(client.put_part(links, number + 1, data[number * part * MIB : (number + 1) * part * MIB]))
+        ok(client.merge(links, 3, len(data), hashlib.md5(data).hexdigest()))
+        assert merged(server) == {outcome}
+        [found] = ok(client.resume(self.pair(data)))
+        assert found["uid"] and client.fetch(found["uid"])[0] == data
+        item = {"name": "b.bin", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        asked = json.dumps({"objects": [item]}).encode()
+        assert client.send("POST", V1 + "/resume", asked, client.basic()).json[0]["uid"]
+        assert bool(ok(other.resume(self.pair(data)))[0]["uid"]) == bool(first)
+        assert bool(other.send("POST", V1 + "/resume", asked, other.basic()).json[0]["uid"]) == bool(first)
+
+    def test_not_of_parts_that_several_have_sent(self, own_native_server, rng):
+        server = own_native_server("basic", **PROMPT)
+        client = server.native(identity=server.identity, all_routes=True)
+        data = rng.randbytes(3 * MIB)
+        [links] = ok(client.upload_links("a.bin"))
+        for number, sender in enumerate((client, server.native(), client)):
+            ok(sender.put_part(links, number + 1, data[number * MIB : (number + 1) * MIB]))
+        ok(client.merge(links, 3, len(data), hashlib.md5(data).hexdigest()))
+        assert merged(server) == {"written"}
+        assert ok(client.resume(self.pair(data)))[0]["uid"] == ""
+
+    def test_of_merged_parts_in_open_access_where_it_is_allowed(self, own_native_server, rng):
+        server = own_native_server("open", OSPROXY_NATIVE__OPEN_RESUME="true", **PROMPT)
+        client, data = server.native(), rng.randbytes(3 * MIB)
+        client.upload("a.bin", data)
+        assert merged(server) == {"written"}
+        [found] = ok(client.resume(self.pair(data)))
+        assert found["uid"] and client.fetch(found["uid"])[0] == data
 
     def test_not_in_open_access(self, open_client, rng):
         data = rng.randbytes(300_000)

@@ -158,7 +158,7 @@ def test_memory_stays_bounded(own_native_server, rng, pool):
     server = own_native_server("open")
     client = server.native()
     data = rng.randbytes(8 * MIB)
-    for links in ok(client.upload_links(*(f"{number}.bin" for number in range(16)))):
-        pool.submit(lambda links=links: ok(client.put_whole(links, data)))
-    pool.shutdown()
+    links = ok(client.upload_links(*(f"{number}.bin" for number in range(16))))
+    for sent in [pool.submit(client.put_whole, one, data) for one in links]:
+        ok(sent.result())
     assert server.memory() < 256 * MIB

@@ -50,7 +50,9 @@ def test_whole(v1, client, rng):
         ("Content-Digest", "sha-256=x"),
     ):
         v1.send("PUT", route, data, [wrong], status=422)
-    headers = [("Content-Digest", f"sha-256=:{digest}:"), ("Content-MD5", md5)]
+    wrong = [("Content-Digest", "sha-512=:AA==:"), ("Content-Digest", f"sha-256=:{base64.b64encode(bytes(32)).decode()}:")]
+    v1.send("PUT", route, data, wrong, status=422)
+    headers = [("Content-Digest", "sha-512=:AA==:"), ("Content-Digest", f"sha-256=:{digest}:"), ("Content-MD5", md5)]
     made = v1.send("PUT", route, data, headers, status=201).json
     modified = made.pop("modified")
     assert modified.endswith("Z") and made == {
@@ -72,6 +74,10 @@ def test_whole(v1, client, rng):
     assert answer.body == data[5:10]
     v1.send("GET", f"/objects/{uid}/content", headers=[("If-None-Match", made["etag"])], status=304)
     v1.send("GET", f"/objects/{uid}/content", headers=[("If-Match", '"x"')], status=412)
+    cut = [("If-None-Match", '"x"'), ("If-None-Match", f'"y", {made["etag"]}')]
+    v1.send("GET", f"/objects/{uid}/content", headers=cut, status=304)
+    cut = [("If-Match", '"x"'), ("If-Match", made["etag"])]
+    v1.send("GET", f"/objects/{uid}/content", headers=cut, status=200)
     v1.send("GET", f"/objects/{uid}/content", headers=[("Range", "bytes=100000-")], status=416)
     assert client.fetch(uid)[0] == data
     assert v1.send("DELETE", f"/objects/{uid}").status == 204
@@ -162,8 +168,27 @@ def test_credentials_are_always_wanted(v1, client, open_server):
             assert answer.headers["www-authenticate"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("uid", ["7", "x", "-1", "99999999999999999999"])
+def test_a_uid_has_one_form(v1):
+    uid = v1.begin()["uid"]
+    for other in (f"+{uid}", f"0{uid}", f"{uid}%20"):
+        v1.send("GET", f"/uploads/{other}", status=404)
+    v1.send("PUT", f"/uploads/{uid}/parts/+1", b"x", status=422)
+    v1.send("GET", f"/uploads/{uid}", status=200)
+
+
+def test_what_no_route_answers_is_a_problem_document(v1):
+    v1.send("GET", "/none", status=404)
+    v1.send("GET", V1, status=404)
+    assert "POST" in v1.send("PATCH", "/uploads", status=405).headers["allow"]
+    v1.send("PATCH", "/objects/7", status=405)
+    v1.send("GET", "/objects/7", headers=[("x-long", "x" * 40_000)], status=431)
+
+
+@pytest.mark.parametrize("uid", ["7", "x", "-1", "99999999999999999999", "%FF"])
 def test_what_is_not_there(v1, uid):
+    for method, route in (("GET", f"objects/{uid}/content"), ("PUT", f"uploads/{uid}/parts/1"), ("POST", f"uploads/{uid}/abort")):
+        answer = v1.send(method, f"/{route}", status=404)
+        assert answer.headers["request-id"] == answer.headers["x-amz-request-id"]
     for method, route in (("GET", "objects"), ("DELETE", "objects"), ("GET", "uploads")):
         v1.send(method, f"/{route}/{uid}", status=404)
 

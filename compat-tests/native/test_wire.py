@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from support.native import BOUNDARY, V0, form, ok, parameters, refused
+from support.native import BOUNDARY, V0, V1, form, ok, parameters, refused
 from support.raw import read_answer
+from support.wait import wait_until
 
 MD5_EMPTY = hashlib.md5(b"").hexdigest()
 
@@ -69,6 +70,31 @@ def test_a_name_for_the_request_comes_back(open_client):
     answer = open_client.send("GET", V0 + "/checkpoint?uid=7", headers=[("request-id", "abc-124")])
     refused(answer, 404)
     assert answer.headers["request-id"] == "abc-124"
+    assert open_client.send("GET", V0 + "/ping", headers=[("request-id", "x" * 129)]).headers["request-id"] != "x" * 129
+
+
+def test_the_name_of_a_request_is_on_every_answer_and_in_the_log(own_native_server):
+    server = own_native_server("open", OSPROXY_LOG__LEVEL="info,access=debug")
+    client = server.native()
+    too_long = ("x-long", "x" * 40_000)
+    for number, (method, target, headers, status) in enumerate(
+        [
+            ("GET", V0 + "/ping", [], 200),
+            ("GET", V0 + "/swagger/index.html", [], 200),
+            ("GET", V0 + "/swagger/openapi.json", [], 200),
+            ("GET", V0 + "/swagger/", [], 308),
+            ("GET", "/none", [], 404),
+            ("DELETE", V0 + "/ping", [], 405),
+            ("GET", V0 + "/ping", [too_long], 431),
+            ("GET", V1 + "/objects/7", [too_long], 431),
+            ("GET", V1 + "/none", [], 404),
+        ]
+    ):
+        answer = client.send(method, target, headers=[("request-id", f"named-{number}"), *headers])
+        assert answer.status == status and answer.headers["request-id"] == f"named-{number}", target
+        wait_until(lambda: any(f"named-{number}" in line for line in server.log), 30, "the line of the access log")
+    [line] = [line for line in server.log if "named-0" in line]
+    assert "client_request" in line and "access" in line
 
 
 @pytest.mark.parametrize(
@@ -104,6 +130,19 @@ def test_unknown_fields_and_parameters_are_ignored(open_client):
     assert parameters(links["url"]["single"])["expire"] == "86400"
     ok(open_client.put_whole(links, b"x", other="1"))
     assert open_client.fetch(links["uid"])[0] == b"x"
+
+
+def test_a_parameter_counts_however_many_others_come_before_it(open_client):
+    [links] = ok(open_client.upload_links("a.txt"))
+    others = "&".join(f"x{number}=1" for number in range(200))
+    answer = open_client.send("GET", f"{V0}/checkpoint?{others}&uid={links['uid']}")
+    assert ok(answer) == []
+    refused(open_client.send("GET", f"{V0}/checkpoint?uid={links['uid']}&{others}&uid=8"), 422)
+
+
+def test_fifty_long_paths_are_taken(open_client):
+    paths = [f"{'folder/' * 850}{number}.txt" for number in range(50)]
+    assert [links["path"] for links in ok(open_client.upload_links(*paths))] == paths
 
 
 def test_two_values_of_one_parameter_are_refused(open_client):

@@ -7,6 +7,7 @@ import pytest
 
 from support.keys import MIN_PART
 from support.multipart import Upload
+from support.proxy import CountingProxy
 from support.wait import wait_until
 
 PROMPT = {
@@ -142,3 +143,16 @@ def test_merges_are_off_when_the_file_says_so(own_server, rng):
     s3.create_bucket(Bucket="bucket")
     upload(s3, "parts", [rng.randbytes(MIN_PART), b"rest"])
     assert merges(server) == []
+
+
+def test_merged_parts_need_not_be_sent_again_by_the_key_that_sent_them(prompt, rng):
+    server, s3 = prompt
+    parts = [rng.randbytes(MIN_PART), rng.randbytes(100_000)]
+    body = b"".join(parts)
+    upload(s3, "parts", parts)
+    assert outcomes(server, 1) == ["written"]
+    with CountingProxy(server.endpoint.address) as proxy:
+        client = server.endpoint.at(proxy.url).client()
+        client.put_object(Bucket="bucket", Key="again", Body=body)
+        assert proxy.to_server < 16_000, "the body crossed the wire"
+    assert s3.get_object(Bucket="bucket", Key="again")["Body"].read() == body

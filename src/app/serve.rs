@@ -405,6 +405,7 @@ async fn serve_native(
             Arc::clone(stores.node.uids()),
         ),
         node: Arc::clone(&stores.node),
+        redis: stores.hints.redis(),
         draining: draining.clone(),
         config: config.native.clone(),
         address: server.local_addr(),

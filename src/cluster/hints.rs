@@ -196,6 +196,18 @@ impl Loads {
     }
 }
 
+/// Whether Redis answers, where one is configured. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct RedisState(Option<Arc<AtomicBool>>);
+
+impl RedisState {
+    /// Whether one is configured and is not connected now. One that hangs is so after a few seconds.
+    pub fn is_away(&self) -> bool {
+        let is_connected = self.0.as_ref();
+        is_connected.is_some_and(|is_connected| !is_connected.load(Ordering::Relaxed))
+    }
+}
+
 /// The way to the others.
 struct Line {
     state: Arc<State>,
@@ -226,6 +238,7 @@ impl Hints {
             channel: format!("{}hints", config.prefix),
             bells: bells.clone(),
             carrier,
+            is_connected: Arc::default(),
             is_sending: AtomicBool::new(false),
             round: Notify::new(),
             nodes: nodes.clone(),
@@ -250,6 +263,12 @@ impl Hints {
     /// The bell to ring when something was committed, and to listen to.
     pub fn bell(&self, topic: Topic) -> Bell {
         self.bells[topic as usize].clone()
+    }
+
+    /// Whether Redis answers.
+    pub fn redis(&self) -> RedisState {
+        let line = self.line.as_ref();
+        RedisState(line.map(|line| Arc::clone(&line.state.is_connected)))
     }
 
     /// What the nodes say of themselves.
@@ -281,6 +300,8 @@ struct State {
     channel: String,
     bells: [Bell; Topic::ALL.len()],
     carrier: Arc<Carrier>,
+    /// Whether hints come from other nodes.
+    is_connected: Arc<AtomicBool>,
     /// Whether a message is under way.
     is_sending: AtomicBool,
     /// Notified after each message.
@@ -399,6 +420,7 @@ impl<'a> Live<'a> {
         for bell in &state.bells {
             bell.set_carried(Reach::AllNodes);
         }
+        state.is_connected.store(true, Ordering::Relaxed);
         Self {
             state,
             _counted: state.metrics.redis_connected(),
@@ -408,6 +430,7 @@ impl<'a> Live<'a> {
 
 impl Drop for Live<'_> {
     fn drop(&mut self) {
+        self.state.is_connected.store(false, Ordering::Relaxed);
         for bell in &self.state.bells {
             bell.set_carried(Reach::ThisNode);
         }
@@ -617,6 +640,7 @@ mod tests {
             channel: "test".to_owned(),
             bells: Topic::ALL.map(|topic| Bell::carried_by(&carrier, topic as u32)),
             carrier,
+            is_connected: Arc::default(),
             is_sending: AtomicBool::new(false),
             round: Notify::new(),
             nodes: Loads::default(),

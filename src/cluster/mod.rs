@@ -43,7 +43,7 @@ use crate::model::ids::{UidGenerator, minted_at};
 use crate::telemetry::Metrics;
 
 pub use crate::meta::nodes::Who;
-pub use hints::{Config as HintsConfig, Hints, Loads, NodeLoad, Role, Topic};
+pub use hints::{Config as HintsConfig, Hints, Loads, NodeLoad, RedisState, Role, Topic};
 pub use peers::{Ask, PEER_HEADER, PeerKey, Peers, TIME_HEADER};
 pub use redis::Stream;
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,6 +25,10 @@ use super::{AccessLog, BoxError, Config, Facade, Refusal};
 use crate::telemetry::{Counted, End, Metrics, RequestContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+/// The header that a client may name its request by.
+const CLIENT_ID: HeaderName = HeaderName::from_static("request-id");
+/// Longest such name, in bytes.
+const CLIENT_ID_MAX: usize = 128;
 
 /// Up to this much of an unread request body hyper may find in its buffer and skip; above it the connection is
 /// certain to close.
@@ -124,6 +128,10 @@ pub(super) async fn answer<F: Facade>(
 ) -> Response<OutBody<F::Body>> {
     let context = Arc::new(RequestContext::new());
     context.set_remote(remote.ip());
+    if let Some(id) = client_id(request.headers()) {
+        context.set_client_id(id);
+    }
+    let target = request.uri().path_and_query().cloned();
     let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
     let mut exchange = Exchange {
         context: Arc::clone(&context),
@@ -153,7 +161,7 @@ pub(super) async fn answer<F: Facade>(
     let mut response = match refusal {
         Some(refusal) => {
             drop(request);
-            refuse(&shared, &context, refusal)
+            refuse(&shared, &context, target.as_ref(), refusal)
         }
         None => match AssertUnwindSafe(shared.facade.call(request))
             .catch_unwind()
@@ -162,7 +170,7 @@ pub(super) async fn answer<F: Facade>(
             Ok(response) => response,
             Err(_) => {
                 tracing::error!(request = %context.id(), operation = context.operation(), "request panicked");
-                refuse(&shared, &context, Refusal::Panicked)
+                refuse(&shared, &context, target.as_ref(), Refusal::Panicked)
             }
         },
     };
@@ -195,6 +203,7 @@ pub(super) async fn answer<F: Facade>(
 fn refuse<F: Facade>(
     shared: &Shared<F>,
     context: &RequestContext,
+    target: Option<&PathAndQuery>,
     refusal: Refusal,
 ) -> Response<F::Body> {
     shared.metrics.rejected(match refusal {
@@ -203,7 +212,8 @@ fn refuse<F: Facade>(
         Refusal::BodyTooLarge => "body too large",
         Refusal::Panicked => "panicked",
     });
-    let mut response = shared.facade.refuse(context, refusal);
+    let path = target.map_or("*", PathAndQuery::path);
+    let mut response = shared.facade.refuse(context, path, refusal);
     if refusal == Refusal::Overloaded {
         response
             .headers_mut()
@@ -211,6 +221,13 @@ fn refuse<F: Facade>(
             .or_insert(HeaderValue::from_static("1"));
     }
     response
+}
+
+/// What a client calls its request, if that can be repeated in a header and in the log as it is.
+fn client_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(CLIENT_ID)?.to_str().ok()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_graphic());
+    ((1..=CLIENT_ID_MAX).contains(&id.len()) && is_plain).then_some(id)
 }
 
 /// The size of request line and headers as a client writes them, without the method.
@@ -296,6 +313,7 @@ impl Access {
                 tracing::$level!(
                     target: "access",
                     request = %exchange.context.id(),
+                    client_request = exchange.context.client_id(),
                     remote = %self.remote,
                     method = %self.method,
                     path = self.target.as_ref().map_or("*", PathAndQuery::path),

@@ -31,7 +31,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::telemetry::{Metrics, RequestContext};
 
 pub use body::{BodyError, InBody};
-pub use router::RouterFacade;
+pub use router::{Refuse, RouterFacade};
 
 /// An error of any type, as bodies carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,8 +48,14 @@ pub trait Facade: Send + Sync + 'static {
     /// Answers one request. The future is dropped when the client leaves.
     fn call(&self, request: Request<InBody>) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// Shapes an answer that the listener gives in the facade's place. Must be cheap and must not wait.
-    fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<Self::Body>;
+    /// Shapes an answer that the listener gives in the facade's place to a request for `path`. Must be cheap and must
+    /// not wait.
+    fn refuse(
+        &self,
+        context: &RequestContext,
+        path: &str,
+        refusal: Refusal,
+    ) -> Response<Self::Body>;
 }
 
 /// Why the listener answers in the facade's place.

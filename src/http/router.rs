@@ -13,11 +13,14 @@ use hyper_util::service::TowerToHyperService;
 use super::{Facade, InBody, Refusal};
 use crate::telemetry::RequestContext;
 
+/// How a protocol shapes the listener's refusal of a request for a path.
+pub type Refuse = fn(&RequestContext, &str, Refusal) -> Response<Body>;
+
 /// Serves an [`axum::Router`] under the limits of a [`super::Server`].
 #[derive(Debug, Clone)]
 pub struct RouterFacade {
     operation: &'static str,
-    refuse: fn(Refusal) -> Response<Body>,
+    refuse: Refuse,
     service: TowerToHyperService<Router>,
 }
 
@@ -33,7 +36,7 @@ impl RouterFacade {
 
     /// Refuses in the shape of another protocol.
     #[must_use]
-    pub fn refusing_as(self, refuse: fn(Refusal) -> Response<Body>) -> Self {
+    pub fn refusing_as(self, refuse: Refuse) -> Self {
         Self { refuse, ..self }
     }
 }
@@ -53,13 +56,13 @@ impl Facade for RouterFacade {
         }
     }
 
-    fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<Body> {
+    fn refuse(&self, context: &RequestContext, path: &str, refusal: Refusal) -> Response<Body> {
         context.set_operation(self.operation);
-        (self.refuse)(refusal)
+        (self.refuse)(context, path, refusal)
     }
 }
 
-fn plain(refusal: Refusal) -> Response<Body> {
+fn plain(_: &RequestContext, _: &str, refusal: Refusal) -> Response<Body> {
     let (status, text) = match refusal {
         Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too many requests"),
         Refusal::HeadersTooLarge => (

@@ -105,7 +105,12 @@ impl Facade for Probe {
         }
     }
 
-    fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<TestBody> {
+    fn refuse(
+        &self,
+        context: &RequestContext,
+        _path: &str,
+        refusal: Refusal,
+    ) -> Response<TestBody> {
         let status = match refusal {
             Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

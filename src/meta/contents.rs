@@ -242,7 +242,18 @@ pub async fn digests(session: &mut Session, id: ContentId) -> Result<Option<Dige
     Ok(found)
 }
 
-/// Whether `sender` has possession of a content: some reference to it carries the sender's mark.
+/// The extents `e` that are all of a composite and all of the content they lie in, as a merge leaves one: whoever refers
+/// to the composite refers to these bytes.
+macro_rules! whole_extents {
+    () => {
+        "extents e JOIN contents w ON w.id = e.content_id AND w.length = e.length
+                   JOIN contents c ON c.id = e.child_id AND c.length = e.length"
+    };
+}
+pub(super) use whole_extents;
+
+/// Whether `sender` has possession of a content: some reference to it carries the sender's mark. Joined parts that were
+/// merged with equal bytes carry it on the reference to the whole that they made.
 pub async fn possessed_by(
     session: &mut Session,
     content: ContentId,
@@ -250,10 +261,18 @@ pub async fn possessed_by(
 ) -> Result<bool, Fault> {
     let found = session
         .query_one(
-            "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND sender = $2)
-                 OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND sender = $2)
-                 OR EXISTS (SELECT 1 FROM upload_parts WHERE content_id = $1 AND sender = $2)
-                 OR EXISTS (SELECT 1 FROM extents WHERE child_id = $1 AND sender = $2)",
+            concat!(
+                "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND sender = $2)
+                     OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND sender = $2)
+                     OR EXISTS (SELECT 1 FROM upload_parts WHERE content_id = $1 AND sender = $2)
+                     OR EXISTS (SELECT 1 FROM extents WHERE child_id = $1 AND sender = $2)
+                     OR EXISTS (SELECT 1 FROM ",
+                whole_extents!(),
+                " JOIN objects o ON o.content_id = w.id WHERE e.child_id = $1 AND o.sender = $2)
+                     OR EXISTS (SELECT 1 FROM ",
+                whole_extents!(),
+                " JOIN versions v ON v.content_id = w.id WHERE e.child_id = $1 AND v.sender = $2)"
+            ),
             params![content.0, sender.0],
             |row| row.int(0),
         )

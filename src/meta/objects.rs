@@ -659,7 +659,8 @@ pub async fn find_by_uid(session: &mut Session, uid: Uid) -> Result<Option<Numbe
     Ok(None)
 }
 
-/// Whether a version in one of these buckets, current or not, refers to a content.
+/// Whether a version in one of these buckets, current or not, refers to a content, or to joined parts that were merged
+/// with it.
 pub async fn refer_to(
     session: &mut Session,
     content: ContentId,
@@ -668,8 +669,16 @@ pub async fn refer_to(
     for bucket in buckets {
         let found = session
             .query_one(
-                "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND bucket_id = $2)
-                     OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND bucket_id = $2)",
+                concat!(
+                    "SELECT EXISTS (SELECT 1 FROM objects WHERE content_id = $1 AND bucket_id = $2)
+                         OR EXISTS (SELECT 1 FROM versions WHERE content_id = $1 AND bucket_id = $2)
+                         OR EXISTS (SELECT 1 FROM ",
+                    contents::whole_extents!(),
+                    " JOIN objects o ON o.content_id = w.id WHERE e.child_id = $1 AND o.bucket_id = $2)
+                         OR EXISTS (SELECT 1 FROM ",
+                    contents::whole_extents!(),
+                    " JOIN versions v ON v.content_id = w.id WHERE e.child_id = $1 AND v.bucket_id = $2)"
+                ),
                 params![content.0, bucket.0],
                 |row| row.int(0),
             )

@@ -15,11 +15,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::call::Call;
-use super::refusal::Refusal;
+use super::refusal::{Problem, Refusal};
 use super::{Access, Native};
 use crate::auth::{
-    Action, Authority, Facts, Identity, Principal, Question, Secret, Target, TenantRow, Terms,
-    Value, Verdict,
+    Action, Authority, Facts, Identity, Principal, Purpose, Question, Secret, Target, TenantRow,
+    Terms, Value, Verdict,
 };
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
@@ -174,7 +174,7 @@ impl Native {
     }
 
     /// Who asks with a link that says `terms`: its issuer answers for it, and must be somebody still. Credentials
-    /// that come along as well say who sends.
+    /// that come along as well say who sends; those of nobody here are none.
     pub(super) async fn link_holder(
         &self,
         call: &Call,
@@ -187,9 +187,13 @@ impl Native {
             ("", Access::Basic) => return Err(Refusal::unknown()),
             (issuer, _) => Some(self.identity(issuer).await?.ok_or_else(Refusal::unknown)?),
         };
-        let sender = match self.settings.access {
-            Access::Open => None,
-            Access::Basic => self.by_basic(call).await?.map(|identity| identity.sender),
+        let sender = match (self.settings.access, terms.purpose) {
+            (Access::Open, _) | (Access::Basic, Purpose::Download) => None,
+            (Access::Basic, Purpose::Upload) => match self.by_basic(call).await {
+                Ok(identity) => identity.map(|identity| identity.sender),
+                Err(refusal) if refusal.problem == Problem::Unknown => None,
+                Err(refusal) => return Err(refusal),
+            },
         };
         if let Some(identity) = &identity {
             call.context.set_access_key(&identity.access_key);

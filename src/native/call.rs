@@ -14,14 +14,23 @@ use serde::de::DeserializeOwned;
 use super::refusal::{Problem, Refusal, of_body};
 use crate::telemetry::RequestContext;
 
-/// The header that a client may name its request by.
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-/// Longest such name.
-const REQUEST_ID_MAX: usize = 128;
-/// Most bytes of a JSON document.
-const DOCUMENT_MAX_BYTES: usize = 256 * 1024;
-/// Most parameters of a query.
-const PARAMETERS_MAX: usize = 64;
+/// Most bytes of a JSON document: 50 of the longest names, of 1536 bytes, with each byte written as an escape of six.
+const DOCUMENT_MAX_BYTES: usize = 512 * 1024;
+/// The parameters that any route knows; others are ignored.
+const PARAMETERS: [&str; 12] = [
+    "uid",
+    "md5",
+    "chunkNum",
+    "num",
+    "size",
+    "date",
+    "expire",
+    "signature",
+    "name",
+    "online",
+    "bucket",
+    "object",
+];
 /// Seconds after which a client should try again.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// How whoever asks may say who they are.
@@ -33,8 +42,6 @@ pub(super) struct Call {
     pub(super) context: Arc<RequestContext>,
     pub(super) headers: HeaderMap,
     parameters: Vec<(String, String)>,
-    /// What the request is called: by its client, else by us.
-    id: HeaderValue,
 }
 
 impl Call {
@@ -43,25 +50,10 @@ impl Call {
         let context = parts.extensions.get::<Arc<RequestContext>>().cloned();
         let context = context.unwrap_or_default();
         context.set_operation(operation);
-        let given = parts.headers.get(REQUEST_ID).filter(|id| {
-            (1..=REQUEST_ID_MAX).contains(&id.len())
-                && id.as_bytes().iter().all(u8::is_ascii_graphic)
-        });
-        if let Some(given) = given {
-            tracing::debug!(request = %context.id(), client_request = ?given, operation, "request named");
-        }
-        let own = || HeaderValue::from_str(context.id().as_str()).ok();
-        let id = given.cloned().or_else(own);
-        let query = parts.uri.query().unwrap_or_default();
-        let parameters = form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .take(PARAMETERS_MAX)
-            .collect();
         Self {
-            id: id.unwrap_or(HeaderValue::from_static("-")),
             context,
+            parameters: parameters(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
-            parameters,
         }
     }
 
@@ -97,9 +89,14 @@ impl Call {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// A header whose value is a list, which may be cut into several lines.
+    pub(super) fn list(&self, name: HeaderName) -> Option<String> {
+        list(&self.headers, name)
+    }
+
     /// An answer of the frozen version.
     pub(super) fn v0<T: Serialize>(&self, outcome: Result<T, Refusal>) -> Response {
-        let mut response = match outcome {
+        match outcome {
             Ok(data) => envelope(StatusCode::OK, "ok", data),
             Err(refusal) => {
                 self.context.set_error(&refusal.text);
@@ -107,27 +104,42 @@ impl Call {
                 refused(response.headers_mut(), &refusal);
                 response
             }
-        };
-        self.name(&mut response);
-        response
+        }
     }
 
     /// An answer of the second version: refusals are RFC 9457 problem documents.
     pub(super) fn v1(&self, outcome: Result<Response, Refusal>) -> Response {
-        let mut response = outcome.unwrap_or_else(|refusal| {
+        outcome.unwrap_or_else(|refusal| {
             self.context.set_error(&refusal.text);
             let mut response = problem_document(refusal.problem.v1(), &refusal.text);
             refused(response.headers_mut(), &refusal);
             response
-        });
-        self.name(&mut response);
-        response
+        })
     }
+}
 
-    /// Puts the request's name on an answer.
-    pub(super) fn name(&self, response: &mut Response) {
-        response.headers_mut().insert(REQUEST_ID, self.id.clone());
+/// The known parameters of a query, each once with a value. Of one that has several two are kept, which are too many.
+fn parameters(query: &str) -> Vec<(String, String)> {
+    let mut kept: Vec<(String, String)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let mut values = kept.iter().filter(|(known, _)| *known == name);
+        let first = values.next();
+        let is_new = first.is_none_or(|(_, first)| *first != value) && values.next().is_none();
+        if is_new && PARAMETERS.contains(&name.as_ref()) {
+            kept.push((name.into_owned(), value.into_owned()));
+        }
     }
+    kept
+}
+
+/// The value of a header that is a list: all its lines, one after the other (RFC 9110, 5.3). What is not text in it is
+/// equal to nothing.
+pub(super) fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let lines = headers.get_all(name).iter();
+    let lines: Vec<_> = lines
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 fn refused(headers: &mut HeaderMap, refusal: &Refusal) {
@@ -172,7 +184,8 @@ struct ProblemDocument<'a> {
     detail: &'a str,
 }
 
-fn problem_document(status: StatusCode, detail: &str) -> Response {
+/// An RFC 9457 problem document.
+pub(super) fn problem_document(status: StatusCode, detail: &str) -> Response {
     let document = ProblemDocument {
         title: status.canonical_reason().unwrap_or_default(),
         status: status.as_u16(),
@@ -212,11 +225,8 @@ mod tests {
     use super::*;
     use axum::http::Request;
 
-    fn call(target: &str, id: Option<&str>) -> Call {
-        let mut request = Request::builder().uri(target);
-        if let Some(id) = id {
-            request = request.header("request-id", id);
-        }
+    fn call(target: &str) -> Call {
+        let request = Request::builder().uri(target);
         Call::of(request.body(()).unwrap().into_parts().0, "test")
     }
 
@@ -227,39 +237,43 @@ mod tests {
 
     #[test]
     fn a_parameter_may_come_twice_with_one_value() {
-        let call = call("/?uid=7&x=1&uid=7&name=a+b%26&x=2", None);
+        let call = call("/?uid=7&num=1&uid=7&name=a+b%26&num=2&num=1&x=1");
         assert_eq!(call.needed("uid").unwrap(), "7");
         assert_eq!(call.needed("name").unwrap(), "a b&");
-        assert_eq!(call.parameter("none").unwrap(), None);
+        assert_eq!(call.parameter("size").unwrap(), None);
         assert_eq!(
-            call.needed("x").unwrap_err().text,
-            "x: given with two values"
+            call.needed("num").unwrap_err().text,
+            "num: given with two values"
         );
-        assert_eq!(call.needed("none").unwrap_err().text, "none: missing");
+        assert_eq!(call.needed("size").unwrap_err().text, "size: missing");
     }
 
     #[test]
-    fn the_clients_name_for_a_request_comes_back() {
-        let name = |id| {
-            let call = call("/", id);
-            let mut response = Response::default();
-            call.name(&mut response);
-            let own = call.context.id().to_string();
-            (
-                response.headers()[REQUEST_ID].to_str().unwrap().to_owned(),
-                own,
-            )
-        };
-        assert_eq!(name(Some("abc-1")).0, "abc-1");
-        let (given, own) = name(None);
-        assert_eq!(given, own);
-        let (given, own) = name(Some(&"x".repeat(129)));
-        assert_eq!(given, own);
+    fn parameters_count_however_many_others_come_before_them() {
+        let others: String = (0..200).map(|number| format!("x{number}=1&")).collect();
+        let call = call(&format!("/?{others}uid=7&uid=7&uid=8"));
+        assert_eq!(
+            call.needed("uid").unwrap_err().text,
+            "uid: given with two values"
+        );
+        let many: String = (0..200).map(|number| format!("uid={number}&")).collect();
+        assert_eq!(parameters(&many).len(), 2);
+    }
+
+    #[test]
+    fn the_lines_of_a_list_are_one_value() {
+        let mut headers = HeaderMap::new();
+        let name = axum::http::header::IF_NONE_MATCH;
+        assert_eq!(list(&headers, name.clone()), None);
+        for line in ["\"a\"", "\"b\", \"c\""] {
+            headers.append(name.clone(), HeaderValue::from_static(line));
+        }
+        assert_eq!(list(&headers, name).unwrap(), "\"a\", \"b\", \"c\"");
     }
 
     #[tokio::test]
     async fn the_envelope_is_frozen() {
-        let call = call("/", None);
+        let call = call("/");
         assert_eq!(
             text(call.v0(Ok(""))).await,
             r#"{"code":0,"message":"ok","data":""}"#
@@ -289,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_of_the_second_version_are_problem_documents() {
-        let response = call("/", None).v1(Err(Refusal::denied()));
+        let response = call("/").v1(Err(Refusal::denied()));
         assert_eq!(response.status(), 403);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(

@@ -8,9 +8,9 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_O
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi;
 
+use super::openapi::{Common, Security};
 use super::{Native, v0, v1};
 
 const PAGE: &str = include_str!("ui/index.html");
@@ -24,35 +24,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 #[openapi(
     info(
         title = "osproxy native API",
-        description = "Files by UID. Version 0 is the frozen contract of existing clients: its answers come in an envelope {\"code\": 0, \"message\": TEXT, \"data\": ANY}, whose `data` is what is described here, and the HTTP status carries the result. Version 1 has the same abilities with proper status codes; its refusals are RFC 9457 problem documents."
+        description = "Files by UID. Version 0 is the frozen contract of existing clients: its answers come in an envelope {\"code\": 0, \"message\": TEXT, \"data\": ANY}, and the HTTP status carries the result. Version 1 has the same abilities with proper status codes; its refusals are RFC 9457 problem documents."
     ),
     paths(
         v0::ping, v0::health, v0::link_upload, v0::link_download, v0::resume, v0::checkpoint, v0::proxy, v0::upload,
         v0::upload_multi, v0::upload_merge, v0::download, v1::links, v1::resume, v1::begin, v1::upload, v1::send,
         v1::send_part, v1::complete, v1::abort, v1::object, v1::delete, v1::content
     ),
-    modifiers(&Security)
+    modifiers(&Security, &Common)
 )]
 struct Document;
-
-/// How whoever asks says who they are.
-struct Security;
-
-impl Modify for Security {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let components = document.components.get_or_insert_with(Default::default);
-        let basic = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Basic)
-            .description(Some("An access key and its secret."))
-            .build();
-        components.add_security_scheme("basic", SecurityScheme::Http(basic));
-        let link = ApiKeyValue::with_description(
-            "signature",
-            "Of a link, with its `date` and `expire`: POST /api/storage/v1/links makes one.",
-        );
-        components.add_security_scheme("link", SecurityScheme::ApiKey(ApiKey::Query(link)));
-    }
-}
 
 /// The routes of the document and the page.
 pub(super) fn routes() -> Router<Arc<Native>> {
@@ -117,6 +98,65 @@ mod tests {
             assert!(count >= 10, "{count} routes");
         }
         assert_eq!(paths.len(), 21);
+    }
+
+    fn operations(document: &Value) -> Vec<(String, &Value)> {
+        let paths = document["paths"].as_object().unwrap().iter();
+        paths
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().unwrap().iter();
+                methods.map(move |(method, operation)| (format!("{method} {path}"), operation))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_describes_its_answers() {
+        let document: Value =
+            serde_json::from_str(&Document::openapi().to_json().unwrap()).unwrap();
+        let mut ids = std::collections::HashSet::new();
+        for (place, operation) in operations(&document) {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id), "{place}: {id}");
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let description = answer["description"].as_str();
+                assert!(
+                    description.is_some_and(|text| !text.is_empty()),
+                    "{place} {status}"
+                );
+                for (content_type, content) in answer["content"].as_object().into_iter().flatten() {
+                    let schema = &content["schema"];
+                    let told = format!("{place} {status} {content_type}");
+                    assert!(schema.is_object(), "{told}");
+                    let is_envelope = schema["properties"]["data"].is_object();
+                    let expects = place.contains("/v0/") && content_type == "application/json";
+                    assert_eq!(is_envelope, expects, "{told}");
+                }
+            }
+            for content in operation["requestBody"]["content"]
+                .as_object()
+                .into_iter()
+                .flatten()
+            {
+                assert!(content.1["schema"].is_object(), "{place}");
+            }
+        }
+        assert_eq!(ids.len(), 22);
+    }
+
+    #[test]
+    fn every_shape_is_the_one_of_its_version() {
+        let text = Document::openapi().to_json().unwrap();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+        assert!(schemas["Resumed"]["properties"]["md5"].is_object());
+        assert!(schemas["ResumeItem"]["properties"]["path"].is_object());
+        assert!(schemas["ResumedBySha256"]["properties"]["sha256"].is_object());
+        assert!(schemas["Object"]["properties"]["etag"].is_object());
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod docs;
 mod form;
 mod kind;
 mod objects;
+mod openapi;
+mod outside;
 mod refusal;
 mod uploads;
 mod v0;
@@ -40,13 +42,14 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authority, Links, TenantRow};
-use crate::cluster::Node;
+use crate::cluster::{Node, RedisState};
 use crate::http::Refusal as ListenerRefusal;
 use crate::model::fault::{Fault, Kind};
 use crate::model::file::bucket_names;
 use crate::model::names::BucketName;
 use crate::namespace::{Condition, Namespace};
 use crate::rest::is_address;
+use crate::telemetry::RequestContext;
 
 /// How long the database may take to answer before the node is not ready.
 const READY_DEADLINE: Duration = Duration::from_secs(1);
@@ -129,6 +132,8 @@ pub struct Parts {
     pub links: Links,
     /// Who knows whether it can serve.
     pub node: Arc<Node>,
+    /// Whether Redis answers, where one is configured.
+    pub redis: RedisState,
     /// Cancelled when the process begins to drain.
     pub draining: CancellationToken,
     /// The configuration.
@@ -149,6 +154,7 @@ struct Native {
     authority: Arc<Authority>,
     links: Links,
     node: Arc<Node>,
+    redis: RedisState,
     draining: CancellationToken,
     settings: Settings,
     names: Arc<Vec<BucketName>>,
@@ -195,6 +201,7 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
         authority: parts.authority,
         links: parts.links,
         node: parts.node,
+        redis: parts.redis,
         draining: parts.draining,
         settings: Settings {
             access: config.access,
@@ -213,19 +220,22 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
     // Whoever is on this machine may ask, and a web page is not: one could have its own name resolve to this address.
     let needs_address = native.settings.access == Access::Open && parts.address.ip().is_loopback();
     let check = move |request: Request, next: Next| async move {
+        let context = request.extensions().get::<Arc<RequestContext>>().cloned();
         let host = request.headers().get(HOST);
         let host = host.and_then(|value| value.to_str().ok());
-        match host {
-            Some(host) if needs_address && !is_address(host) => v0::other_host(request).await,
+        let mut response = match host {
+            Some(host) if needs_address && !is_address(host) => outside::other_host(request),
             _ => next.run(request).await,
-        }
+        };
+        outside::name(&context.unwrap_or_default(), response.headers_mut());
+        response
     };
     Ok(Router::new()
         .nest(v0::BASE, v0::routes())
         .nest(v1::BASE, v1::routes())
         .merge(docs::routes())
-        .fallback(v0::no_route)
-        .method_not_allowed_fallback(v0::no_method)
+        .fallback(outside::no_route)
+        .method_not_allowed_fallback(outside::no_method)
         // Documents have a limit of their own, and files that of the listener.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(check))
@@ -233,8 +243,8 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
 }
 
 /// How the listener's own refusals look here.
-pub fn refuse(refusal: ListenerRefusal) -> Response {
-    v0::refuse(refusal)
+pub fn refuse(context: &RequestContext, path: &str, refusal: ListenerRefusal) -> Response {
+    outside::refuse(context, path, refusal)
 }
 
 #[cfg(test)]

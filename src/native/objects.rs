@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::Native;
 use super::access::{Caller, Object};
-use super::call::Call;
+use super::call::{Call, list};
 use super::kind::is_active;
 use super::refusal::{Problem, Refusal};
 use super::uploads::MD5_METADATA;
@@ -259,13 +259,10 @@ fn date(headers: &HeaderMap, name: HeaderName) -> Option<Millis> {
 
 /// The conditions of a read; a date that is none is ignored (RFC 9110, 13.1.3).
 fn conditions(headers: &HeaderMap) -> ReadConditions {
-    let list = |name: HeaderName| {
-        let value = headers.get(name)?.to_str().ok()?;
-        Some(ETagList::parse(value))
-    };
+    let tags = |name: HeaderName| list(headers, name).map(|value| ETagList::parse(&value));
     ReadConditions {
-        if_match: list(header::IF_MATCH),
-        if_none_match: list(header::IF_NONE_MATCH),
+        if_match: tags(header::IF_MATCH),
+        if_none_match: tags(header::IF_NONE_MATCH),
         if_modified_since: date(headers, header::IF_MODIFIED_SINCE),
         if_unmodified_since: date(headers, header::IF_UNMODIFIED_SINCE),
     }

@@ -22,6 +22,8 @@ pub(super) enum Problem {
     Denied,
     /// There is nothing of that name.
     Missing,
+    /// The route has no such method.
+    Method,
     /// What there is stands against it.
     Conflict,
     /// A condition of the request fails.
@@ -210,6 +212,7 @@ impl Problem {
             }
             Self::Unknown | Self::Denied => StatusCode::UNAUTHORIZED,
             Self::Missing => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Condition => StatusCode::PRECONDITION_FAILED,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -226,6 +229,7 @@ impl Problem {
             Self::Unknown => StatusCode::UNAUTHORIZED,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Missing => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Condition => StatusCode::PRECONDITION_FAILED,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

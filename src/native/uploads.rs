@@ -13,10 +13,10 @@ use super::call::Call;
 use super::kind::{SNIFFED_BYTES, sniff};
 use super::refusal::Refusal;
 use crate::auth::Action;
-use crate::model::bucket::{Bucket, Settings};
+use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::digest::{ETag, Sha256Digest};
 use crate::model::file::{FileName, NAME_METADATA};
-use crate::model::ids::Uid;
+use crate::model::ids::{BucketId, SpaceId, Uid};
 use crate::model::names::ObjectKey;
 use crate::model::notification::Event;
 use crate::model::object::{Encryption, Headers, WriteConditions};
@@ -69,18 +69,45 @@ pub(super) struct Sent {
 }
 
 impl Native {
-    /// The bucket that files of this name are in, made when there is none yet.
-    pub(super) async fn bucket_of(&self, name: &FileName) -> Result<Arc<Bucket>, Refusal> {
-        let name = self.names.get(name.place());
+    /// The bucket that files of this name are in, for a caller who may put one there.
+    pub(super) async fn bucket_of(
+        &self,
+        caller: &Caller,
+        name: &FileName,
+    ) -> Result<Arc<Bucket>, Refusal> {
+        let key = name.key(self.namespace.new_uid()?);
+        self.bucket_for(caller, name, &key).await
+    }
+
+    /// The bucket that files of this name are in, for a caller who may put `key` there. It is made when there is none
+    /// yet, and only once it is known that the caller may.
+    async fn bucket_for(
+        &self,
+        caller: &Caller,
+        name: &FileName,
+        key: &str,
+    ) -> Result<Arc<Bucket>, Refusal> {
+        let name = self.names.get(name.place()).ok_or_else(Refusal::missing)?;
         let new = NewBucket {
             tenant: self.settings.tenant.id,
-            name: name.ok_or_else(Refusal::missing)?.clone(),
+            name: name.clone(),
             region: self.settings.region.clone(),
             object_lock: false,
             placement: None,
             settings: Settings::default(),
         };
-        Ok(self.namespace.ensure_bucket(new).await?)
+        let bucket = match self.namespace.bucket(name).await {
+            Ok(bucket) if bucket.tenant == new.tenant => bucket,
+            Ok(_) => return Err(Condition::BucketTaken.into()),
+            Err(Condition::NoSuchBucket) => {
+                let planned = planned(&new);
+                self.admit(caller, Action::PutObject, &planned, key, Object::New)?;
+                self.namespace.ensure_bucket(new).await?
+            }
+            Err(condition) => return Err(condition.into()),
+        };
+        self.admit(caller, Action::PutObject, &bucket, key, Object::New)?;
+        Ok(bucket)
     }
 
     /// Begins the upload of a file.
@@ -98,14 +125,7 @@ impl Native {
         let key = ObjectKey::parse(&key).map_err(|_| Refusal::wrong("the name is too long"))?;
         let mut round = 0;
         loop {
-            let bucket = self.bucket_of(name).await?;
-            self.admit(
-                caller,
-                Action::PutObject,
-                &bucket,
-                key.as_str(),
-                Object::New,
-            )?;
+            let bucket = self.bucket_for(caller, name, key.as_str()).await?;
             let target = self.namespace.target(&bucket, Wanted::Default).await?;
             let new = NewUpload {
                 uid: Some(uid),
@@ -371,6 +391,23 @@ impl Native {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+}
+
+/// A bucket that is not there yet, as policies are asked about it.
+fn planned(new: &NewBucket) -> Bucket {
+    Bucket {
+        id: BucketId(0),
+        name: new.name.clone(),
+        tenant: new.tenant,
+        space: SpaceId(0),
+        dedup: Dedup::Object,
+        versioning: Versioning::Never,
+        object_lock: new.object_lock,
+        created: 0,
+        region: new.region.clone(),
+        rev: 0,
+        settings: new.settings.clone(),
     }
 }
 

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use form_urlencoded::Serializer;
 
 use super::access::Caller;
-use super::call::{Call, envelope, read_document};
+use super::call::{Call, read_document};
 use super::form::Form;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
@@ -26,7 +24,6 @@ use super::wire::{
 };
 use super::{Access, Native, READY_DEADLINE};
 use crate::auth::{Action, LINK_MAX, LinkDate, Purpose, Subject, Terms};
-use crate::http::Refusal as ListenerRefusal;
 use crate::model::file::FileName;
 use crate::model::ids::{BucketId, Uid};
 use crate::namespace::{Condition, Holder, Numbered, PART_NUMBER_MAX, Wanted};
@@ -58,56 +55,9 @@ pub(super) fn routes() -> Router<Arc<Native>> {
         .route("/download", get(download))
 }
 
-/// Any other path.
-pub(super) async fn no_route(request: Request) -> Response {
-    let call = Call::of(request.into_parts().0, "native.unknown");
-    call.v0::<()>(Err(Refusal::new(
-        Problem::Missing,
-        "there is no such route",
-    )))
-}
-
-/// A host that is a name, where only addresses are served.
-pub(super) async fn other_host(request: Request) -> Response {
-    let call = Call::of(request.into_parts().0, "native.unknown");
-    let text = "open access is served to addresses and localhost, not to names";
-    call.v0::<()>(Err(Refusal::new(Problem::Denied, text)))
-}
-
-/// Any other method.
-pub(super) async fn no_method(request: Request) -> Response {
-    let call = Call::of(request.into_parts().0, "native.unknown");
-    let text = "the route has no such method";
-    let mut response = envelope(StatusCode::METHOD_NOT_ALLOWED, text, "");
-    call.name(&mut response);
-    response
-}
-
-/// How the listener's own refusals look.
-pub(super) fn refuse(refusal: ListenerRefusal) -> Response {
-    let (status, text) = match refusal {
-        ListenerRefusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "busy, try again"),
-        ListenerRefusal::HeadersTooLarge => (
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers too large",
-        ),
-        ListenerRefusal::BodyTooLarge => (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "more bytes than are taken",
-        ),
-        ListenerRefusal::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
-    };
-    let mut response = envelope(status, text, "");
-    if refusal == ListenerRefusal::Overloaded {
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
-}
-
 // ---- parameters ----
 
-fn uid(text: &str) -> Option<Uid> {
+pub(super) fn uid(text: &str) -> Option<Uid> {
     let uid = text.parse::<i64>().ok().filter(|uid| *uid > 0)?;
     (uid.to_string() == text).then_some(Uid(uid))
 }
@@ -118,12 +68,12 @@ fn md5(text: &str) -> Option<[u8; 16]> {
     Some(digest)
 }
 
-fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(super) fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }
 
-fn part_number(text: &str) -> Option<u32> {
+pub(super) fn part_number(text: &str) -> Option<u32> {
     whole_number(text).filter(|number| (1..=PART_NUMBER_MAX).contains(number))
 }
 
@@ -160,12 +110,21 @@ fn download_terms(call: &Call) -> Result<Terms<'_>, Refusal> {
 
 // ---- routes ----
 
-/// Whether the database answers.
+/// Whether the database answers, and Redis where one is configured.
 #[utoipa::path(get, path = "/api/storage/v0/ping", tag = "v0", responses((status = 200), (status = 503)))]
 pub(super) async fn ping(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.ping");
-    let outcome = native.node.check(READY_DEADLINE).await;
-    call.v0(outcome.map(|()| "pong").map_err(Refusal::from))
+    let outcome = async {
+        native.node.check(READY_DEADLINE).await?;
+        match native.redis.is_away() {
+            true => Err(Refusal::new(
+                Problem::Unavailable,
+                "Redis is not available, try again",
+            )),
+            false => Ok("pong"),
+        }
+    };
+    call.v0(outcome.await)
 }
 
 /// Whether the node serves.
@@ -251,7 +210,7 @@ pub(super) async fn checkpoint(State(native): State<Arc<Native>>, request: Reque
 /// The address of the node on whose own disk a file lies; 404 when it lies on none, or where every node reads it alike.
 #[utoipa::path(get, path = "/api/storage/v0/proxy", tag = "v0", params(("uid" = String, Query)),
     security((), ("basic" = [])),
-    responses((status = 200, body = String), (status = 401), (status = 404)))]
+    responses((status = 200, body = String), (status = 401), (status = 404), (status = 422)))]
 pub(super) async fn proxy(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.proxy");
     let outcome = async {
@@ -277,7 +236,7 @@ pub(super) async fn proxy(State(native): State<Arc<Native>>, request: Request) -
 #[utoipa::path(put, path = "/api/storage/v0/upload", tag = "v0",
     params(LinkParameters, ("md5" = String, Query, description = "of the file, in hexadecimal")),
     request_body(content_type = "multipart/form-data", description = "the file in the field `file`"),
-    responses((status = 200), (status = 404), (status = 422)))]
+    responses((status = 200), (status = 401), (status = 404), (status = 422)))]
 pub(super) async fn upload(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v0.upload");
@@ -331,7 +290,7 @@ pub(super) async fn upload(State(native): State<Arc<Native>>, request: Request) 
     params(LinkParameters, ("md5" = String, Query, description = "of the part, in hexadecimal"),
         ("chunkNum" = u32, Query, minimum = 1, maximum = 10000)),
     request_body(content_type = "multipart/form-data", description = "the part in the field `file`"),
-    responses((status = 200), (status = 404), (status = 422)))]
+    responses((status = 200), (status = 401), (status = 404), (status = 422)))]
 pub(super) async fn upload_multi(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v0.upload-multi");
@@ -359,7 +318,7 @@ pub(super) async fn upload_multi(State(native): State<Arc<Native>>, request: Req
     params(LinkParameters, ("md5" = String, Query, description = "of the file, in hexadecimal"),
         ("num" = u32, Query, description = "how many parts", minimum = 1, maximum = 10000),
         ("size" = u64, Query, description = "of the file, in bytes")),
-    responses((status = 200), (status = 404), (status = 422)))]
+    responses((status = 200), (status = 401), (status = 404), (status = 422)))]
 pub(super) async fn upload_merge(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.upload-merge");
     let outcome = async {
@@ -383,7 +342,7 @@ pub(super) async fn upload_merge(State(native): State<Arc<Native>>, request: Req
         ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
         ("If-None-Match" = Option<String>, Header)),
     responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304),
-        (status = 404), (status = 416), (status = 422)))]
+        (status = 401), (status = 404), (status = 416), (status = 422)))]
 pub(super) async fn download(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.download");
     let outcome = async {
@@ -403,10 +362,7 @@ pub(super) async fn download(State(native): State<Arc<Native>>, request: Request
         native.send(&call, &found, terms.subject.name, shown).await
     };
     match outcome.await {
-        Ok(mut response) => {
-            call.name(&mut response);
-            response
-        }
+        Ok(response) => response,
         Err(refusal) => call.v0::<()>(Err(refusal)),
     }
 }
@@ -584,7 +540,7 @@ impl Native {
         md5: [u8; 16],
         holder: &Holder,
     ) -> Result<Option<Uid>, Refusal> {
-        let bucket = self.bucket_of(name).await?;
+        let bucket = self.bucket_of(caller, name).await?;
         let target = self.namespace.target(&bucket, Wanted::Default).await?;
         let found = self
             .namespace

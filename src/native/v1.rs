@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_LENGTH, LOCATION};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -30,7 +31,7 @@ use crate::model::clock::iso8601;
 use crate::model::digest::Sha256Digest;
 use crate::model::file::FileName;
 use crate::model::ids::Uid;
-use crate::namespace::{Numbered, PART_NUMBER_MAX, UploadId, Wanted};
+use crate::namespace::{Numbered, UploadId, Wanted};
 
 /// Where all routes are.
 pub(super) const BASE: &str = "/api/storage/v1";
@@ -99,7 +100,8 @@ pub(super) struct Complete {
 
 /// An object.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Object {
+#[schema(as = Object)]
+pub(super) struct Described {
     uid: String,
     /// The name it came under.
     name: String,
@@ -119,6 +121,7 @@ pub(super) struct Object {
 
 /// Objects that may be here already.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ResumeBySha256)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resume {
     /// At most 50.
@@ -127,6 +130,7 @@ pub(super) struct Resume {
 
 /// One object that may be here already.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ResumeItemBySha256)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResumeItem {
     name: String,
@@ -137,6 +141,7 @@ pub(super) struct ResumeItem {
 
 /// Whether it is.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResumedBySha256)]
 pub(super) struct Resumed {
     sha256: String,
     size: u64,
@@ -176,9 +181,16 @@ pub(super) struct Link {
 
 // ---- routes ----
 
+/// What of a path a route takes. One that is not UTF-8 names nothing.
+type Segment<T> = Result<Path<T>, PathRejection>;
+
 fn uid(text: &str) -> Result<Uid, Refusal> {
-    let uid = text.parse::<i64>().ok().filter(|uid| *uid > 0);
-    uid.map(Uid).ok_or_else(Refusal::missing)
+    v0::uid(text).ok_or_else(Refusal::missing)
+}
+
+fn of_path(number: Segment<String>) -> Result<Uid, Refusal> {
+    let Path(number) = number.map_err(|_| Refusal::missing())?;
+    uid(&number)
 }
 
 /// Makes a link.
@@ -251,12 +263,12 @@ pub(super) async fn begin(State(native): State<Arc<Native>>, request: Request) -
     responses((status = 200, body = Upload), (status = 401), (status = 403), (status = 404)))]
 pub(super) async fn upload(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let call = Call::of(request.into_parts().0, "native.v1.upload");
     let outcome = async {
-        let uid = uid(&number)?;
+        let uid = of_path(number)?;
         let caller = native.sender_of(&call, uid).await?;
         let action = Action::ListMultipartUploadParts;
         let upload = match native.standing(uid).await? {
@@ -275,7 +287,7 @@ pub(super) async fn upload(
                 let key = found.key.as_str();
                 native.admit(&caller, action, &found.bucket, key, Asked::New)?;
                 Upload {
-                    uid: number,
+                    uid: uid.to_string(),
                     bucket: found.bucket.name.to_string(),
                     key: key.to_owned(),
                     state: "complete",
@@ -291,17 +303,17 @@ pub(super) async fn upload(
 /// Sends all of an upload, which is complete then. Digests in Content-MD5 and Content-Digest (sha-256) are verified.
 #[utoipa::path(put, path = "/api/storage/v1/uploads/{uid}/content", tag = "v1", params(("uid" = String, Path)),
     request_body(content_type = "application/octet-stream"), security(("basic" = []), ("link" = [])),
-    responses((status = 201, body = Object), (status = 401), (status = 403), (status = 404), (status = 409),
+    responses((status = 201, body = Described), (status = 401), (status = 403), (status = 404), (status = 409),
         (status = 413), (status = 422)))]
 pub(super) async fn send(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.send");
     let outcome = async {
-        let uid = uid(&number)?;
+        let uid = of_path(number)?;
         let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
         native.fill(&caller, &begun, sent).await?;
         native.made(uid).await
@@ -317,15 +329,15 @@ pub(super) async fn send(
         (status = 413), (status = 422)))]
 pub(super) async fn send_part(
     State(native): State<Arc<Native>>,
-    Path((number, part)): Path<(String, String)>,
+    segments: Segment<(String, String)>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.send-part");
     let outcome = async {
+        let Path((number, part)) = segments.map_err(|_| Refusal::missing())?;
         let uid = uid(&number)?;
-        let part = part.parse::<u32>().ok();
-        let part = part.filter(|part| (1..=PART_NUMBER_MAX).contains(part));
+        let part = v0::part_number(&part);
         let part = part.ok_or_else(|| Refusal::wrong("number: expected 1 to 10000"))?;
         let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
         let written = Part {
@@ -342,17 +354,17 @@ pub(super) async fn send_part(
 /// Makes an object of an upload's parts; again for the same whole is fine.
 #[utoipa::path(post, path = "/api/storage/v1/uploads/{uid}/complete", tag = "v1", params(("uid" = String, Path)),
     request_body = Complete, security(("basic" = []), ("link" = [])),
-    responses((status = 201, body = Object), (status = 401), (status = 403), (status = 404), (status = 409),
+    responses((status = 201, body = Described), (status = 401), (status = 403), (status = 404), (status = 409),
         (status = 422)))]
 pub(super) async fn complete(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.complete");
     let outcome = async {
-        let uid = uid(&number)?;
+        let uid = of_path(number)?;
         let caller = native.sender_of(&call, uid).await?;
         let wanted: Complete = read_document(body).await?;
         let whole = Whole {
@@ -372,12 +384,12 @@ pub(super) async fn complete(
     responses((status = 204), (status = 401), (status = 403), (status = 404), (status = 409)))]
 pub(super) async fn abort(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let call = Call::of(request.into_parts().0, "native.v1.abort");
     let outcome = async {
-        let uid = uid(&number)?;
+        let uid = of_path(number)?;
         let caller = native.key_holder(&call).await?;
         let action = Action::AbortMultipartUpload;
         let begun = native.open_upload(&caller, action, uid).await?;
@@ -391,16 +403,16 @@ pub(super) async fn abort(
 
 /// What is known of an object.
 #[utoipa::path(get, path = "/api/storage/v1/objects/{uid}", tag = "v1", params(("uid" = String, Path)),
-    security(("basic" = [])), responses((status = 200, body = Object), (status = 401), (status = 404)))]
+    security(("basic" = [])), responses((status = 200, body = Described), (status = 401), (status = 404)))]
 pub(super) async fn object(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let call = Call::of(request.into_parts().0, "native.v1.object");
     let outcome = async {
         let caller = native.key_holder(&call).await?;
-        let found = native.readable(&caller, uid(&number)?).await?;
+        let found = native.readable(&caller, of_path(number)?).await?;
         let found = found.ok_or_else(Refusal::missing)?;
         let object = native.describe(&found).await?;
         Ok(document(StatusCode::OK, &object))
@@ -414,13 +426,13 @@ pub(super) async fn object(
     responses((status = 204), (status = 401), (status = 403), (status = 404)))]
 pub(super) async fn delete(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let call = Call::of(request.into_parts().0, "native.v1.delete");
     let outcome = async {
         let caller = native.key_holder(&call).await?;
-        native.delete(&caller, uid(&number)?).await?;
+        native.delete(&caller, of_path(number)?).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     call.v1(outcome.await)
@@ -435,12 +447,12 @@ pub(super) async fn delete(
         (status = 401), (status = 404), (status = 412), (status = 416)))]
 pub(super) async fn content(
     State(native): State<Arc<Native>>,
-    Path(number): Path<String>,
+    number: Segment<String>,
     request: Request,
 ) -> Response {
     let call = Call::of(request.into_parts().0, "native.v1.content");
     let outcome = async {
-        let uid = uid(&number)?;
+        let uid = of_path(number)?;
         let purpose = Purpose::Download;
         let caller = native.by_key_or_link(&call, purpose, uid).await?;
         let found = native.readable(&caller, uid).await?;
@@ -489,9 +501,9 @@ fn said(call: &Call) -> Result<Said, Refusal> {
             Some(bytes.ok_or_else(|| wrong("Content-MD5"))?)
         }
     };
-    let sha256 = match call.header(CONTENT_DIGEST) {
+    let sha256 = match call.list(CONTENT_DIGEST) {
         None => None,
-        Some(text) => Some(sha256_of(text).ok_or_else(|| wrong("Content-Digest"))?),
+        Some(text) => Some(sha256_of(&text).ok_or_else(|| wrong("Content-Digest"))?),
     };
     let length = match call.header(CONTENT_LENGTH) {
         None => None,
@@ -504,9 +516,10 @@ fn said(call: &Call) -> Result<Said, Refusal> {
     })
 }
 
-/// The SHA-256 in a `Content-Digest` (RFC 9530); `None` when it holds none that can be read.
+/// The SHA-256 in a `Content-Digest` (RFC 9530), the last where there are several (RFC 9651, 4.2.2); `None` when it holds
+/// none that can be read.
 fn sha256_of(text: &str) -> Option<Sha256Digest> {
-    let mut members = text.split(',').map(str::trim);
+    let mut members = text.split(',').map(str::trim).rev();
     let value = members.find_map(|member| member.strip_prefix("sha-256="))?;
     let encoded = value.strip_prefix(':')?.strip_suffix(':')?;
     let bytes = BASE64.decode(encoded).ok()?.try_into().ok()?;
@@ -524,12 +537,11 @@ impl Native {
         if call.parameter("signature")?.is_none() {
             return self.key_holder(call).await;
         }
-        let seconds = |text: &str| text.parse::<u32>().ok();
         let terms = Terms {
             purpose,
             uid,
             date: call.parsed("date", LinkDate::parse)?,
-            expire: call.parsed("expire", seconds)?,
+            expire: call.parsed("expire", v0::whole_number)?,
             subject: Subject::default(),
         };
         self.link_holder(call, &terms).await
@@ -587,7 +599,7 @@ impl Native {
         let Some(sender) = caller.sender else {
             return Ok(None);
         };
-        let bucket = self.bucket_of(&name).await?;
+        let bucket = self.bucket_of(caller, &name).await?;
         let target = self.namespace.target(&bucket, Wanted::Default).await?;
         let found = self
             .namespace
@@ -607,9 +619,9 @@ impl Native {
         Ok(document(StatusCode::CREATED, &object))
     }
 
-    async fn describe(&self, found: &Numbered) -> Result<Object, Refusal> {
+    async fn describe(&self, found: &Numbered) -> Result<Described, Refusal> {
         let version = &found.object.version;
-        Ok(Object {
+        Ok(Described {
             uid: version.uid.to_string(),
             name: name_of(found),
             bucket: found.bucket.name.to_string(),

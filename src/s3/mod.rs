@@ -212,7 +212,12 @@ impl crate::http::Facade for Facade {
         response
     }
 
-    fn refuse(&self, context: &RequestContext, refusal: Refusal) -> Response<s3s::Body> {
+    fn refuse(
+        &self,
+        context: &RequestContext,
+        _path: &str,
+        refusal: Refusal,
+    ) -> Response<s3s::Body> {
         answer::of_refusal(context, refusal)
     }
 }

@@ -1,0 +1,53 @@
+"""The OpenAPI document that the server serves."""
+
+import json
+
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from support.native import V0, V1
+
+
+def served(client):
+    return json.loads(client.send("GET", V0 + "/swagger/openapi.json").body)
+
+
+def operations(document):
+    return [
+        (path, operation)
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    ]
+
+
+def test_it_is_one(open_client):
+    document = served(open_client)
+    problems = list(OpenAPIV31SpecValidator(document).iter_errors())
+    assert document["openapi"].startswith("3.1.") and not problems, problems
+
+
+def test_answers_have_the_shape_that_is_described(open_client, client):
+    document = served(open_client)
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names)) == 22
+    for path, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            content = answer.get("content", {})
+            if path.startswith(V0) and "application/json" in content:
+                schema = content["application/json"]["schema"]
+                assert list(schema["properties"]) == ["code", "data", "message"], (path, status)
+            if path.startswith(V1) and int(status) >= 400:
+                assert list(content) == ["application/problem+json"], (path, status)
+        if {"link": []} in operation.get("security", []):
+            known = {parameter["name"] for parameter in operation["parameters"]}
+            assert {"date", "expire", "signature"} <= known, path
+    proxy = document["paths"][V0 + "/proxy"]["get"]["responses"]["200"]["content"]
+    assert list(proxy) == ["application/json"]
+    for route in ("/upload", "/upload/multi"):
+        body = document["paths"][V0 + route]["put"]["requestBody"]["content"]["multipart/form-data"]
+        assert body["schema"]["required"] == ["file"]
+    shapes = document["components"]["schemas"]
+    uid = client.upload("a.txt", b"x")
+    made = client.send("GET", f"{V1}/objects/{uid}", headers=client.basic()).json
+    assert set(made) == set(shapes["Object"]["properties"])
+    assert set(shapes["ResumedBySha256"]["properties"]) == {"sha256", "size", "uid"}
+    assert set(shapes["Resumed"]["properties"]) == {"md5", "uid"}
