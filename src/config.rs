@@ -436,6 +436,7 @@ impl Config {
                 .map_err(|error| ConfigError(format!("{source}: {error}")))?;
             layers = layers.merge(Layer { source, sections });
         }
+        layers::check_hyphens(&environment, &layers)?;
         layers = layers
             .merge(Layer::of_environment(&environment)?)
             .merge(Layer::of_overrides(overrides));
@@ -444,9 +445,13 @@ impl Config {
             // Another service under this name must not inherit the options of the default one.
             defaults.backend.remove(Backend::LOCAL);
         }
+        let is_local_set = layers.find_value("backend.local").is_ok();
         let layers = Figment::from(Serialized::defaults(defaults)).merge(layers);
         let mut config: Self = layers.extract().map_err(explain)?;
         config.secrets = secrets;
+        if !is_local_set {
+            config.leave_out_local();
+        }
         config.check()?;
         Ok(config)
     }
@@ -520,9 +525,10 @@ impl Config {
         }
         for (name, backend) in &self.backend {
             blob::check(&backend.to_blob_config())
-                .map_err(|problem| ConfigError(format!("backend.{name}: {problem}")))?;
+                .map_err(|problem| ConfigError(format!("backend.{name}.{problem}")))?;
         }
         self.check_placements()?;
+        self.check_places()?;
         if !self.backend.contains_key(self.manifests_backend()) {
             return Err(expected(
                 "manifests.backend",
@@ -703,6 +709,79 @@ mod tests {
         // Alone with its database, a node has nobody to share with.
         let config = load(own, &[]).expect("accepted");
         assert!(!config.is_of_node(&config.backend["local"]));
+    }
+
+    #[test]
+    fn nodes_that_share_a_database_do_not_take_a_directory_of_their_own_for_a_shared_one() {
+        let url = ("OSPROXY_META__URL", "postgres://a:b@c/d");
+        let refused = refusal("", &[url]);
+        assert!(
+            refused.starts_with("backend.local.options.root: "),
+            "{refused}"
+        );
+        for word in ["absolute", "scope = \"node\"", "osproxy-data/blobs"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        let root = ("OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT", "/shared");
+        assert!(load("", &[url, root]).is_ok());
+        let store =
+            "[backend.store]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\" }\n";
+        // The implicit one is not there where nothing goes to it, so that nothing can be moved to it either.
+        let only = format!("{store}[storage]\nplacement = \"store\"\n");
+        let config = load(&only, &[url]).expect("valid");
+        assert_eq!(config.backend.keys().collect::<Vec<_>>(), ["store"]);
+        for with in [
+            format!(
+                "{store}[storage]\nplacement = \"p\"\n[placement.p]\nbackends = [\"store\", \"local\"]\n"
+            ),
+            format!("{only}[placement.p]\nbackends = [\"local\"]\n"),
+            format!("{only}[manifests]\nbackend = \"local\"\n"),
+            format!("{only}[backend.local]\nretries = 1\n"),
+            format!("{only}[backend.d]\nservice = \"fs\"\noptions.root = \"d\"\n"),
+        ] {
+            let refused = refusal(&with, &[url]);
+            assert!(refused.contains(".options.root: "), "{with}: {refused}");
+            assert!(load(&with, &[]).is_ok(), "{with}");
+        }
+    }
+
+    #[test]
+    fn backends_in_one_bucket_are_two_places_with_other_roots_addresses_or_accounts() {
+        let of = |options: &str| {
+            format!(
+                "[backend.a]\nservice = \"s3\"\noptions = {{ bucket = \"b\", region = \"r\", endpoint = \"https://H/\" }}\n\
+                 [backend.b]\nservice = \"s3\"\noptions = {{ bucket = \"b\", region = \"r\", {options} }}"
+            )
+        };
+        for other in [
+            "root = \"x\", endpoint = \"https://h\"",
+            "endpoint = \"https://h:1\"",
+            "endpoint = \"https://h\", access_key_id = \"other\", secret_access_key = \"s\"",
+        ] {
+            assert!(load(&of(other), &[]).is_ok(), "{other}");
+        }
+        for same in [
+            "endpoint = \"h:443\"",
+            "endpoint = \"https://h\", root = \"/\"",
+        ] {
+            assert!(refusal(&of(same), &[]).starts_with("backend.b.options: "));
+        }
+        // Each store in memory is its own.
+        let memory = "[backend.a]\nservice = \"memory\"\n[backend.b]\nservice = \"memory\"";
+        assert!(load(memory, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_means_a_name_with_a_hyphen_is_told_so() {
+        let file =
+            "[backend.my-store]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\" }\n";
+        let variable = "OSPROXY_BACKEND__MY_STORE__OPTIONS__SECRET_ACCESS_KEY";
+        let refused = refusal(file, &[(variable, "hush")]);
+        assert!(
+            refused.starts_with(variable) && refused.contains("hyphen"),
+            "{refused}"
+        );
+        assert!(!refused.contains("hush"), "{refused}");
     }
 
     #[test]
@@ -943,23 +1022,48 @@ mod tests {
             ),
             (
                 "[backend.local.options]\nodd = [1]",
-                ["backend.local.options: ", "odd"],
+                ["backend.local.options.odd: ", "a text"],
+            ),
+            (
+                "[backend.local.options]\nodd = { a = 1 }",
+                ["backend.local.options.odd: ", "a text"],
             ),
             (
                 "[backend.local.options]\nodd = 1",
-                ["backend.local: ", "`odd`"],
+                ["backend.local.options: ", "`odd`"],
             ),
             (
                 "[backend.local]\nblob_max_bytes = 1000",
-                ["backend.local: ", "`blob_max_bytes`"],
+                ["backend.local.blob_max_bytes: ", "between"],
             ),
             (
                 "[backend.x]\nservice = \"s3\"\noptions.bukcet = \"b\"",
-                ["backend.x: ", "`bukcet`"],
+                ["backend.x.options: ", "`bukcet`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s3\"",
+                ["backend.x.options: ", "missing option `bucket`"],
+            ),
+            (
+                "[backend.x]\nservice = \"fs\"",
+                ["backend.x.options: ", "missing option `root`"],
+            ),
+            (
+                "[backend.x]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\", endpoint = \"not a url\" }",
+                ["backend.x.options.endpoint: ", "\"not a url\""],
             ),
             (
                 "[backend.x]\nservice = \"s4\"",
-                ["backend.x: ", "built in are"],
+                ["backend.x.service: ", "built in are"],
+            ),
+            (
+                "[backend.a]\nservice = \"fs\"\noptions.root = \"./blobs/\"",
+                ["backend.local.options: ", "backend.a"],
+            ),
+            (
+                "[backend.a]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"r\", root = \"x\" }\n\
+                 [backend.b]\nservice = \"s3\"\noptions = { bucket = \"b\", region = \"s\", root = \"/x/\" }",
+                ["backend.b.options: ", "backend.a"],
             ),
             ("[s3", ["", "test.toml"]),
         ] {
@@ -977,7 +1081,8 @@ mod tests {
     #[test]
     fn the_database_url_prints_without_its_password() {
         let url = "postgres://user:p@ss:w?rd@db.example:5432/osproxy?password=hush";
-        let config = load("", &[("OSPROXY_META__URL", url)]).expect("valid");
+        let root = ("OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT", "/shared");
+        let config = load("", &[("OSPROXY_META__URL", url), root]).expect("valid");
         assert_eq!(config.meta.server(), Some(url));
         let printed = format!("{config:?} {:?}", config.effective());
         for secret in ["p@", "ss:w", "rd@", "hush"] {

@@ -8,7 +8,7 @@ use osproxy::namespace::{
 };
 use tempfile::TempDir;
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes, key};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, key};
 
 fn fresh() -> (TempDir, Clock) {
     (
@@ -38,6 +38,22 @@ async fn a_crash_after_the_bytes_and_before_the_row_leaves_only_an_orphan() {
     install.beat().await;
     assert_eq!(install.content.sweep().await.unwrap().orphans, 1);
     assert!(install.blobs().await.is_empty());
+}
+
+/// Two backends may be one place under two names: each lists what only the other's rows name.
+#[tokio::test]
+async fn the_sweep_spares_what_a_row_names_at_another_backend() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    let name = install.blobs().await.remove(0);
+    let path = format!("{}/{name}", &name[16..18]);
+    let [there, here] = ["local", "other"].map(|backend| backend_root(dir.path(), backend));
+    std::fs::hard_link(there.join(&path), here.join(&path)).unwrap();
+    clock.advance(10 * GRACE_MILLIS);
+    install.beat().await;
+    assert_eq!(install.content.sweep().await.unwrap().orphans, 0);
+    assert!(here.join(&path).exists());
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use osproxy::telemetry::Metrics;
 use proptest::prelude::*;
 
 use crate::install::{BLOB_BYTES, Install, bytes, database};
+use crate::moves;
 
 /// Longer than a claim holds.
 const CLAIM_MILLIS: i64 = 400_000;
@@ -303,6 +304,28 @@ async fn a_manifest_that_is_gone_is_made_good_by_the_next_start() {
         rebuilt(&install, dir.path()).await.unwrap(),
         rows(&install.meta).await
     );
+    install.meta.close().await;
+}
+
+/// Backends that were moved to another one of any number, by several moves, and back.
+#[tokio::test]
+async fn moves_of_backends_come_back() {
+    let (dir, clock) = moves::fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let manifests = writer(&install, dir.path()).await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    for (from, to) in [("local", "other"), ("other", "short"), ("short", "local")] {
+        let id = moves::start(&install, moves::order(from, to, None))
+            .await
+            .unwrap();
+        assert_eq!(moves::finish(&install, id).await.state, "done");
+        manifests.write().await.unwrap();
+        assert_eq!(
+            rebuilt(&install, dir.path()).await.unwrap(),
+            rows(&install.meta).await,
+            "{from} to {to}"
+        );
+    }
     install.meta.close().await;
 }
 

@@ -329,6 +329,7 @@ def test_an_install_on_a_server_database_adopts_too_and_mints_beside(own_native_
     server = own_native_server(
         "basic",
         OSPROXY_META__URL=(ours := old.database.create()),
+        OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT=str(old.root.parent / "blobs"),
         OSPROXY_BACKEND__OLD__SERVICE="fs",
         OSPROXY_BACKEND__OLD__OPTIONS__ROOT=str(old.root),
     )

@@ -41,7 +41,10 @@ backends = ["a", "b"]
 def mirrored(tmp_path, own_server):
     def make(env=None):
         path = tmp_path / "mirror.toml"
-        path.write_text(MIRROR)
+        text = MIRROR
+        for root in ("a", "b"):
+            text = text.replace(f'root = "{root}"', f'root = "{tmp_path / "data" / root}"')
+        path.write_text(text)
         return own_server(env=PROMPT | {"OSPROXY_CONFIG": str(path)} | (env or {}))
 
     return make

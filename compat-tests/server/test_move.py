@@ -52,6 +52,8 @@ def install(tmp_path, own_server):
 
     def make(text, data="data"):
         path = tmp_path / f"{data}.toml"
+        for root in ("a", "b"):
+            text = text.replace(f'root = "{root}"', f'root = "{tmp_path / data / root}"')
         path.write_text(text)
         return own_server(data, env=SETTINGS | {"OSPROXY_CONFIG": str(path)})
 
@@ -375,12 +377,13 @@ def test_a_placement_with_buckets_keeps_its_backends(install, tmp_path):
     s3.create_bucket(Bucket="mirrored", CreateBucketConfiguration=create)
     server.stop()
     config = tmp_path / "data.toml"
-    config.write_text(TWO_DISKS + BOTH.replace('["a", "b"]', '["b", "a"]'))
+    text = config.read_text()
+    config.write_text(text.replace('["a", "b"]', '["b", "a"]'))
     server.launch()
     assert server.wait() == 1
     assert "placement.both.backends" in server.tail() and "osproxy move" in server.tail()
     # Without buckets it may change, and so may the number of copies at any time.
-    config.write_text((TWO_DISKS + BOTH).replace("copies_required = 1", "").replace('["b"]', '["a"]'))
+    config.write_text(text.replace("copies_required = 1", "").replace('["b"]', '["a"]'))
     server.start()
 
 

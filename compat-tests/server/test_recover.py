@@ -482,6 +482,76 @@ def test_blobs_and_manifests_at_an_s3_vendor(own_server, rng):
         assert len(entry["Key"].split("/")[-1]) == 32, entry["Key"]
 
 
+MOVED = """
+[storage]
+placement = "aaa"
+grace_seconds = 2
+blob_retention_seconds = 0
+collect_interval_seconds = 1
+
+[jobs]
+poll_seconds = 1
+
+[manifests]
+enabled = true
+interval_seconds = 1
+backend = "{manifests}"
+
+[backend.aaa]
+service = "fs"
+options = {{ root = "{top}/aaa" }}
+
+[backend.zzz]
+service = "fs"
+options = {{ root = "{top}/zzz" }}
+
+[backend.keep]
+service = "fs"
+options = {{ root = "{top}/keep" }}
+"""
+
+
+@pytest.mark.parametrize("to", ["keep", ""])
+def test_what_was_moved_away_from_comes_back_and_need_not_be_there(own_server, rng, tmp_path, to):
+    file = tmp_path / "moved.toml"
+    file.write_text(MOVED.format(top=tmp_path, manifests=to))
+    server = own_server(env={"OSPROXY_CONFIG": str(file)})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    body = rng.randbytes(300_000)
+    s3.put_object(Bucket="bucket", Key="k", Body=body)
+    wait_for_manifests(server)
+
+    def files(root):
+        return [path for path in (tmp_path / root).glob("*/*") if path.is_file()]
+
+    moved = json.loads(server.command("move", "--from", "aaa", "--to", "zzz", "--json").stdout)
+    assert moved["state"] == "done"
+    if not to:
+        # Where nothing says where they go, the next start takes them to what stands for the old one.
+        server.stop()
+        server.start()
+    wait_for_manifests(server)
+    wait_until(lambda: files("aaa") == [], 60, "nothing at the old backend")
+    server.stop()
+    text = file.read_text().replace('placement = "aaa"', 'placement = "zzz"')
+    start, end = text.index("[backend.aaa]"), text.index("[backend.zzz]")
+    file.write_text(text[:start] + text[end:])
+    expected = rows(server)
+    lose_database(server)
+    report = recover(server)
+    assert report["keys"] == 1 and report["rows_left_out"] == report["without_bytes"]["count"] == 0, report
+    assert rows(server) == expected
+    server.start()
+    assert server.endpoint.client().get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    # A backend where something lies is asked for by its name.
+    server.stop()
+    lose_database(server)
+    file.write_text(file.read_text().replace("zzz]", "other]").replace('"zzz"', '"other"'))
+    if to:
+        assert "backend zzz" in recover(server, check=False).stderr
+
+
 def test_snapshots_take_the_place_of_segments(own_server, rng):
     """Space follows the live namespace: keys overwritten over and over leave no trail of manifests."""
     server = own_server(env=ON)

@@ -85,6 +85,9 @@ class Server:
         if self.identity:
             inherited["OSPROXY_ROOT_ACCESS_KEY"] = self.identity.access_key
             inherited["OSPROXY_ROOT_SECRET_KEY"] = self.identity.secret_key
+        if self.env.get("OSPROXY_META__URL"):
+            # A relative directory is refused where nodes share a database: this one is of a node alone, or inherited.
+            inherited["OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT"] = str(self.data_dir.absolute() / "blobs")
         return inherited | self.env
 
     def _read_log(self, process):

@@ -136,7 +136,7 @@ impl Stores {
                 blobs: blobs.clone(),
                 master_key: master_key.clone(),
                 clock: clock.clone(),
-                backend: config.manifests_backend().to_owned(),
+                backend: manifests_backend(config, &meta).await?,
             })?)),
         };
         let collector = Arc::new(Collector::new(Arc::clone(&content), Arc::clone(&node)));
@@ -440,20 +440,36 @@ pub(super) fn called(config: &Config, name: &str, backend: &config::Backend) -> 
     }
 }
 
+/// Where manifests go: where it is not configured, and the blobs of new buckets went to a backend that was moved away
+/// from, to the one that stands for it.
+async fn manifests_backend(config: &Config, meta: &MetaStore) -> Result<String, Fault> {
+    let name = config.manifests_backend();
+    if !config.manifests.backend.is_empty() {
+        return Ok(name.to_owned());
+    }
+    let moved = meta
+        .scan("find moved backends", |session| {
+            Box::pin(moves::redirected(session))
+        })
+        .await?;
+    let moved = moved.into_iter().find(|(from, _)| from == name);
+    let is_shared = |to: &String| {
+        let backend = config.backend.get(to);
+        backend.is_some_and(|backend| !config.is_of_node(backend))
+    };
+    Ok(moved
+        .map(|(_, to)| to)
+        .filter(is_shared)
+        .unwrap_or_else(|| name.to_owned()))
+}
+
 fn backends(config: &Config, dir: &Path) -> BTreeMap<String, BackendConfig> {
     config
         .backend
         .iter()
         .map(|(name, backend)| {
             let name = called(config, name, backend);
-            let mut backend = backend.to_blob_config();
-            if backend.service == "fs"
-                && let Some(root) = backend.options.get_mut("root")
-            {
-                // An absolute one replaces the directory.
-                *root = dir.join(&*root).to_string_lossy().into_owned();
-            }
-            (name, backend)
+            (name, backend.placed_in(dir))
         })
         .collect()
 }

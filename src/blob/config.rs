@@ -1,17 +1,43 @@
 //! How backends are configured.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Whether the value of a service's option may be shown; any other may be a secret.
-pub fn is_shown(option: &str) -> bool {
+/// The value of a service's option as it may be shown: an address without user and query, and as `***` whatever is not
+/// known to hold no secret.
+pub fn shown<'a>(option: &str, value: &'a str) -> Cow<'a, str> {
+    match option {
+        "endpoint" => Cow::Owned(bare(value)),
+        option if is_plain(option) => Cow::Borrowed(value),
+        _ => Cow::Borrowed("***"),
+    }
+}
+
+/// Whether an option holds no secret, whatever its value.
+pub(super) fn is_plain(option: &str) -> bool {
     matches!(
         option,
-        "root" | "bucket" | "container" | "endpoint" | "region" | "enable_virtual_host_style"
+        "root" | "bucket" | "container" | "region" | "enable_virtual_host_style"
     )
+}
+
+/// An address without user and password, query and fragment. Where it cannot be told what belongs to a password,
+/// nothing behind the scheme is left.
+pub(super) fn bare(address: &str) -> String {
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), address),
+    };
+    let (place, tail) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
+    match place.rsplit_once('@') {
+        _ if tail.contains('@') => format!("{scheme}***"),
+        Some((_, place)) => format!("{scheme}***@{place}"),
+        None => format!("{scheme}{place}"),
+    }
 }
 
 /// What is on stable storage when a blob is finished.
@@ -105,7 +131,7 @@ impl fmt::Debug for BackendConfig {
         let options: BTreeMap<_, _> = self
             .options
             .iter()
-            .map(|(key, value)| (key, if is_shown(key) { value } else { "***" }))
+            .map(|(key, value)| (key, shown(key, value)))
             .collect();
         f.debug_struct("BackendConfig")
             .field("service", &self.service)
@@ -182,6 +208,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("`odd`"), "{refused}");
+    }
+
+    #[test]
+    fn an_address_is_shown_without_user_and_query() {
+        for (address, seen) in [
+            ("https://host:9000/path", "https://host:9000/path"),
+            ("host", "host"),
+            ("http://user:hush@host/path", "http://***@host/path"),
+            ("user:hu@sh/hush@host", "***@host"),
+            ("https://host/?sig=hush#hush", "https://host/"),
+            ("http://user:hu?sh@host", "http://***"),
+            ("http://user:hu#sh@host", "http://***"),
+        ] {
+            assert_eq!(shown("endpoint", address), seen);
+        }
     }
 
     #[test]

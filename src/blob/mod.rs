@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::fault::{Fault, Kind};
 
-pub use config::{BackendConfig, Durability, Limits, is_shown};
+pub use config::{BackendConfig, Durability, Limits, shown};
 pub use name::{BlobName, CopyName};
 
 /// The longest blob of any backend, unless its configuration says less: what a vendor takes in one object
@@ -74,17 +74,28 @@ pub enum Event {
 pub type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
 
 /// Says what is wrong with a backend's configuration, as far as that can be known without asking the backend.
-/// The text names the option at fault and no secret.
+/// The text begins with the setting at fault, below that of the backend, and holds no secret.
 pub fn check(config: &BackendConfig) -> Result<(), String> {
     if !(BLOB_MAX_AT_LEAST..=BLOB_MAX_BYTES).contains(&config.blob_max_bytes) {
         return Err(format!(
-            "`blob_max_bytes` is between {BLOB_MAX_AT_LEAST} and {BLOB_MAX_BYTES}"
+            "blob_max_bytes: expected a number between {BLOB_MAX_AT_LEAST} and {BLOB_MAX_BYTES}"
         ));
     }
     if config.service == fs::SERVICE {
         fs::check(config)
     } else {
         dal::check(config)
+    }
+}
+
+/// Whether two configurations lead to one place, as far as that is certain without asking: the sweep of each would find
+/// what only the other's rows name. A directory below another, or a root below another in one bucket, is a place of its
+/// own: every blob lies in a directory right below the root, and no listing looks further down.
+pub fn is_one_place(one: &BackendConfig, other: &BackendConfig) -> bool {
+    match (one.service == fs::SERVICE, other.service == fs::SERVICE) {
+        (true, true) => fs::is_one_place(one, other),
+        (false, false) => dal::is_one_place(one, other),
+        _ => false,
     }
 }
 
@@ -104,10 +115,21 @@ enum Backend {
     Dal(Arc<dal::Store>),
 }
 
+impl Backend {
+    /// Whether a blob is there, as far as that can be told at the start.
+    async fn holds(&self, name: &BlobName) -> bool {
+        match self {
+            Self::Fs(store) => store.holds(name),
+            Self::Dal(store) => store.holds(name).await,
+        }
+    }
+}
+
 impl BlobStore {
     /// Opens every backend, tries what each can do, and logs the answer. Roots of file systems are created.
     ///
-    /// Fails with [`Kind::Config`], naming the backend, when a configuration cannot work. A service that does
+    /// Fails with [`Kind::Config`], naming the backend, when a configuration cannot work, or leads to a place that another
+    /// one leads to. A service that does
     /// not answer is logged and opened all the same: the others must serve.
     pub async fn open(
         backends: &BTreeMap<String, BackendConfig>,
@@ -119,19 +141,25 @@ impl BlobStore {
         let buffers = buffers::Buffers::new(limits.read_buffer_bytes);
         let parts = dal::PartBudget::new(limits.part_buffer_bytes);
         let mut open = BTreeMap::new();
-        for (name, config) in backends {
+        // Directories first: a service that leads to one of them is known by what it writes there.
+        let is_disk = |config: &BackendConfig| config.service == fs::SERVICE;
+        let disks = backends.iter().filter(|(_, config)| is_disk(config));
+        let services = backends.iter().filter(|(_, config)| !is_disk(config));
+        for (name, config) in disks.chain(services) {
             let watch = Watch {
                 backend: name.as_str().into(),
                 observer: observer.clone(),
             };
             check(config).map_err(|problem| watch.config_fault(problem))?;
             let cleanups = cleanups.clone();
-            let backend = if config.service == fs::SERVICE {
-                let store =
-                    fs::Store::open(config, durability, buffers.clone(), watch, cleanups).await?;
+            let backend = if is_disk(config) {
+                let buffers = buffers.clone();
+                let store = fs::Store::open(config, durability, buffers, watch, cleanups, &open);
+                let store = store.await?;
                 Backend::Fs(Arc::new(store))
             } else {
-                let store = dal::Store::open(config, parts.clone(), watch, cleanups).await?;
+                let parts = parts.clone();
+                let store = dal::Store::open(config, parts, watch, cleanups, &open).await?;
                 Backend::Dal(Arc::new(store))
             };
             open.insert(name.clone(), backend);
@@ -400,5 +428,12 @@ impl Watch {
         Fault::new(Kind::Config, "open backend")
             .context(format_args!("backend {}", self.backend))
             .context(problem)
+    }
+
+    fn same_place(&self, other: &str) -> Fault {
+        self.config_fault(format_args!(
+            "options: expected another place than that of backend {other}: each would take the other's blobs for \
+             what no row names"
+        ))
     }
 }

@@ -385,3 +385,38 @@ async fn a_configuration_that_cannot_work_is_refused_by_name() {
         assert!(text.contains("mine") && text.contains(word), "{text}");
     }
 }
+
+#[tokio::test]
+async fn two_names_for_one_directory_are_refused_and_one_below_another_is_its_own() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("blobs");
+    std::fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink("blobs", top.path().join("link")).unwrap();
+    let open = |second: PathBuf| {
+        let fs = |root: &PathBuf| BackendConfig::new("fs", [("root", root.to_str().unwrap())]);
+        let both = [("a", fs(&root)), ("b", fs(&second))];
+        let both = both.map(|(name, config)| (name.to_owned(), config));
+        async move {
+            let (both, limits) = (BTreeMap::from(both), Limits::default());
+            let observer: Observer = Arc::new(|_: &Observation<'_>| {});
+            BlobStore::open(&both, Durability::Durable, &limits, observer).await
+        }
+    };
+    for second in ["link", "blobs", "./blobs/../blobs"] {
+        let fault = open(top.path().join(second)).await.err().unwrap();
+        assert_eq!(fault.kind(), Kind::Config, "{fault}");
+        let text = fault.to_string();
+        assert!(
+            text.contains("backend b") && text.contains("backend a"),
+            "{text}"
+        );
+    }
+    let store = open(root.join("ab")).await.unwrap();
+    put(&store, "b", &content(10), 10).await;
+    assert!(store.list("a").unwrap().next().await.is_none());
+    let name = put(&store, "a", &content(10), 10).await;
+    let mut list = store.list("b").unwrap();
+    while let Some(found) = list.next().await {
+        assert_ne!(found.unwrap(), name);
+    }
+}

@@ -1,8 +1,10 @@
 //! Section `[backend.NAME]`: where blobs are kept, and what the services need.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::Path;
 
 use figment::value::Value;
 use serde::de::Error as _;
@@ -66,6 +68,23 @@ impl Backend {
         }
     }
 
+    /// The same, with a relative directory below `data_dir`.
+    pub fn placed_in(&self, data_dir: &Path) -> blob::BackendConfig {
+        let mut config = self.to_blob_config();
+        if self.is_disk()
+            && let Some(root) = config.options.get_mut("root")
+        {
+            // An absolute one replaces the directory.
+            *root = data_dir.join(&*root).to_string_lossy().into_owned();
+        }
+        config
+    }
+
+    /// Whether it is a directory of this machine.
+    pub fn is_disk(&self) -> bool {
+        self.service == "fs"
+    }
+
     fn default_concurrency() -> NonZeroU32 {
         const { NonZeroU32::new(64).expect("not zero") }
     }
@@ -99,11 +118,9 @@ pub enum Scope {
 pub struct Options(pub BTreeMap<String, String>);
 
 impl Options {
-    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| {
-            let is_shown = blob::is_shown(name);
-            (name.as_str(), if is_shown { value } else { "***" })
-        })
+    fn shown(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let options = self.0.iter();
+        options.map(|(name, value)| (name.as_str(), blob::shown(name, value)))
     }
 }
 
@@ -111,18 +128,23 @@ impl<'de> Deserialize<'de> for Options {
     /// Takes texts, whole numbers and flags; `8` and `"8"` are the same.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut options = BTreeMap::new();
-        for (name, value) in BTreeMap::<String, Value>::deserialize(from)? {
-            let text = match &value {
-                Value::String(_, text) => text.clone(),
-                Value::Bool(..) | Value::Num(..) => show(&value),
-                _ => {
-                    let problem = format!("expected a text, a number or a flag for {name}");
-                    return Err(D::Error::custom(problem));
-                }
-            };
+        for (name, Scalar(text)) in BTreeMap::<String, Scalar>::deserialize(from)? {
             options.insert(name, text);
         }
         Ok(Self(options))
+    }
+}
+
+/// The value of one option, as text.
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match <Value as Deserialize>::deserialize(from)? {
+            Value::String(_, text) => Ok(Self(text)),
+            value @ (Value::Bool(..) | Value::Num(..)) => Ok(Self(show(&value))),
+            _ => Err(D::Error::custom("expected a text, a number or a flag")),
+        }
     }
 }
 

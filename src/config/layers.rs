@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use figment::value::{Dict, Map, Value};
-use figment::{Metadata, Profile, Provider};
+use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Backend, Config, ConfigError, Overrides, PREFIX, Placement, expected};
 use crate::tasks;
@@ -38,12 +38,7 @@ impl Layer {
     ) -> Result<Self, ConfigError> {
         let mut settings = Dict::new();
         for (variable, text) in environment {
-            let path: Vec<String> = variable
-                .strip_prefix(PREFIX)
-                .unwrap_or(variable)
-                .split("__")
-                .map(str::to_ascii_lowercase)
-                .collect();
+            let path = path_of(variable);
             let Some(default) = default_at(&path) else {
                 return Err(ConfigError(format!("{variable}: there is no such setting")));
             };
@@ -86,6 +81,42 @@ impl Layer {
         }
         Self::new("the command line", settings)
     }
+}
+
+/// The sections and the name that a variable names.
+fn path_of(variable: &str) -> Vec<String> {
+    let names = variable.strip_prefix(PREFIX).unwrap_or(variable);
+    names.split("__").map(str::to_ascii_lowercase).collect()
+}
+
+/// Refuses a variable that means a backend, placement or target of the file whose name has a hyphen: with an underscore
+/// it is another one, of which the file says nothing.
+pub(super) fn check_hyphens(
+    environment: &BTreeMap<String, String>,
+    file: &Figment,
+) -> Result<(), ConfigError> {
+    for variable in environment.keys() {
+        let path = path_of(variable);
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let (section, name) = match path[..] {
+            [section @ ("backend" | "placement"), name, _, ..] => (section, name),
+            ["notification", "target", name, _, ..] => ("notification.target", name),
+            _ => continue,
+        };
+        let Ok(Value::Dict(_, known)) = file.find_value(section) else {
+            continue;
+        };
+        let is_meant = |known: &&String| known.contains('-') && known.replace('-', "_") == name;
+        if let Some(meant) = known.keys().find(is_meant)
+            && !known.contains_key(name)
+        {
+            return Err(ConfigError(format!(
+                "{variable}: there is no {section}.{name}, and a variable cannot name {section}.{meant}, because shells \
+                 take no hyphen in it; set this in the file, or name it {name} there"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the value of a variable as what `default` is: text as it stands, so that a secret of digits stays a text;

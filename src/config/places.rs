@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Backend, Config, ConfigError, Scope, expected};
+use crate::blob;
 
 /// Section `[placement.NAME]`: to which backends the blobs of a bucket go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +103,59 @@ impl Config {
 }
 
 impl Config {
+    /// Takes out the backend that is there without being configured, where nodes share a database and nothing goes to it:
+    /// it would be another directory at each of them.
+    pub(super) fn leave_out_local(&mut self) {
+        let is_used = self.storage.placement == Backend::LOCAL
+            || self.manifests_backend() == Backend::LOCAL
+            || self.placement.iter().any(|(name, placement)| {
+                name == Backend::LOCAL || placement.backends.iter().any(|it| it == Backend::LOCAL)
+            });
+        if self.meta.server().is_some() && !is_used {
+            self.backend.remove(Backend::LOCAL);
+        }
+    }
+
+    /// Refuses what the name of a backend does not tell apart: two that are one place, each of which would list what
+    /// only the other's rows name, and one that is another place at each node.
+    pub(super) fn check_places(&self) -> Result<(), ConfigError> {
+        let mut placed: Vec<(&str, blob::BackendConfig)> = Vec::new();
+        for (name, backend) in &self.backend {
+            let root = backend.options.0.get("root");
+            if let Some(root) = root.filter(|root| Path::new(root).is_relative())
+                && backend.is_disk()
+                && backend.scope == Scope::Shared
+                && self.meta.server().is_some()
+            {
+                let alone = std::path::absolute(self.data_dir.join(root));
+                let alone = alone.unwrap_or_else(|_| self.data_dir.join(root));
+                return Err(expected(
+                    &format!("backend.{name}.options.root"),
+                    format_args!(
+                        "an absolute directory that every node has mounted, because meta.url names a database that nodes \
+                         share; or scope = \"node\" for a disk of each node's own, or a service (one node alone may \
+                         name its own directory: \"{}\")",
+                        alone.display()
+                    ),
+                    root,
+                ));
+            }
+            let place = backend.placed_in(&self.data_dir);
+            if let Some((other, _)) = placed.iter().find(|(_, it)| blob::is_one_place(it, &place)) {
+                return Err(ConfigError(format!(
+                    "backend.{name}.options: expected another place than that of backend.{other}{}",
+                    match name == Backend::LOCAL || *other == Backend::LOCAL {
+                        true =>
+                            "; \"local\" is there without being configured, with the directory \"blobs\"",
+                        false => "",
+                    }
+                )));
+            }
+            placed.push((name, place));
+        }
+        Ok(())
+    }
+
     /// Whether a backend is one of each node. Alone with an embedded database, there is nobody else to reach it.
     pub fn is_of_node(&self, backend: &Backend) -> bool {
         backend.scope == Scope::Node && self.meta.server().is_some()

@@ -370,8 +370,8 @@ impl ContentStore {
             let is_own = name.contains('@');
             here.contains(name) && is_own == (whose == Whose::Own)
         };
-        for (id, backend) in rows.iter().filter(|(_, name)| is_due(name)) {
-            if let Err(fault) = self.sweep_backend(*id, backend, before, &mut report).await {
+        for (_, backend) in rows.iter().filter(|(_, name)| is_due(name)) {
+            if let Err(fault) = self.sweep_backend(backend, before, &mut report).await {
                 // The others are swept all the same.
                 tracing::warn!(%fault, backend, "sweep ended early");
                 refused = Some(fault);
@@ -383,7 +383,6 @@ impl ContentStore {
     /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's.
     async fn sweep_backend(
         &self,
-        id: i64,
         backend: &str,
         before: Millis,
         report: &mut SweepReport,
@@ -404,7 +403,7 @@ impl ContentStore {
                 manifests += 1;
                 continue;
             }
-            if minted_at(name.id()) < before && self.delete_orphan(id, backend, name).await? {
+            if minted_at(name.id()) < before && self.delete_orphan(backend, name).await? {
                 report.orphans += 1;
             }
         }
@@ -425,25 +424,20 @@ impl ContentStore {
     }
 
     /// Deletes a blob, of which the caller knows that it is old enough, unless a row names it; `false` when one does.
-    pub(super) async fn delete_orphan(
-        &self,
-        id: i64,
-        backend: &str,
-        name: BlobName,
-    ) -> Result<bool, Fault> {
-        if self.is_named(id, name).await? {
+    pub(super) async fn delete_orphan(&self, backend: &str, name: BlobName) -> Result<bool, Fault> {
+        if self.is_named(name).await? {
             return Ok(false);
         }
         self.blobs.delete(backend, &name).await?;
         Ok(true)
     }
 
-    pub(super) async fn is_named(&self, backend: i64, name: BlobName) -> Result<bool, Fault> {
+    pub(super) async fn is_named(&self, name: BlobName) -> Result<bool, Fault> {
         self.meta
             .scan("find copy", move |session| {
                 Box::pin(async move {
                     let blob = BlobId(name.id());
-                    releases::is_named(session, backend, blob, name.as_str()).await
+                    releases::is_named(session, blob, name.as_str()).await
                 })
             })
             .await
@@ -454,9 +448,7 @@ impl ContentStore {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         let name = self.backend(backend).await?.name.clone();
-        let manifests = self
-            .sweep_backend(backend, &name, before, &mut report)
-            .await?;
+        let manifests = self.sweep_backend(&name, before, &mut report).await?;
         Ok(Left {
             ours: report.listed - report.orphans - manifests,
             foreign: report.foreign + manifests,

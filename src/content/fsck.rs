@@ -95,7 +95,7 @@ impl ContentStore {
             if !is_here || only.is_some_and(|only| only != id) {
                 continue;
             }
-            if let Err(fault) = self.fsck_listing(id, &name, order.act, &mut report).await {
+            if let Err(fault) = self.fsck_listing(&name, order.act, &mut report).await {
                 report.not_checked(&fault);
             }
         }
@@ -147,7 +147,6 @@ impl ContentStore {
     /// Looks for blobs at a backend that no row names.
     async fn fsck_listing(
         &self,
-        id: i64,
         backend: &str,
         act: Act,
         report: &mut FsckReport,
@@ -166,7 +165,7 @@ impl ContentStore {
                 continue;
             }
             report.listed += 1;
-            if self.is_named(id, name).await? {
+            if self.is_named(name).await? {
                 continue;
             }
             if minted_at(name.id()) >= before {
@@ -179,20 +178,17 @@ impl ContentStore {
             finding.blob = Some(name.id().to_string());
             orphans.push((finding, name));
             if orphans.len() >= ROUND {
-                self.end_orphans(id, backend, act, &mut orphans, report)
-                    .await?;
+                self.end_orphans(backend, act, &mut orphans, report).await?;
             }
         }
         report.foreign += list.skipped();
-        self.end_orphans(id, backend, act, &mut orphans, report)
-            .await
+        self.end_orphans(backend, act, &mut orphans, report).await
     }
 
     /// Deletes orphans, if that is asked for, and notes them. What the collector has let go of since it was listed is
     /// none: its row goes before its bytes, and both within a turn.
     async fn end_orphans(
         &self,
-        id: i64,
         backend: &str,
         act: Act,
         orphans: &mut Vec<(Finding, BlobName)>,
@@ -206,10 +202,10 @@ impl ContentStore {
         for (mut finding, name) in orphans.drain(..) {
             match self.blobs.size(backend, &name).await {
                 Err(fault) if fault.kind() == Kind::NotFound => continue,
-                _ if self.is_named(id, name).await? => continue,
+                _ if self.is_named(name).await? => continue,
                 _ => {}
             }
-            if may_delete && self.delete_orphan(id, backend, name).await? {
+            if may_delete && self.delete_orphan(backend, name).await? {
                 finding.repair = Repair::Done;
             }
             report.findings.push(finding);

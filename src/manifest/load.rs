@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::recover::{PAGE, Progress, Recovery, Tell, each, lost_object, mark};
 use super::report::Report;
 use crate::meta::catalog::{
-    ACCESS_KEYS, CONTENTS, EXTENTS, Group, OBJECTS, TABLES, Table, TableId, VERSIONS, Value, table,
+    CONTENTS, EXTENTS, Group, OBJECTS, TABLES, Table, TableId, VERSIONS, Value, table,
 };
 use crate::meta::manifests::{self, PartRow};
 use crate::meta::scratch::Scratch;
@@ -172,22 +172,13 @@ pub(super) async fn insert(
     .await?;
     let mut usage: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for table in TABLES {
-        if table.id == ACCESS_KEYS.id {
-            // Temporary keys name the key that made them.
-            let parent = ACCESS_KEYS.column("parent");
-            let is_made_by = |group: &Group| {
-                let value = parent.and_then(|parent| group.row(0).nth(parent));
-                value.is_some_and(|value| *value != Value::Null)
-            };
-            insert_table(meta, scratch, table, tell, |group| !is_made_by(group)).await?;
-            insert_table(meta, scratch, table, tell, is_made_by).await?;
-            continue;
-        }
-        insert_table(meta, scratch, table, tell, |group| {
+        write_table(meta, scratch, table, Pass::Rows, tell, |group| {
             count(table, group, &mut usage);
-            true
         })
         .await?;
+        if table.itself().is_some() {
+            write_table(meta, scratch, table, Pass::Links, tell, |_| {}).await?;
+        }
     }
     let uids = reserve(meta, plan.newest_id, plan.adopted, now).await?;
     finish(meta, usage, plan.parts, &uids, now, tell).await
@@ -214,12 +205,23 @@ fn count(table: &Table, group: &Group, usage: &mut BTreeMap<i64, (i64, i64)>) {
     }
 }
 
-async fn insert_table(
+/// What is written of a table.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// Its rows, without what refers to others of them: a temporary key names the key that made it, and a backend the
+    /// one that its blobs were moved to, whichever has the lower id.
+    Rows,
+    /// What was left out of them.
+    Links,
+}
+
+async fn write_table(
     meta: &MetaStore,
     scratch: &Scratch,
     table: &'static Table,
+    pass: Pass,
     tell: Tell<'_>,
-    mut wanted: impl FnMut(&Group) -> bool,
+    mut each: impl FnMut(&Group),
 ) -> Result<(), Fault> {
     let (mut done, total) = (0, scratch.count(table)?);
     let mut after: Option<Vec<Value>> = None;
@@ -235,13 +237,22 @@ async fn insert_table(
         };
         after = Some(last.key.clone());
         done += page.len() as u64;
-        page.retain(&mut wanted);
+        page.iter().for_each(&mut each);
+        if let (Pass::Rows, Some(itself)) = (pass, table.itself()) {
+            let links = page.iter_mut().flat_map(|group| &mut group.rows);
+            links
+                .filter_map(|row| row.get_mut(itself - table.group))
+                .for_each(|link| *link = Value::Null);
+        }
         let page = Arc::new(page);
         meta.transact("insert recovered", move |session| {
             let page = Arc::clone(&page);
             Box::pin(async move {
                 for group in page.iter() {
-                    table.insert(session, group).await?;
+                    match pass {
+                        Pass::Rows => table.insert(session, group).await?,
+                        Pass::Links => table.link(session, group).await?,
+                    }
                 }
                 Ok::<_, Fault>(())
             })

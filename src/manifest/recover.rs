@@ -478,10 +478,14 @@ impl Run<'_> {
     async fn compare(&mut self) -> Result<(), RecoverError> {
         let backends = self.backends()?;
         let mut listed = 0;
-        for name in backends.values() {
+        for (id, name) in &backends {
             let blobs = &self.recovery.blobs;
             if !blobs.backends().any(|known| known == name) {
-                return Err(RecoverError::Backend(name.clone()));
+                // What was moved away from and is empty may be gone.
+                if self.is_any_copy_at(*id)? {
+                    return Err(RecoverError::Backend(name.clone()));
+                }
+                continue;
             }
             let mut list = blobs.list(name)?;
             while let Some(blob) = list.next().await {
@@ -502,6 +506,27 @@ impl Run<'_> {
             self.find_without_bytes()?;
         }
         self.find_unnamed()
+    }
+
+    /// Whether any copy lies at a backend.
+    fn is_any_copy_at(&self, id: i64) -> Result<bool, Fault> {
+        let backend = catalog::COPIES.column("backend_id").unwrap_or_default();
+        let mut after = None;
+        loop {
+            let copies = &catalog::COPIES;
+            let page = self.scratch.page(copies, after.as_deref(), PAGE)?;
+            let Some(last) = page.last() else {
+                return Ok(false);
+            };
+            after = Some(last.key.clone());
+            let is_there = |group: &catalog::Group| {
+                let mut places = (0..group.rows.len()).map(|index| group.row(index).nth(backend));
+                places.any(|place| place == Some(&Value::Int(id)))
+            };
+            if page.iter().any(is_there) {
+                return Ok(true);
+            }
+        }
     }
 
     /// Names of backends by their ids.

@@ -165,7 +165,8 @@ impl Manifests {
         Ok(Some(written))
     }
 
-    /// Whether every object of the chain up to `tip` is at its backend still.
+    /// Whether every object of the chain up to `tip` is at its backend still, and that is the one manifests go to: what
+    /// lies where they went before is not to stay there.
     async fn is_whole(&self, tip: i64) -> Result<bool, Fault> {
         let parts = self
             .meta
@@ -180,15 +181,21 @@ impl Manifests {
             })
             .await?;
         for part in &parts {
+            if part.backend != self.backend {
+                tracing::info!(
+                    from = part.backend,
+                    to = self.backend,
+                    "manifests go elsewhere"
+                );
+                return Ok(false);
+            }
             let is_there = match BlobName::parse(&part.name) {
-                Some(name) if self.blobs.backends().any(|name| name == part.backend) => {
-                    match self.blobs.size(&part.backend, &name).await {
-                        Ok(_) => true,
-                        Err(fault) if fault.kind() == Kind::NotFound => false,
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                _ => false,
+                Some(name) => match self.blobs.size(&part.backend, &name).await {
+                    Ok(_) => true,
+                    Err(fault) if fault.kind() == Kind::NotFound => false,
+                    Err(fault) => return Err(fault),
+                },
+                None => false,
             };
             if !is_there {
                 tracing::warn!(backend = part.backend, name = part.name, "manifest is gone");
@@ -349,7 +356,9 @@ impl Manifests {
                 return Ok(());
             }
             for part in parts {
+                // One that is not configured any more keeps what it has.
                 if let Some(name) = BlobName::parse(&part.name)
+                    && self.blobs.backends().any(|name| name == part.backend)
                     && let Err(fault) = self.blobs.delete(&part.backend, &name).await
                 {
                     tracing::warn!(%fault, "delete old manifest");

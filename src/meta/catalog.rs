@@ -93,6 +93,8 @@ struct Texts {
     after: Vec<String>,
     first: String,
     insert: String,
+    /// Of a table that refers to itself: sets that column.
+    link: String,
 }
 
 macro_rules! tables {
@@ -249,6 +251,12 @@ impl Texts {
                 table.name,
                 numbers.join(", ")
             ),
+            link: format!(
+                "UPDATE {} SET {} = $1 WHERE {} = $2",
+                table.name,
+                names[table.itself().unwrap_or_default()],
+                names[0]
+            ),
         }
     }
 }
@@ -327,6 +335,23 @@ impl Table {
             session.execute(&self.texts().insert, &params).await?;
         }
         Ok(())
+    }
+
+    /// The column that refers to rows of the table itself: it can only be set once they are all there.
+    pub fn itself(&self) -> Option<usize> {
+        let mut references = self.references.iter();
+        let itself = references.find(|reference| reference.table == self.id);
+        itself.map(|reference| reference.column)
+    }
+
+    /// Sets the column that refers to the table itself, in the row of a group that was inserted without it.
+    pub async fn link(&'static self, session: &mut Session, group: &Group) -> Result<(), Fault> {
+        let Some(value) = self.itself().and_then(|column| group.row(0).nth(column)) else {
+            return Ok(());
+        };
+        let mut params = vec![value.param(Type::Int)];
+        params.extend(group.key.iter().map(|value| value.param(Type::Int)));
+        session.execute(&self.texts().link, &params).await
     }
 
     /// The place of a column.

@@ -277,17 +277,13 @@ pub async fn forget_blob(session: &mut Session, blob: BlobId) -> Result<(), Faul
         .await
 }
 
-/// Whether any row names this copy of a blob at this backend.
-pub async fn is_named(
-    session: &mut Session,
-    backend: i64,
-    blob: BlobId,
-    name: &str,
-) -> Result<bool, Fault> {
+/// Whether any row names this copy of a blob, at whatever backend: two of them may be one place under two names, and
+/// no name is given twice.
+pub async fn is_named(session: &mut Session, blob: BlobId, name: &str) -> Result<bool, Fault> {
     let found = session
         .query_one(
-            "SELECT 1 FROM copies WHERE blob_id = $1 AND backend_id = $2 AND name = $3",
-            params![blob.0, backend, name.as_bytes()],
+            "SELECT 1 FROM copies WHERE blob_id = $1 AND name = $2 LIMIT 1",
+            params![blob.0, name.as_bytes()],
             |row| row.int(0),
         )
         .await?;

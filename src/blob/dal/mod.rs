@@ -16,8 +16,10 @@
 mod read;
 mod services;
 mod transport;
+mod veil;
 mod write;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,11 +31,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::config::BackendConfig;
-use super::{BLOB_MAX_AT_LEAST, BlobName, CopyName, Watch};
+use super::config::{BackendConfig, bare, is_plain};
+use super::{BLOB_MAX_AT_LEAST, Backend, BlobName, CopyName, Watch};
 use crate::model::fault::{Fault, Kind};
 
 use self::transport::Checked;
+use self::veil::Veil;
 
 pub(super) use self::read::{List, Reader};
 pub(super) use self::write::Writer;
@@ -113,6 +116,9 @@ pub(super) struct Store {
     patience: Duration,
     /// Requests made again after a failure, of all operations.
     repeats: Arc<AtomicU64>,
+    /// Whether the service answered when it was opened.
+    answers: bool,
+    veil: Veil,
     watch: Watch,
     cleanups: TaskTracker,
 }
@@ -123,10 +129,12 @@ impl Store {
         parts: PartBudget,
         watch: Watch,
         cleanups: TaskTracker,
+        others: &BTreeMap<String, Backend>,
     ) -> Result<Self, Fault> {
         check_common(config).map_err(|problem| watch.config_fault(problem))?;
         let patience = Duration::from_secs(config.timeout_seconds);
         let repeats = Arc::new(AtomicU64::new(0));
+        let veil = Veil::over(config);
         let operator = services::operator(config).map_err(|problem| watch.config_fault(problem))?;
         let context = operator.base_context();
         let context = context.with_http_transport(Checked::over(context.http_transport()));
@@ -137,7 +145,7 @@ impl Store {
                     .with_timeout(patience)
                     .with_io_timeout(patience),
             )
-            .layer(retry_layer(config.retries, &watch, &repeats));
+            .layer(retry_layer(config.retries, &watch, &veil, &repeats));
         let can = operator.info().capability();
         if !(can.read && can.write && can.stat && can.delete && can.list) {
             return Err(watch.config_fault(format_args!(
@@ -160,7 +168,7 @@ impl Store {
                 config.service
             )));
         }
-        let store = Self {
+        let mut store = Self {
             operator,
             part_bytes,
             blob_max_bytes,
@@ -168,14 +176,16 @@ impl Store {
             turns: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
             patience,
             repeats,
+            answers: false,
+            veil,
             watch,
             cleanups,
         };
-        let answers = store.probe().await?;
+        store.answers = store.probe(others).await?;
         tracing::info!(
             backend = &*store.watch.backend,
             service = %config.service,
-            answers,
+            answers = store.answers,
             in_parts,
             part_bytes,
             blob_max_bytes,
@@ -184,21 +194,36 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes, measures, reads and deletes a blob. `false` when the service does not answer at present; a
-    /// fault when its answer shows that it is not set up as it must be.
-    async fn probe(&self) -> Result<bool, Fault> {
+    /// Writes, measures, reads and deletes a blob, and looks for it at the others meanwhile. `false` when the service does
+    /// not answer at present; a fault when its answer shows that it is not set up as it must be, or when the blob is at
+    /// another backend too.
+    async fn probe(&self, others: &BTreeMap<String, Backend>) -> Result<bool, Fault> {
         // Born at time 0: should it stay behind, the sweep takes it.
-        let path = BlobName::new(0).path();
+        let name = BlobName::new(0);
+        let path = name.path();
         let content = b"probe";
-        let tried = async {
+        let written = async {
             self.operator.write(&path, content.as_slice()).await?;
             let size = self.operator.stat(&path).await?.content_length();
             let tail = self.operator.read_with(&path).range(2..5).await?;
-            self.operator.delete(&path).await?;
             Ok::<_, opendal::Error>(size == content.len() as u64 && tail.to_bytes() == content[2..])
         };
         // Bounded as a whole: repeated requests to a service that is down must not hold up the start.
-        let Ok(answer) = timeout(self.patience, tried).await else {
+        let mut answer = timeout(self.patience, written).await;
+        if let Ok(Ok(is_right)) = answer {
+            let mut twin = None;
+            for (other, backend) in others {
+                if is_right && twin.is_none() && backend.holds(&name).await {
+                    twin = Some(other);
+                }
+            }
+            let deleted = timeout(self.patience, self.operator.delete(&path)).await;
+            if let Some(twin) = twin {
+                return Err(self.watch.same_place(twin));
+            }
+            answer = deleted.map(|deleted| deleted.map(|()| is_right));
+        }
+        let Ok(answer) = answer else {
             tracing::warn!(backend = &*self.watch.backend, "backend does not answer");
             return Ok(false);
         };
@@ -209,7 +234,7 @@ impl Store {
                 .config_fault("the service does not give back what it was given")),
             Err(error) => match error.kind() {
                 ErrorKind::Unexpected | ErrorKind::RateLimited | ErrorKind::Conflict => {
-                    self.watch.heard("probe", &error);
+                    self.heard("probe", &error);
                     tracing::warn!(
                         backend = &*self.watch.backend,
                         problem = problem(&error),
@@ -221,9 +246,29 @@ impl Store {
                 _ => Err(self
                     .watch
                     .config_fault("first request refused")
-                    .source(error)),
+                    .source(self.veil.text(&error))),
             },
         }
+    }
+
+    /// Whether a blob is there, as far as the service says so, for the start.
+    pub(super) async fn holds(&self, name: &BlobName) -> bool {
+        let path = name.path();
+        self.answers
+            && matches!(
+                timeout(self.patience, self.operator.stat(&path)).await,
+                Ok(Ok(_))
+            )
+    }
+
+    /// Logs what the service said. Nobody but whoever asks for `debug` is to see it, and no secrets.
+    fn heard(&self, operation: &'static str, error: &opendal::Error) {
+        tracing::debug!(
+            backend = &*self.watch.backend,
+            operation,
+            error = self.veil.text(error),
+            "answer of backend"
+        );
     }
 
     pub(super) fn blob_max_bytes(&self) -> u64 {
@@ -277,7 +322,7 @@ impl Store {
         let started = Instant::now();
         let result = match turn {
             Ok(Ok(_turn)) => act.await.map_err(|error| {
-                self.watch.heard(operation, &error);
+                self.heard(operation, &error);
                 self.watch
                     .fault(kind_of(&error, operation), operation, name)
                     .context(problem(&error))
@@ -293,14 +338,7 @@ impl Store {
     }
 }
 
-impl Watch {
-    /// Logs what the service said. Nobody but whoever asks for `debug` is to see it.
-    fn heard(&self, operation: &'static str, error: &opendal::Error) {
-        tracing::debug!(backend = &*self.backend, operation, %error, "answer of backend");
-    }
-}
-
-/// What is wrong with the settings that every service has.
+/// What is wrong with a configuration.
 pub(super) fn check(config: &BackendConfig) -> Result<(), String> {
     check_common(config)?;
     services::operator(config).map(|_| ())
@@ -308,9 +346,71 @@ pub(super) fn check(config: &BackendConfig) -> Result<(), String> {
 
 fn check_common(config: &BackendConfig) -> Result<(), String> {
     if config.timeout_seconds == 0 || config.concurrency == 0 {
-        return Err("`timeout_seconds` and `concurrency` begin at 1".to_owned());
+        return Err("concurrency: expected at least 1, and so for timeout_seconds".to_owned());
     }
-    Ok(())
+    match config.options.get("endpoint") {
+        Some(endpoint) if !is_address(endpoint) => Err(format!(
+            "options.endpoint: expected an address such as \"https://host:port\", found \"{}\"",
+            bare(endpoint)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a text is an address with a host, with or without a scheme.
+fn is_address(text: &str) -> bool {
+    let address = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("https://{text}"),
+    };
+    http::Uri::try_from(address)
+        .is_ok_and(|address| address.host().is_some_and(|it| !it.is_empty()))
+}
+
+/// Options that do not tell places apart, or are compared in another way.
+fn is_compared_apart(option: &str) -> bool {
+    option == "endpoint" || is_plain(option)
+}
+
+/// Whether two configurations surely lead to one place: the same bucket, root and address by the same account.
+pub(super) fn is_one_place(one: &BackendConfig, other: &BackendConfig) -> bool {
+    // Each store in memory is its own.
+    if one.service != other.service || one.service == "memory" {
+        return false;
+    }
+    let (Ok(a), Ok(b)) = (services::operator(one), services::operator(other)) else {
+        return false;
+    };
+    let (a, b) = (a.info(), b.info());
+    let address =
+        |config: &BackendConfig| config.options.get("endpoint").map(|it| plain_address(it));
+    let region = |config: &BackendConfig| config.options.get("region").cloned();
+    let rest = |config: &BackendConfig| {
+        let mut options = config.options.clone();
+        options.retain(|option, _| !is_compared_apart(option));
+        options
+    };
+    // Where the address says all, and at S3 where names of buckets are unique, the region tells nothing apart.
+    let is_region_idle = one.service == "s3" || address(one).is_some();
+    a.name() == b.name()
+        && a.root() == b.root()
+        && address(one) == address(other)
+        && (is_region_idle || region(one) == region(other))
+        && rest(one) == rest(other)
+}
+
+/// An address as it is compared: without what is meant anyway, and its host in lower case.
+fn plain_address(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (scheme, host) = (scheme.to_lowercase(), host.to_lowercase());
+    let port = match scheme.as_str() {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = host.strip_suffix(port).unwrap_or(&host);
+    format!("{scheme}://{host}/{}", path.trim_end_matches('/'))
 }
 
 /// What a service says of lengths, and what was configured.
@@ -341,9 +441,10 @@ fn sizes(sizes: &Sizes) -> (usize, u64) {
 fn retry_layer(
     retries: usize,
     watch: &Watch,
+    veil: &Veil,
     repeats: &Arc<AtomicU64>,
 ) -> RetryLayer<impl RetryInterceptor + use<>> {
-    let (watch, repeats) = (watch.clone(), Arc::clone(repeats));
+    let (watch, veil, repeats) = (watch.clone(), veil.clone(), Arc::clone(repeats));
     RetryLayer::new()
         .with_jitter()
         .with_min_delay(RETRY_PAUSE.start)
@@ -356,7 +457,7 @@ fn retry_layer(
                 backend = &*watch.backend,
                 operation = event.op.into_static(),
                 attempt = event.attempt,
-                error = %event.err,
+                error = veil.text(event.err),
                 "request to backend repeated"
             );
         })

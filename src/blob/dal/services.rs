@@ -6,6 +6,7 @@ use opendal::{Operator, OperatorRegistry, services};
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::veil::Veil;
 use crate::blob::BackendConfig;
 
 /// Names every service that a feature of this crate builds in, and the type that OpenDAL reads its options into.
@@ -72,23 +73,40 @@ pub(super) fn operator(config: &BackendConfig) -> Result<Operator, String> {
         let mut options = options.to_vec();
         options.sort_unstable();
         return Err(format!(
-            "{service} has no option `{odd}`; it has {}",
+            "options: {service} has no option `{odd}`; it has {}",
             options.join(", ")
         ));
     }
     Operator::via_iter(service, config.options.clone())
-        .map_err(|error| format!("{service}: {error}"))
+        .map_err(|error| refused(config, options, &error))
+}
+
+/// Why OpenDAL makes no operator. Where it speaks of an option that is not set, that one is missing.
+fn refused(config: &BackendConfig, options: &[&str], error: &opendal::Error) -> String {
+    let source = std::error::Error::source(error);
+    let source = source.map_or_else(String::new, |source| format!(": {source}"));
+    let said = format!("{}{source}", error.message());
+    let lower = said.to_lowercase();
+    let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let missing = words.find(|word| {
+        let value = config.options.get(*word);
+        *word != "root" && options.contains(word) && value.is_none_or(String::is_empty)
+    });
+    if let Some(missing) = missing {
+        return format!("options: missing option `{missing}`");
+    }
+    Veil::over(config).text(format_args!("options: {said}"))
 }
 
 fn unknown(service: &str) -> String {
     if FEATURES.contains(&service) {
-        return format!("service {service} is not built in: build with `--features {service}`");
+        return format!("service: {service} is not built in: build with `--features {service}`");
     }
     let mut built_in: Vec<String> = OperatorRegistry::get().schemes().into_iter().collect();
     built_in.push(crate::blob::fs::SERVICE.to_owned());
     built_in.sort_unstable();
     format!(
-        "there is no service {service}; built in are {}",
+        "service: there is no {service}; built in are {}",
         built_in.join(", ")
     )
 }
@@ -201,7 +219,22 @@ mod tests {
             ("azblob", "container"),
         ] {
             let refused = operator(&BackendConfig::new(service, [])).unwrap_err();
-            assert!(refused.contains(needed), "{refused}");
+            assert_eq!(refused, format!("options: missing option `{needed}`"));
         }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_refused_unseen() {
+        let options = [
+            ("bucket", "b"),
+            ("region", "r"),
+            ("allow_anonymous", "hush"),
+        ];
+        let refused = operator(&BackendConfig::new("s3", options)).unwrap_err();
+        assert!(
+            refused.starts_with("options: ") && !refused.contains("hush"),
+            "{refused}"
+        );
+        assert!(!refused.contains("context"), "{refused}");
     }
 }

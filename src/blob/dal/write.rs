@@ -225,7 +225,7 @@ async fn forget(store: Arc<Store>, name: BlobName, mut writer: opendal::Writer) 
     if let Err(error) = writer.abort().await
         && error.kind() != ErrorKind::Unsupported
     {
-        store.watch.heard("forget blob", &error);
+        store.heard("forget blob", &error);
     }
     if let Err(fault) = store.delete(&name.into()).await {
         tracing::warn!(%fault, "unfinished blob is left to the sweep");

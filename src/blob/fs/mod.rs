@@ -10,11 +10,13 @@ mod directory;
 mod read;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::directory::{Directory, open_directories};
 use super::buffers::Buffers;
 use super::config::{BackendConfig, Durability};
-use super::{BlobName, CopyName, Watch};
+use super::{Backend, BlobName, CopyName, Watch};
 use crate::model::fault::{Fault, Kind};
 
 pub(super) use self::read::{List, Reader};
@@ -45,19 +47,34 @@ pub(super) fn check(config: &BackendConfig) -> Result<(), String> {
 
 fn root_of(config: &BackendConfig) -> Result<&str, String> {
     if let Some(odd) = config.options.keys().find(|key| *key != "root") {
-        return Err(format!("{SERVICE} has no option `{odd}`; it has root"));
+        return Err(format!(
+            "options: {SERVICE} has no option `{odd}`; it has root"
+        ));
     }
     config
         .options
         .get("root")
         .map(String::as_str)
         .filter(|root| !root.is_empty())
-        .ok_or_else(|| "option `root` is missing".to_owned())
+        .ok_or_else(|| "options: missing option `root`".to_owned())
+}
+
+/// Whether two configurations name one directory. What is not there yet is compared by name.
+pub(super) fn is_one_place(one: &BackendConfig, other: &BackendConfig) -> bool {
+    let directory = |config: &BackendConfig| {
+        let root = Path::new(root_of(config).ok()?);
+        std::fs::canonicalize(root)
+            .or_else(|_| std::path::absolute(root))
+            .ok()
+    };
+    directory(one).is_some_and(|root| Some(root) == directory(other))
 }
 
 /// A directory tree of blobs.
 pub(super) struct Store {
     root: PathBuf,
+    /// Which directory of the machine it is, whatever names it has: device and inode.
+    place: (u64, u64),
     directories: Vec<Arc<Directory>>,
     durability: Durability,
     blob_max_bytes: u64,
@@ -75,14 +92,24 @@ impl Store {
         buffers: Buffers,
         watch: Watch,
         cleanups: TaskTracker,
+        others: &BTreeMap<String, Backend>,
     ) -> Result<Self, Fault> {
         let root = root_of(config).map_err(|problem| watch.config_fault(problem))?;
         let root = PathBuf::from(root);
         let path = root.clone();
-        let directories = spawn_blocking(move || open_directories(&path))
+        let opened = spawn_blocking(move || {
+            let directories = open_directories(&path)?;
+            let found = std::fs::metadata(&path)?;
+            Ok::<_, io::Error>((directories, (found.dev(), found.ino())))
+        });
+        let (directories, place) = opened
             .await
             .map_err(|error| lost_thread("open backend", error))?
             .map_err(|error| watch.config_fault(root.display()).source(error))?;
+        let is_same = |it: &Backend| matches!(it, Backend::Fs(store) if store.place == place);
+        if let Some((other, _)) = others.iter().find(|(_, it)| is_same(it)) {
+            return Err(watch.same_place(other));
+        }
         tracing::info!(
             backend = &*watch.backend,
             service = SERVICE,
@@ -92,6 +119,7 @@ impl Store {
         );
         Ok(Self {
             root,
+            place,
             directories,
             durability,
             blob_max_bytes: config.blob_max_bytes,
@@ -104,6 +132,11 @@ impl Store {
 
     pub(super) fn blob_max_bytes(&self) -> u64 {
         self.blob_max_bytes
+    }
+
+    /// Whether a blob is there, for the start.
+    pub(super) fn holds(&self, name: &BlobName) -> bool {
+        self.root.join(name.path()).exists()
     }
 
     pub(super) fn create(self: &Arc<Self>, name: BlobName) -> Writer {
