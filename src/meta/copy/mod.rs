@@ -18,7 +18,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::session::{Param, Session, params};
-use super::{Durability, Engine, MetaStore, nodes, server, sqlite};
+use super::{Durability, Engine, Lane, MetaStore, nodes, server, sqlite};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
@@ -232,7 +232,7 @@ impl Snapshot {
             let found = refuse_served(session).await?;
             for node in found {
                 let expelled: Result<_, Fault> = engine
-                    .transact(move |session| Box::pin(nodes::expel(session, node)))
+                    .transact(Lane::Common, move |session| Box::pin(nodes::expel(session, node)))
                     .await;
                 expelled?;
             }
