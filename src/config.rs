@@ -237,7 +237,8 @@ pub struct Meta {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `mysql://...`, which several nodes may share; empty for
     /// SQLite in the data directory. The database must exist; its tables are made.
     pub url: ServerUrl,
-    /// Most connections to that server at a time.
+    /// Most connections to that server at a time, a quarter of them for reads alone. Up to four more are for what
+    /// shows that the node is alive.
     pub connections: NonZeroU32,
 }
 

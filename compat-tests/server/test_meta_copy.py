@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -154,6 +156,39 @@ def test_a_served_source_is_refused(own_server, postgres, tmp_path):
     wait_until(lambda: copy(url, tmp_path / "late", check=False).returncode == 0, 30, "the end of the lease")
     # Paused processes of that node could not write any more: its fence is gone.
     assert postgres.query(url, "SELECT count(*) FROM fences") == ["0"]
+
+
+@pytest.mark.parametrize(
+    "words, changed",
+    [
+        # A row that is there already, which takes no new ids.
+        (("keys", "disable", OTHER.access_key), "SELECT COUNT(*) FROM access_keys WHERE state = 'disabled'"),
+        (("tenants", "create", "late"), "SELECT COUNT(*) FROM tenants WHERE name = 'late'"),
+    ],
+)
+def test_a_source_that_a_command_writes_to_meanwhile_is_not_taken_for_copied(own_server, postgres, tmp_path, words, changed):
+    url, target = postgres.create(), tmp_path / "to"
+    server = own_server("node", env={"OSPROXY_META__URL": url})
+    server.create_tenant("other")
+    server.create_key("other", OTHER.access_key, OTHER.secret_key)
+    assert server.stop() == 0
+    # It has read tenants and keys, and comes to the objects and no further.
+    with postgres.holding(url, "LOCK TABLE objects IN ACCESS EXCLUSIVE MODE"):
+        process = subprocess.Popen(
+            [BINARY, "meta", "copy"],
+            env=os.environ | {"OSPROXY_COPY_FROM": url, "OSPROXY_COPY_TO": str(target)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: postgres.query(url, waiting) == ["t"], 60, "the copy at the lock")
+        server.command(*words)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1 and "it was written to during the copy" in told and "start the copy again" in told, told
+    copy(url, target)
+    with closing(sqlite3.connect(target / "meta.db")) as database:
+        assert database.execute(changed).fetchone() == (1,)
 
 
 def test_a_target_that_is_not_empty_is_refused(own_server, mariadb):

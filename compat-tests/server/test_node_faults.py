@@ -7,6 +7,7 @@ early is.
 import hashlib
 import http.client
 import json
+import random
 import signal
 import threading
 import time
@@ -21,6 +22,8 @@ from support import database
 from support.cluster import FAILED, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload
+from support.vendors import BUCKET as VENDOR_BUCKET
+from support.vendors import Osproxy, settings_for
 from support.wait import wait_until
 
 LEASE = 3
@@ -348,6 +351,103 @@ def test_an_upload_goes_on_when_the_node_of_a_part_is_killed(cluster, rng):
         found = node.endpoint.client().get_object(Bucket="bucket", Key="parts")["Body"].read()
         assert hashlib.sha256(found).digest() == hashlib.sha256(b"".join(parts)).digest()
     cluster.settles()
+
+
+class Killer:
+    """Kills a node after the other, each at a random moment, and starts it again."""
+
+    def __init__(self, nodes, seed):
+        self.nodes, self.rng, self.kills = nodes, random.Random(seed), 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(120)
+
+    def _run(self):
+        while not self._stop.wait(self.rng.random()):
+            victim = self.rng.choice(self.nodes)
+            victim.kill()
+            self.kills += 1
+            victim.start()
+
+
+@pytest.fixture
+def at_vendor(tmp_path, postgres):
+    """Nodes that keep every byte at one S3 vendor, which is this server itself, and that vendor."""
+    (tmp_path / "vendor").mkdir()
+    vendor = Osproxy(tmp_path / "vendor").start()
+    try:
+        with Cluster(tmp_path / "nodes", postgres, env=HASTY | settings_for(vendor)) as nodes:
+            nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
+            yield nodes, vendor
+            nodes.no_panic()
+    finally:
+        vendor.stop()
+
+
+def test_an_upload_to_a_vendor_loses_no_acknowledged_part_whenever_nodes_are_killed(at_vendor, rng):
+    cluster, vendor = at_vendor
+
+    def acknowledged(call, what):
+        """What a request is answered by the first node that does it."""
+
+        def tried():
+            try:
+                return call(rng.choice(cluster.nodes).endpoint.client(read_timeout=20, connect_timeout=5))
+            except ClientError as error:
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+            except FAILED:
+                pass
+
+        return wait_until(tried, 120, what)
+
+    bodies, uids = {}, []
+    with Killer(cluster.nodes, rng.random()) as killer:
+        while len(bodies) < 4:
+            key = f"parts {len(bodies)}"
+            parts = [rng.randbytes(MIN_PART + 1000 * len(bodies)), rng.randbytes(MIN_PART), rng.randbytes(70_000)]
+            upload = acknowledged(lambda client: Upload(client, "bucket", key), "the upload's begin")  # noqa: B023
+            for number, body in enumerate(parts, 1):
+
+                def put(client):
+                    upload.client = client  # noqa: B023
+                    return upload.put(number, body)  # noqa: B023
+
+                acknowledged(put, f"part {number}")
+
+            def complete(client):
+                upload.client = client  # noqa: B023
+                return upload.complete()  # noqa: B023
+
+            answer = acknowledged(complete, "the upload's end")
+            uids.append(answer["ResponseMetadata"]["HTTPHeaders"]["x-osproxy-uid"])
+            bodies[key] = b"".join(parts)
+    assert killer.kills, "no node was killed"
+    for node in cluster.nodes:
+        serves(node)
+    assert len(set(uids)) == len(uids), "a UID was given twice"
+
+    def whole():
+        for client in cluster.clients():
+            for key, body in bodies.items():
+                assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == body, key
+
+    whole()
+
+    def settled():
+        pages = vendor.client.get_paginator("list_objects_v2").paginate(Bucket=VENDOR_BUCKET)
+        lie = {entry["Key"].rpartition("/")[2] for page in pages for entry in page.get("Contents", [])}
+        return lie == cluster.names()
+
+    # What the killed ones left half-written goes, and nothing else does.
+    wait_until(settled, 60, "as many blobs at the vendor as rows name")
+    whole()
 
 
 def test_events_of_killed_nodes_are_there_for_the_others(tmp_path, postgres, rng):

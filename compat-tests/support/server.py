@@ -23,12 +23,12 @@ STOP_DEADLINE = 60.0
 
 class Server:
     """One `osproxy serve` on a data directory. `start` after `kill` runs it again on the same data, on other ports unless
-    they are given; `prefix` is a command that runs it."""
+    they are given; `prefix` is a command that runs it, `host` where it listens for S3."""
 
     # Makes a database at a server and answers its URL; None: SQLite in the data directory.
     new_database = None
 
-    def __init__(self, data_dir, env=None, identity=ROOT, arguments=(), ports=None, prefix=()):
+    def __init__(self, data_dir, env=None, identity=ROOT, arguments=(), ports=None, prefix=(), host="127.0.0.1"):
         self.data_dir = Path(data_dir)
         self.identity = identity
         if Server.new_database and "OSPROXY_META__URL" not in (env or {}):
@@ -37,6 +37,7 @@ class Server:
         self.arguments = list(arguments)
         self.ports = ports
         self.prefix = list(prefix)
+        self.host = host
         self.process = None
         self.log = []
         self.s3_port = self.admin_port = None
@@ -63,7 +64,7 @@ class Server:
             "--data-dir",
             self.data_dir,
             "--s3-listen",
-            f"127.0.0.1:{self.s3_port}",
+            f"{self.host}:{self.s3_port}",
             "--admin-listen",
             f"127.0.0.1:{self.admin_port}",
             *self.arguments,
@@ -131,7 +132,7 @@ class Server:
 
     @property
     def endpoint(self):
-        url = f"http://127.0.0.1:{self.s3_port}"
+        url = f"http://{self.host}:{self.s3_port}"
         return Endpoint(url, self.identity, domain=DOMAIN, website_domain=WEBSITE_DOMAIN)
 
     def admin(self, path):

@@ -180,7 +180,10 @@ impl Stores {
         if !is_shared {
             // The database is this process's own: its last commits are waited for.
             farewell.await;
-        } else if tokio::time::timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
+        } else if tokio::time::timeout(FAREWELL_DEADLINE, farewell)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 "the database does not answer: the other nodes will declare this one dead"
             );

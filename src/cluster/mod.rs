@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::meta::nodes::{self, COMMAND_WORKER, Heartbeat};
@@ -180,6 +180,8 @@ pub type OldestOpen = Box<dyn Fn() -> Oldest + Send + Sync>;
 /// This process among the nodes.
 pub struct Node {
     meta: MetaStore,
+    /// The same, for what must go on while requests wait for the database.
+    life: MetaStore,
     clock: Clock,
     id: i64,
     who: Arc<Who>,
@@ -212,14 +214,14 @@ impl Node {
         who: Who,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, Fault> {
-        let shared = meta.is_shared();
+        let (shared, life) = (meta.is_shared(), meta.for_life());
         // Never given twice, so that a fence says which run of a process it is.
         let id = match shared {
             true => draw_id()?,
             false => i64::from(ONLY_WORKER),
         };
         if shared {
-            set_clock(&meta, &clock).await?;
+            set_clock(&life, &clock).await?;
         }
         let (now, lease) = (clock.now(), config.lease());
         let who = Arc::new(who);
@@ -230,7 +232,7 @@ impl Node {
             oldest_read: now,
             oldest_write: now,
         };
-        let (worker, floor, until) = meta
+        let (worker, floor, until) = life
             .transact("claim worker", move |session| {
                 let who = Arc::clone(&entering);
                 Box::pin(async move {
@@ -253,12 +255,13 @@ impl Node {
             .await?;
         meta.join(id);
         if shared {
-            warn_of_namesakes(&meta, &who.name, id).await?;
+            warn_of_namesakes(&life, &who.name, id).await?;
         }
         let uids = Arc::new(UidGenerator::new(clock.clone(), worker, floor));
         uids.extend(until);
         Ok(Arc::new(Self {
             meta,
+            life,
             clock,
             id,
             who,
@@ -340,7 +343,7 @@ impl Node {
             .max(newest + RESERVED_SLACK)
             .max(reserved);
         let (worker, node, who) = (self.worker, self.id, Arc::clone(&self.who));
-        self.meta
+        self.life
             .transact("beat", move |session| {
                 let who = Arc::clone(&who);
                 Box::pin(async move {
@@ -373,7 +376,7 @@ impl Node {
                 .acquire_owned()
                 .await
                 .map_err(|error| Fault::new(Kind::Internal, "check node").source(error))?;
-            self.meta
+            self.life
                 .scan("probe", move |session: &mut Session| {
                     Box::pin(async move {
                         let _turn = turn;
@@ -393,12 +396,12 @@ async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
     let mut watch = Watch::default();
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(node.lease / BEATS) => {}
         }
         let round = async {
             if node.meta.is_shared() {
-                set_clock(&node.meta, &node.clock).await?;
+                set_clock(&node.life, &node.clock).await?;
             }
             node.beat_now().await?;
             if node.meta.is_shared() {
@@ -417,6 +420,7 @@ async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
             Err(_) => tracing::warn!("beat: the database does not answer"),
         }
     }
+    watch.expelling.shutdown().await;
 }
 
 /// What this node has seen of the others' beats.
@@ -424,26 +428,24 @@ async fn beat_until(node: Arc<Node>, stop: CancellationToken) {
 struct Watch {
     /// By node: what its row said last, and how many looks in a row found it so.
     seen: HashMap<i64, (Millis, u32)>,
+    /// Declares nodes dead, one at a time. Beside the beats: who was paused in the middle of a commit holds on to its
+    /// fence until the database ends that, and this node's own beats must not wait for it.
+    expelling: JoinSet<()>,
 }
 
 impl Watch {
-    /// Looks at every node once, and declares dead those that did not beat for a lease.
-    async fn look(&mut self, node: &Node) -> Result<(), Fault> {
+    /// Looks at every node once, and begins to declare dead those that did not beat for a lease.
+    async fn look(&mut self, node: &Arc<Node>) -> Result<(), Fault> {
         let found = node
-            .meta
+            .life
             .read("watch nodes", |session| Box::pin(nodes::leases(session)))
             .await
             .map_err(|fault: Fault| fault)?;
         node.metrics.nodes(found.len());
-        for (other, lease_until) in self.silent(&found, node.id) {
-            match expel(&node.meta, other, lease_until).await {
-                Ok(true) => {
-                    tracing::warn!(node = other, "declared dead: it did not beat");
-                    node.metrics.node_declared_dead();
-                }
-                Ok(false) => {}
-                Err(fault) => tracing::warn!(%fault, node = other, "not declared dead"),
-            }
+        let silent = self.silent(&found, node.id);
+        while self.expelling.try_join_next().is_some() {}
+        if !silent.is_empty() && self.expelling.is_empty() {
+            self.expelling.spawn(expel_all(Arc::clone(node), silent));
         }
         Ok(())
     }
@@ -466,6 +468,20 @@ impl Watch {
             }
         }
         silent
+    }
+}
+
+/// Declares nodes dead that have not beaten since their rows said what they did.
+async fn expel_all(node: Arc<Node>, silent: Vec<(i64, Millis)>) {
+    for (other, lease_until) in silent {
+        match expel(&node.life, other, lease_until).await {
+            Ok(true) => {
+                tracing::warn!(node = other, "declared dead: it did not beat");
+                node.metrics.node_declared_dead();
+            }
+            Ok(false) => {}
+            Err(fault) => tracing::warn!(%fault, node = other, "not declared dead"),
+        }
     }
 }
 
@@ -573,7 +589,7 @@ impl Node {
         }
         let id = self.id;
         let left = self
-            .meta
+            .life
             .transact("leave", move |session| {
                 Box::pin(async move { nodes::expel(session, id).await.map(|_| ()) })
             })

@@ -66,6 +66,14 @@ impl Translator {
         statement
     }
 
+    /// Translates a text without the locks it asks for, each time anew.
+    pub(super) fn without_locks(&self, sql: &str) -> Arc<Statement> {
+        self.made(
+            &sql.replace("/*FOR UPDATE*/", "")
+                .replace("/*FOR SHARE*/", ""),
+        )
+    }
+
     /// Translates a text that was made at run time, each time anew.
     pub(super) fn made(&self, sql: &str) -> Arc<Statement> {
         Arc::new(translate(self.dialect, sql))

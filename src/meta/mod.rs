@@ -10,7 +10,8 @@
 //! connections and run where they are called, because a point query takes a few microseconds and never
 //! waits for the writer.
 //!
-//! On PostgreSQL and MySQL each transaction has a connection of a pool to itself and locks rows (see [`server`]);
+//! On PostgreSQL and MySQL each transaction has a connection of a pool to itself and locks rows (see [`server`]), which
+//! a read passes over;
 //! the statements are the same, translated once (see [`dialect`]).
 //!
 //! While manifests are on, each transaction ends with a row that says which groups of rows it changed: the row
@@ -44,6 +45,7 @@ pub mod nodes;
 pub mod objects;
 pub mod original;
 pub mod placements;
+mod pool;
 pub mod rehoming;
 pub mod releases;
 pub mod scratch;
@@ -51,6 +53,7 @@ mod server;
 mod session;
 pub mod splits;
 mod sqlite;
+mod turns;
 pub mod uploads;
 pub mod version_parts;
 pub mod wrap_keys;
@@ -68,6 +71,7 @@ use crate::telemetry::Metrics;
 
 pub use bell::{Bell, Carrier, Reach, Reading, Remembered};
 pub use session::{Param, Row, Session};
+pub use turns::Contended;
 
 /// Whether what was answered survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,15 @@ enum Engine {
     Server(Arc<server::Engine>),
 }
 
+/// Whose connections to a server database are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Those of requests and background work.
+    Common,
+    /// Those that are for the node's own signs of life alone.
+    Life,
+}
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct MetaStore {
@@ -100,6 +113,7 @@ pub struct MetaStore {
     store: Arc<str>,
     /// Whether transactions note what they change, for the manifests.
     recording: Arc<AtomicBool>,
+    lane: Lane,
 }
 
 impl MetaStore {
@@ -131,9 +145,13 @@ impl MetaStore {
         let engine =
             server::Engine::open(url, connections, durability, Arc::clone(&recording)).await?;
         engine
-            .read(|session| Box::pin(copy::refuse_unfinished(session)))
+            .read(Lane::Common, |session| {
+                Box::pin(copy::refuse_unfinished(session))
+            })
             .await?;
-        let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
+        let is_recording = engine.read(Lane::Common, |session| {
+            Box::pin(manifests::is_recording(session))
+        });
         recording.store(is_recording.await?, Ordering::SeqCst);
         Ok(Self::of(
             Engine::Server(Arc::new(engine)),
@@ -148,6 +166,16 @@ impl MetaStore {
             metrics,
             store: Arc::from("meta"),
             recording,
+            lane: Lane::Common,
+        }
+    }
+
+    /// The same database over a few connections of its own, which requests cannot use up: for what shows that the node
+    /// is alive, whatever they wait for.
+    pub fn for_life(&self) -> Self {
+        Self {
+            lane: Lane::Life,
+            ..self.clone()
         }
     }
 
@@ -195,13 +223,50 @@ impl MetaStore {
         T: Send + 'static,
         E: From<Fault> + Send + 'static,
     {
+        self.transact_in_turn(None, operation, work).await
+    }
+
+    /// Runs `work` like [`MetaStore::transact`], in turns with the others of this process that lock `row`. For those of
+    /// requests, of which there may be many at the same row: no matter how long somebody else holds it, they leave
+    /// connections for other rows. [`Kind::Busy`] when no turn comes.
+    pub async fn transact_at<T, E, F>(
+        &self,
+        row: Contended,
+        operation: &'static str,
+        work: F,
+    ) -> Result<T, E>
+    where
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+    {
+        self.transact_in_turn(Some(row), operation, work).await
+    }
+
+    async fn transact_in_turn<T, E, F>(
+        &self,
+        row: Option<Contended>,
+        operation: &'static str,
+        work: F,
+    ) -> Result<T, E>
+    where
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+    {
         let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => engine.transact(work).await,
             Engine::Server(engine) => {
-                let engine = Arc::clone(engine);
+                let (engine, lane) = (Arc::clone(engine), self.lane);
                 // A task of its own: a caller that leaves does not cancel it.
-                let task = tokio::spawn(async move { engine.transact(work).await });
+                let task = tokio::spawn(async move {
+                    let _turn = match row {
+                        Some(row) => Some(engine.turn(row).await?),
+                        None => None,
+                    };
+                    engine.transact(lane, work).await
+                });
                 joined(task, || Fault::new(Kind::Unknown, "transaction")).await
             }
         };
@@ -219,7 +284,7 @@ impl MetaStore {
         let began = Instant::now();
         let outcome = match &self.engine {
             Engine::Sqlite(engine) => engine.read(work),
-            Engine::Server(engine) => engine.read(work).await,
+            Engine::Server(engine) => engine.read(self.lane, work).await,
         };
         self.took(operation, began);
         outcome
@@ -239,7 +304,7 @@ impl MetaStore {
                 let task = tokio::task::spawn_blocking(move || engine.read(work));
                 joined(task, sqlite::stopped).await
             }
-            Engine::Server(engine) => engine.read(work).await,
+            Engine::Server(engine) => engine.read(self.lane, work).await,
         };
         self.took(operation, began);
         outcome

@@ -5,6 +5,10 @@
 //! a bounded number of times and after a pause that grows. A commit whose answer is lost is
 //! [`Kind::Unknown`] and neither run again nor undone.
 //!
+//! A row that is locked for long takes along who wants it and nobody else: transactions never have all connections, so
+//! that reads, which wait for no lock, go on; those of one key or upload take [`Turns`]; and the signs of life of the
+//! node have connections of their own.
+//!
 //! A transaction of a node begins with a shared lock on the node's fence. Who declares the node dead takes the
 //! fence away, which waits for the commits under way; from then on the node commits nothing, however long it was
 //! paused and whatever it believes.
@@ -12,20 +16,20 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection as _, MySql, Postgres, Row as _, TypeInfo, ValueRef,
-};
+use sqlx::mysql::MySqlRow;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _, TypeInfo, ValueRef};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::dialect::{Dialect, Statement, Translator};
+use super::pool::{LOCK_TIMEOUT, Pool, Pooled, bad_url};
 use super::session::{Param, Row, Session, Text};
-use super::{Durability, QUEUE_WAIT};
+use super::turns::{Contended, Turn, Turns};
+use super::{Durability, Lane, QUEUE_WAIT};
 use crate::model::clock::random_fraction;
 use crate::model::fault::{Fault, Kind};
 
@@ -34,28 +38,20 @@ const RERUNS_MAX: u32 = 12;
 /// The first pause before that; each further one is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// A statement that takes longer has failed.
-const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
 /// An answer that has not come after so long does not come any more: the server, or the way to it, is gone without a
 /// word. Longer than the server itself allows a statement.
 const ANSWER_MAX: Duration = Duration::from_secs(35);
 /// As long may a step of the schema take, or the wait for another node that makes it.
 const STEP_MAX: Duration = Duration::from_secs(3600);
-/// How long a transaction waits for a lock.
-const LOCK_TIMEOUT_SECONDS: u32 = 10;
 // A run waits once for a connection and mostly once for a lock, and pauses; as much again is left for its statements.
 const _: () = assert!(
     2 * (RERUNS_MAX as u64 + 1)
-        * (QUEUE_WAIT.as_secs() + LOCK_TIMEOUT_SECONDS as u64 + PAUSE_MAX.as_secs() + 1)
+        * (QUEUE_WAIT.as_secs() + LOCK_TIMEOUT.as_secs() + PAUSE_MAX.as_secs() + 1)
         <= super::TRANSACTION_MAX.as_secs()
 );
-/// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
-/// that was paused in the middle of a transaction.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Connections that nobody uses are closed well before that.
-const IDLE_MAX: Duration = Duration::from_secs(15);
-/// A connection that rested for longer is tried before it is used.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// Connections for the node's own signs of life: a beat, a declaration of death, a probe, and one of them that was given
+/// up and still waits for its answer.
+const LIFE_CONNECTIONS: u32 = 4;
 
 /// The steps of the schema. One that has landed never changes: a change of the schema is a further step.
 const POSTGRES_MIGRATIONS: &[&str] = &[
@@ -189,6 +185,16 @@ pub(super) struct Connection {
     in_transaction: bool,
     /// How long an answer may take.
     patience: Duration,
+    /// Whether statements lock rows where they say so.
+    locks: Locks,
+}
+
+/// Whether the statements of a session lock rows where they say so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Locks {
+    Taken,
+    /// A statement that is a transaction by itself would hold its lock for no longer than it waited for it.
+    PassedOver,
 }
 
 impl Drop for Connection {
@@ -217,11 +223,6 @@ async fn answered<T>(
     // What the server says about a statement ends that statement; any other failure may leave half an answer.
     *unanswered = !matches!(outcome, Ok(_) | Err(sqlx::Error::Database(_)));
     outcome.map_err(Failed::of)
-}
-
-enum Pooled {
-    Postgres(PoolConnection<Postgres>),
-    MySql(PoolConnection<MySql>),
 }
 
 /// Binds the parameters in the order in which the text wants them.
@@ -254,6 +255,9 @@ impl Connection {
     }
 
     fn statement(&self, sql: Text<'_>) -> Arc<Statement> {
+        if self.locks == Locks::PassedOver && sql.locks() {
+            return self.translator.without_locks(sql.as_str());
+        }
         match sql {
             Text::Fixed(sql) => self.translator.statement(sql),
             Text::Made(sql) => self.translator.made(sql),
@@ -377,13 +381,14 @@ impl Connection {
     }
 }
 
-enum Pool {
-    Postgres(PgPool),
-    MySql(MySqlPool),
-}
-
 pub(super) struct Engine {
-    pool: Pool,
+    /// What requests and background work share.
+    common: Pool,
+    /// Of those, how many transactions may have one. The rest is for reads, which wait for no lock.
+    transactions: Semaphore,
+    /// Those of [`Lane::Life`].
+    life: Pool,
+    turns: Arc<Turns>,
     translator: Arc<Translator>,
     /// The node whose fence every transaction holds on to.
     node: OnceLock<i64>,
@@ -409,9 +414,9 @@ fn dialect_of(url: &str) -> Option<Dialect> {
     }
 }
 
-/// The URL is not repeated in errors: it may hold a password.
-fn bad_url(error: impl std::fmt::Display) -> Fault {
-    Fault::new(Kind::Config, "open database").context(format_args!("meta.url: {error}"))
+/// How many of `connections` transactions may have: most, and where there are several not all.
+fn for_transactions(connections: u32) -> usize {
+    (connections as usize * 3 / 4).max(1)
 }
 
 impl Engine {
@@ -440,75 +445,11 @@ impl Engine {
         let dialect = dialect_of(url).ok_or_else(|| {
             bad_url("expected postgres://, postgresql://, mysql:// or mariadb://")
         })?;
-        let pool = match dialect {
-            Dialect::Postgres => {
-                let commit = match durability {
-                    Durability::Durable => "on",
-                    Durability::Relaxed => "off",
-                };
-                let timeout = STATEMENT_TIMEOUT_MILLIS.to_string();
-                let lock = format!("{LOCK_TIMEOUT_SECONDS}s");
-                let options: PgConnectOptions = url.parse().map_err(bad_url)?;
-                let silence = format!("{}s", SILENCE_MAX.as_secs());
-                let options = options.disable_statement_logging().options([
-                    ("default_transaction_isolation", "read committed"),
-                    ("synchronous_commit", commit),
-                    ("statement_timeout", timeout.as_str()),
-                    ("lock_timeout", lock.as_str()),
-                    ("idle_in_transaction_session_timeout", silence.as_str()),
-                ]);
-                let pool = PgPoolOptions::new()
-                    .max_connections(connections)
-                    .acquire_timeout(QUEUE_WAIT)
-                    .idle_timeout(IDLE_MAX)
-                    .test_before_acquire(false)
-                    .before_acquire(|connection, rested| {
-                        Box::pin(async move {
-                            if rested.idle_for > TRUSTED_FOR {
-                                connection.ping().await?;
-                            }
-                            Ok(true)
-                        })
-                    })
-                    .connect_lazy_with(options);
-                Pool::Postgres(pool)
-            }
-            Dialect::MySql => {
-                let url = url.replacen("mariadb://", "mysql://", 1);
-                let options: MySqlConnectOptions = url.parse().map_err(bad_url)?;
-                let options = options.disable_statement_logging();
-                let pool = MySqlPoolOptions::new()
-                    .max_connections(connections)
-                    .acquire_timeout(QUEUE_WAIT)
-                    .idle_timeout(IDLE_MAX)
-                    .test_before_acquire(false)
-                    .before_acquire(|connection, rested| {
-                        Box::pin(async move {
-                            if rested.idle_for > TRUSTED_FOR {
-                                connection.ping().await?;
-                            }
-                            Ok(true)
-                        })
-                    })
-                    .after_connect(|connection, _| {
-                        Box::pin(async move {
-                            let settings = format!(
-                                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
-                                 SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE';
-                                 SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS};
-                                 SET SESSION wait_timeout = {}",
-                                SILENCE_MAX.as_secs()
-                            );
-                            sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
-                            Ok(())
-                        })
-                    })
-                    .connect_lazy_with(options);
-                Pool::MySql(pool)
-            }
-        };
         Ok(Self {
-            pool,
+            common: Pool::new(url, dialect, connections, durability)?,
+            transactions: Semaphore::new(for_transactions(connections)),
+            life: Pool::new(url, dialect, LIFE_CONNECTIONS, durability)?,
+            turns: Arc::default(),
             translator: Arc::new(Translator::new(dialect)),
             node: OnceLock::new(),
             expelled: CancellationToken::new(),
@@ -558,11 +499,17 @@ impl Engine {
         &self.expelled
     }
 
+    /// A session for requests and background work.
     pub(super) async fn session(&self) -> Result<Session, Fault> {
-        let pooled = match &self.pool {
-            Pool::Postgres(pool) => pool.acquire().await.map(Pooled::Postgres),
-            Pool::MySql(pool) => pool.acquire().await.map(Pooled::MySql),
+        self.session_of(Lane::Common, Locks::Taken).await
+    }
+
+    async fn session_of(&self, lane: Lane, locks: Locks) -> Result<Session, Fault> {
+        let pool = match lane {
+            Lane::Common => &self.common,
+            Lane::Life => &self.life,
         };
+        let pooled = pool.acquire().await;
         let pooled = pooled.map_err(|error| Failed::of(error).fault("connect to database"))?;
         Ok(Session::of_server(Connection {
             pooled,
@@ -570,6 +517,7 @@ impl Engine {
             unanswered: false,
             in_transaction: false,
             patience: ANSWER_MAX,
+            locks,
         }))
     }
 
@@ -607,11 +555,13 @@ impl Engine {
         outcome
     }
 
+    /// Runs `work` on a session that waits for no lock: it sees what is committed.
     pub(super) async fn read<T, E: From<Fault>>(
         &self,
+        lane: Lane,
         work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
     ) -> Result<T, E> {
-        let mut session = self.session().await?;
+        let mut session = self.session_of(lane, Locks::PassedOver).await?;
         work(&mut session).await
     }
 
@@ -640,16 +590,36 @@ impl Engine {
         outcome
     }
 
+    /// Waits for a turn of this process at a row that a transaction will lock.
+    pub(super) async fn turn(&self, row: Contended) -> Result<Turn, Fault> {
+        self.turns.take(row).await
+    }
+
+    async fn permit(&self, lane: Lane) -> Result<Option<SemaphorePermit<'_>>, Fault> {
+        if lane == Lane::Life {
+            return Ok(None);
+        }
+        match tokio::time::timeout(QUEUE_WAIT, self.transactions.acquire()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(Fault::new(Kind::Busy, "connect to database")
+                .context("too many transactions are under way")),
+        }
+    }
+
     /// Runs `work` as a transaction. To be spawned, so that a caller that leaves does not cancel it.
-    pub(super) async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
+    ///
+    /// One that has waited for as long as for a lock is not run again: whoever holds that lock may hold it for long,
+    /// and the caller, told to come back, holds nothing meanwhile. The node's own are, which have nobody to tell.
+    pub(super) async fn transact<T, E, F>(&self, lane: Lane, work: F) -> Result<T, E>
     where
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, E>> + Send,
         T: Send,
         E: From<Fault> + Send,
     {
-        let mut pause = PAUSE_MIN;
+        let (began, mut pause) = (Instant::now(), PAUSE_MIN);
         for round in 0.. {
-            let mut session = self.session().await?;
+            let permit = self.permit(lane).await?;
+            let mut session = self.session_of(lane, Locks::Taken).await?;
             let failed = |failed: Failed| failed.fault("transaction");
             let connection = session.server().ok_or_else(not_a_server)?;
             let is_member = connection
@@ -669,11 +639,13 @@ impl Engine {
                 outcome = Err(fault.into());
             }
             let lost = session.take_rerun();
+            let is_late = lane == Lane::Common && began.elapsed() >= LOCK_TIMEOUT;
+            let may_rerun = round < RERUNS_MAX && !is_late;
             let connection = session.server().ok_or_else(not_a_server)?;
             match outcome {
                 Ok(value) => match connection.end("COMMIT").await {
                     Ok(()) => return Ok(value),
-                    Err(error) if error.rerun && round < RERUNS_MAX => {}
+                    Err(error) if error.rerun && may_rerun => {}
                     Err(error) if error.rerun => return Err(error.fault("commit").into()),
                     // The answer is lost, not necessarily the commit.
                     Err(error) => {
@@ -685,12 +657,12 @@ impl Engine {
                 Err(error) => {
                     // A connection that cannot roll back is closed by the pool, which rolls back.
                     let _ = connection.end("ROLLBACK").await;
-                    if !lost || round >= RERUNS_MAX {
+                    if !lost || !may_rerun {
                         return Err(error);
                     }
                 }
             }
-            drop(session);
+            drop((session, permit));
             tokio::time::sleep(jitter(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -698,10 +670,8 @@ impl Engine {
     }
 
     pub(super) async fn close(&self) {
-        match &self.pool {
-            Pool::Postgres(pool) => pool.close().await,
-            Pool::MySql(pool) => pool.close().await,
-        }
+        self.common.close().await;
+        self.life.close().await;
     }
 }
 

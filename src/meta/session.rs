@@ -5,7 +5,7 @@
 //! name no driver. On SQLite no operation waits, so a future that uses only its session is ready at once.
 //!
 //! What a server database needs beside the common text stands in it as a comment that SQLite passes over:
-//! `/*FOR UPDATE*/` and `/*FOR SHARE*/` lock the rows that are read; see [`dialect`](super::dialect).
+//! `/*FOR UPDATE*/` and `/*FOR SHARE*/` lock the rows that are read, in a transaction; see [`dialect`](super::dialect).
 
 use std::collections::BTreeSet;
 
@@ -219,11 +219,16 @@ pub(super) enum Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn as_str(self) -> &'a str {
+    pub(super) fn as_str(self) -> &'a str {
         match self {
             Self::Fixed(sql) => sql,
             Self::Made(sql) => sql,
         }
+    }
+
+    /// Whether it asks for locks.
+    pub(super) fn locks(self) -> bool {
+        self.as_str().contains("/*FOR ")
     }
 }
 

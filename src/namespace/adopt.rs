@@ -117,7 +117,8 @@ impl Namespace {
             adopted: received.adopted(),
             now,
         });
-        let outcome = self.commit("adopt object", received, move |session, content| {
+        let row = adopting.writer.slot.row();
+        let outcome = self.commit(row, "adopt object", received, move |session, content| {
             let adopting = Arc::clone(&adopting);
             Box::pin(async move { adopting.run(session, content).await })
         });

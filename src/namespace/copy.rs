@@ -164,7 +164,7 @@ impl Namespace {
         let from = source.uid;
         let version_id = self
             .meta
-            .transact("copy", move |session| {
+            .transact_at(writer.slot.row(), "copy", move |session| {
                 let (writer, version) = (Arc::clone(&writer), version.clone());
                 Box::pin(async move {
                     if !contents::lock(session, version.content).await? {

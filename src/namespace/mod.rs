@@ -30,7 +30,7 @@ use moka::sync::Cache;
 
 use crate::content::{ContentStore, Incoming, Linked};
 use crate::keys::Keys;
-use crate::meta::{MetaStore, Remembered, Session, buckets as bucket_rows, releases};
+use crate::meta::{Contended, MetaStore, Remembered, Session, buckets as bucket_rows, releases};
 use crate::model::bucket::Bucket;
 use crate::model::clock::{Clock, Millis};
 use crate::model::content::Protection;
@@ -232,9 +232,10 @@ impl Namespace {
     }
 
     /// Runs a transaction that links `received`, and settles its bytes by how it ended. `work` gets the
-    /// content to refer to and the session, and returns what the caller wants.
+    /// content to refer to and the session, and returns what the caller wants; it locks `row`.
     async fn commit<T, F>(
         &self,
+        row: Contended,
         operation: &'static str,
         received: Received,
         work: F,
@@ -254,7 +255,7 @@ impl Namespace {
         let (inside, work, now) = (Arc::clone(&received), Arc::new(work), self.clock.now());
         let outcome = self
             .meta
-            .transact(operation, move |session| {
+            .transact_at(row, operation, move |session| {
                 let (received, work) = (Arc::clone(&inside), Arc::clone(&work));
                 Box::pin(async move {
                     match ContentStore::link(session, &received, now).await? {

@@ -14,10 +14,9 @@ use super::{
     lock_bucket, release,
 };
 use crate::content::{ContentStore, Received};
-use crate::meta::Session;
-use crate::meta::contents as content_rows;
 use crate::meta::uploads::{self, CompletedRow, PartRow, State, UploadRow};
 use crate::meta::version_parts::{self, VersionPart};
+use crate::meta::{Contended, Session, contents as content_rows};
 use crate::model::acl::Acl;
 use crate::model::bucket::{Bucket, Dedup};
 use crate::model::clock::Millis;
@@ -287,7 +286,8 @@ impl Namespace {
             checksum: part.checksum.clone(),
         };
         let (row, uids) = (upload.clone(), Arc::clone(&self.uids));
-        self.commit("put part", received, move |session, content| {
+        let contended = Contended::Upload(row.uid);
+        self.commit(contended, "put part", received, move |session, content| {
             let part = PartRow {
                 content,
                 ..part.clone()
@@ -362,9 +362,10 @@ impl Namespace {
             request,
         });
         let bucket = Arc::clone(&completion.request.bucket);
+        let row = completion.writer.slot.row();
         let completed = self
             .meta
-            .transact("complete upload", move |session| {
+            .transact_at(row, "complete upload", move |session| {
                 let completion = Arc::clone(&completion);
                 Box::pin(async move { completion.run(session).await })
             })

@@ -148,10 +148,15 @@ impl Namespace {
             sender: request.sender,
         });
         let version_id = self
-            .commit("fill upload", received, move |session, content| {
-                let filling = Arc::clone(&filling);
-                Box::pin(async move { filling.run(session, content).await })
-            })
+            .commit(
+                filling.writer.slot.row(),
+                "fill upload",
+                received,
+                move |session, content| {
+                    let filling = Arc::clone(&filling);
+                    Box::pin(async move { filling.run(session, content).await })
+                },
+            )
             .await?;
         self.ring(&bucket);
         Ok(Written {

@@ -133,14 +133,19 @@ impl Namespace {
         let written = Written::of(&version);
         let writer = self.writer(&bucket, &key, conditions, &recheck, cause);
         let version_id = self
-            .commit("put", received, move |session, content| {
-                let version = Version {
-                    content,
-                    ..version.clone()
-                };
-                let writer = Arc::clone(&writer);
-                Box::pin(async move { writer.write(session, version, sender).await })
-            })
+            .commit(
+                writer.slot.row(),
+                "put",
+                received,
+                move |session, content| {
+                    let version = Version {
+                        content,
+                        ..version.clone()
+                    };
+                    let writer = Arc::clone(&writer);
+                    Box::pin(async move { writer.write(session, version, sender).await })
+                },
+            )
             .await?;
         self.ring(&bucket);
         Ok(Written {

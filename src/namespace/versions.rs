@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::notify::{Happened, tell};
 use super::{Cause, Condition, Namespace, Recheck, lock_bucket, release};
 use crate::meta::objects::{self, Change, Locked, LockedKey, NewEntry, Place};
-use crate::meta::{Session, version_parts};
+use crate::meta::{Contended, Session, version_parts};
 use crate::model::bucket::{Bucket, Versioning};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
@@ -96,6 +96,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The row that such a transaction locks.
+    pub(super) fn row(&self) -> Contended {
+        Contended::Key(self.bucket.id, self.key.clone())
+    }
+
     /// Locks bucket and key.
     async fn lock(
         &self,
@@ -502,7 +507,7 @@ impl Namespace {
         let bucket = Arc::clone(&deletion.request.bucket);
         let deleted = self
             .meta
-            .transact("delete", move |session| {
+            .transact_at(deletion.slot.row(), "delete", move |session| {
                 let deletion = Arc::clone(&deletion);
                 Box::pin(async move { deletion.run(session).await })
             })
@@ -518,7 +523,7 @@ impl Namespace {
         let bucket = Arc::clone(&request.bucket);
         let id = self
             .meta
-            .transact("change version", move |session| {
+            .transact_at(slot.row(), "change version", move |session| {
                 let (slot, request) = (Arc::clone(&slot), Arc::clone(&request));
                 Box::pin(async move { change(session, &slot, &request, now).await })
             })

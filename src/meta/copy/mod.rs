@@ -1,7 +1,7 @@
 //! Moves the rows of an install from one database to another, of any kind.
 //!
 //! ```text
-//!   source   one snapshot for the whole copy; nobody serves it
+//!   source   one snapshot for the whole copy; nobody serves it; of a server read again and compared before the end
 //!   target   empty -> marked -> rows, table by table -> read back and compared -> mark taken away
 //! ```
 //!
@@ -18,7 +18,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::session::{Param, Session, params};
-use super::{Durability, Engine, MetaStore, nodes, server, sqlite};
+use super::{Durability, Engine, Lane, MetaStore, nodes, server, sqlite};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
@@ -30,6 +30,9 @@ const CONNECTIONS: u32 = 2;
 const STATEMENT_VALUES: usize = 16_000;
 /// Bytes of values after which a statement takes no further row; MariaDB takes 16 MiB as it is set up.
 const STATEMENT_BYTES: usize = 1 << 20;
+
+/// Rows between two words about how far a reading is.
+const PROGRESS_ROWS: u64 = 1000;
 
 /// A database.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,7 +97,7 @@ pub async fn copy(
     let tables = tables::tables().await?;
     let source = |fault: Fault| fault.context("the source");
     let target = |fault: Fault| fault.context("the target");
-    let (mut snapshot, watch) = Snapshot::begin(from, &tables).await.map_err(source)?;
+    let mut snapshot = Snapshot::begin(from, &tables).await.map_err(source)?;
     let store = attach_target(to, durability).await.map_err(target)?;
     let writer = Writer::begin(store.clone(), &tables, clock.now())
         .await
@@ -125,7 +128,8 @@ pub async fn copy(
             ));
         }
     }
-    snapshot.end(&tables, watch).await.map_err(source)?;
+    let tallies: Vec<_> = moved().zip(copied.iter().cloned()).collect();
+    snapshot.end(&tallies, progress).await.map_err(source)?;
     writer.end(&tables).await.map_err(target)?;
     store.close().await;
     let tables = moved().zip(copied).map(|(table, tally)| CopiedTable {
@@ -203,9 +207,9 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// Begins one, and answers the reservations of ids in it. A SQLite source is held against writers. A server's
-    /// cannot be, so that its nodes lose their fences: one that was paused commits nothing any more.
-    async fn begin(from: &Place, tables: &[Arc<Table>]) -> Result<(Self, Tally), Fault> {
+    /// Begins one. A SQLite source is held against writers. A server's cannot be, so that its nodes lose their fences:
+    /// one that was paused commits nothing any more. What others write is found at the [end](Self::end).
+    async fn begin(from: &Place, tables: &[Arc<Table>]) -> Result<Self, Fault> {
         let (session, engine) = match from {
             Place::Sqlite(path) => (sqlite::attach(path)?, None),
             Place::Server(url) => {
@@ -232,44 +236,61 @@ impl Snapshot {
             let found = refuse_served(session).await?;
             for node in found {
                 let expelled: Result<_, Fault> = engine
-                    .transact(move |session| Box::pin(nodes::expel(session, node)))
+                    .transact(Lane::Common, move |session| {
+                        Box::pin(nodes::expel(session, node))
+                    })
                     .await;
                 expelled?;
             }
         }
-        let session = &mut snapshot.session;
-        session.begin_snapshot().await?;
-        let reserved = reservations(session, tables).await?;
-        Ok((snapshot, reserved))
+        snapshot.session.begin_snapshot().await?;
+        Ok(snapshot)
     }
 
-    /// Ends it, and fails when a server's source was written to since it began: such rows are missing from the copy.
-    /// Whoever writes anything new reserves ids first.
-    async fn end(mut self, tables: &[Arc<Table>], reserved: Tally) -> Result<(), Fault> {
+    /// Ends it, and fails when a server's source is not what was copied any more: nothing there keeps others from
+    /// writing, and what they were told is done would be missing from the copy. So all of it is read once more, as it is
+    /// at one later moment; who changes a row only, such as an access key's, leaves no other trace.
+    async fn end(
+        mut self,
+        copied: &[(&Arc<Table>, Tally)],
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), Fault> {
         self.session.end_snapshot().await?;
-        let Some(engine) = self.engine else {
+        let Some(engine) = self.engine.take() else {
             return Ok(());
         };
-        let is_same = reservations(&mut self.session, tables).await? == reserved;
+        self.session.begin_snapshot().await?;
         let nodes = nodes::leases(&mut self.session).await?;
+        let mut changed = (!nodes.is_empty()).then_some("nodes");
+        for (table, tally) in copied {
+            if changed.is_some() {
+                break;
+            }
+            let mut found = Tally::default();
+            let mut count = |row: &[Cell]| {
+                found.add(row);
+                if found.rows.is_multiple_of(PROGRESS_ROWS) {
+                    progress(Progress {
+                        phase: Phase::Verify,
+                        table: &table.name,
+                        rows: found.rows,
+                    });
+                }
+            };
+            walk(&mut self.session, &table.rows(), &mut count).await?;
+            changed = (found != *tally).then_some(table.name.as_str());
+        }
+        self.session.end_snapshot().await?;
         drop(self.session);
         engine.close().await;
-        match is_same && nodes.is_empty() {
-            true => Ok(()),
-            false => Err(config(
-                "it was written to during the copy: stop what does so and start the copy again",
-            )),
+        match changed {
+            None => Ok(()),
+            Some(table) => Err(config(format_args!(
+                "it was written to during the copy, table {table} is not what it was: stop what does so, nodes and \
+                 commands, and start the copy again"
+            ))),
         }
     }
-}
-
-/// The rows that say which ids may have been minted.
-async fn reservations(session: &mut Session, tables: &[Arc<Table>]) -> Result<Tally, Fault> {
-    let mut reservations = Tally::default();
-    for table in tables.iter().filter(|table| table.name == "workers") {
-        walk(session, &table.rows(), |row| reservations.add(row)).await?;
-    }
-    Ok(reservations)
 }
 
 /// Refuses a server's source while a node's lease runs; answers the nodes whose lease has run out.
