@@ -13,6 +13,7 @@ mod jobs;
 mod manifests;
 mod merge;
 mod moves;
+mod moves_ended;
 mod races;
 mod schema;
 mod scrub;
