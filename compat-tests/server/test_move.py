@@ -259,7 +259,8 @@ def test_a_move_that_is_sent_back_under_way_leaves_nothing_where_it_went(install
     for number in range(10):
         s3.put_object(Bucket="old", Key=f"k{number}", Body=body(number, MIB))
     before = versions(s3, "old")
-    there = begin(server, "--from", "a", "--to", "b", *of, "--rate", MIB)
+    # What is under way is so for longer than the way back takes.
+    there = begin(server, "--from", "a", "--to", "b", *of, "--rate", 256 * KIB)
     wait_until(lambda: blobs(server, "b"), what="the first blob under way")
     back = begin(server, "--from", "b", "--to", "a", *of)
     assert ended(server, there["id"])["state"] == "ended"

@@ -38,7 +38,7 @@ options = {{ root = "{home}/b" }}
 def cluster(tmp_path, postgres):
     config = tmp_path / "two.toml"
     config.write_text(TWO_DISKS.format(home=tmp_path))
-    with Cluster(tmp_path, postgres, env=HASTY, arguments=["--config", config]) as nodes:
+    with Cluster(tmp_path, postgres, env=HASTY | {"OSPROXY_CONFIG": str(config)}) as nodes:
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()
