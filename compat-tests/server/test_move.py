@@ -83,6 +83,10 @@ def ended(server, id, deadline=400):
     return wait_until(look, deadline, f"the end of move {id}")
 
 
+def move_jobs(server):
+    return json.loads(server.command("jobs", "list", "--type", "move", "--json").stdout)["jobs"]
+
+
 def versions(s3, bucket):
     """Everything clients see of a bucket's versions, and their bytes."""
     seen = {}
@@ -266,6 +270,8 @@ def test_a_move_that_is_sent_back_under_way_leaves_nothing_where_it_went(install
     assert ended(server, there["id"])["state"] == "ended"
     done = ended(server, back["id"])
     assert (done["state"], done["failed"]) == ("done", 0), done
+    # Nothing that was under way is any more.
+    wait_until(lambda: all(job["ended"] for job in move_jobs(server)), 200, "the end of both jobs")
     wait_until(lambda: not blobs(server, "b"), 120, "nothing to be left there")
     assert ended(server, there["id"])["state"] == "ended"
     server.stop()

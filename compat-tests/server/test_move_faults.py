@@ -100,10 +100,10 @@ def test_a_move_on_nodes_that_are_killed_under_load_loses_nothing(cluster, rng, 
     # What the killed ones left half-written, and what was released, is the sweep's and the collector's.
     wait_until(lambda: not blobs(cluster, "a"), 120, "nothing to be left at the old backend")
     load.check(cluster.clients())
-    (cluster.home / "a").rename(cluster.home / "a-is-away")
-    load.check(cluster.clients())
     clean = cluster.nodes[0].command("fsck", "--read", check=False)
     assert clean.returncode == 0, clean.stdout
+    (cluster.home / "a").rename(cluster.home / "a-is-away")
+    load.check(cluster.clients())
 
 
 def test_moves_to_and_fro_on_nodes_that_are_killed_leave_all_where_the_last_one_says(cluster, rng):
