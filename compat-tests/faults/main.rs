@@ -14,6 +14,7 @@ mod jobs;
 mod manifests;
 mod merge;
 mod moves;
+mod moves_ended;
 mod races;
 mod schema;
 mod scrub;

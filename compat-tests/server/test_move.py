@@ -85,6 +85,10 @@ def ended(server, id, deadline=400):
     return wait_until(look, deadline, f"the end of move {id}")
 
 
+def move_jobs(server):
+    return json.loads(server.command("jobs", "list", "--type", "move", "--json").stdout)["jobs"]
+
+
 def versions(s3, bucket):
     """Everything clients see of a bucket's versions, and their bytes."""
     seen = {}
@@ -250,6 +254,45 @@ def test_a_move_that_is_killed_goes_on_and_comes_back(install):
     assert (back["state"], back["remains"]) == ("done", 0)
     assert blobs(server, "b") == []
     assert versions(s3, "old") == before
+
+
+@pytest.mark.parametrize("of", [(), ("--bucket", "old")], ids=["backend", "bucket"])
+def test_a_move_that_is_sent_back_under_way_leaves_nothing_where_it_went(install, of):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="old")
+    s3.put_bucket_versioning(Bucket="old", VersioningConfiguration={"Status": "Enabled"})
+    for number in range(10):
+        s3.put_object(Bucket="old", Key=f"k{number}", Body=body(number, MIB))
+    before = versions(s3, "old")
+    # What is under way is so for longer than the way back takes.
+    there = begin(server, "--from", "a", "--to", "b", *of, "--rate", 256 * KIB)
+    wait_until(lambda: blobs(server, "b"), what="the first blob under way")
+    back = begin(server, "--from", "b", "--to", "a", *of)
+    assert ended(server, there["id"])["state"] == "ended"
+    done = ended(server, back["id"])
+    assert (done["state"], done["failed"]) == ("done", 0), done
+    # Nothing that was under way is any more.
+    wait_until(lambda: all(job["ended"] for job in move_jobs(server)), 200, "the end of both jobs")
+    wait_until(lambda: not blobs(server, "b"), 120, "nothing to be left there")
+    assert ended(server, there["id"])["state"] == "ended"
+    server.stop()
+    (server.data_dir / "b").rename(server.data_dir / "b-is-away")
+    server.start()
+    assert versions(server.endpoint.client(), "old") == before
+
+
+def test_a_move_that_waits_for_its_rate_takes_another_at_once(install):
+    server = install(TWO_DISKS)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="old")
+    s3.put_object(Bucket="old", Key="k", Body=body(1, MIB))
+    # Days for one blob.
+    move = begin(server, "--from", "a", "--to", "b", "--rate", 1)
+    wait_until(lambda: (server.data_dir / "b").exists(), what="the blob under way")
+    assert begin(server, "--from", "a", "--to", "b")["id"] == move["id"]
+    done = ended(server, move["id"], 100)
+    assert (done["moved"], done["remains"]) == (1, 0), done
 
 
 def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):

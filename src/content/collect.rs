@@ -380,19 +380,20 @@ impl ContentStore {
         refused.map_or(Ok(report), Err)
     }
 
-    /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's.
+    /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's. `None` when it is not
+    /// swept, because of manifests that lie there.
     async fn sweep_backend(
         &self,
         backend: &str,
         before: Millis,
         report: &mut SweepReport,
-    ) -> Result<u64, Fault> {
+    ) -> Result<Option<u64>, Fault> {
         if self.is_of_another(backend).await? {
             tracing::error!(
                 backend,
                 "not swept: manifests of another database lie there, whose blobs these may be"
             );
-            return Ok(0);
+            return Ok(None);
         }
         let mut list = self.blobs.list(backend)?;
         let mut manifests = 0;
@@ -408,7 +409,7 @@ impl ContentStore {
             }
         }
         report.foreign += list.skipped();
-        Ok(manifests)
+        Ok(Some(manifests))
     }
 
     /// Whether nothing may be taken for an orphan: the database was recovered a short time ago, and what it does not name
@@ -443,16 +444,45 @@ impl ContentStore {
             .await
     }
 
-    /// Sweeps one backend whose blobs were moved away, and counts what is left there.
+    /// Sweeps one backend whose blobs were moved away, and counts what is left there. Where nothing may be taken for an
+    /// orphan, because the database was recovered a short time ago or manifests of another one lie there, nothing is
+    /// deleted, and all of it is counted as what is not ours.
     pub async fn sweep_source(&self, backend: i64) -> Result<Left, Fault> {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         let name = self.backend(backend).await?.name.clone();
-        let manifests = self.sweep_backend(&name, before, &mut report).await?;
+        let swept = match self.is_spared().await? {
+            true => None,
+            false => {
+                let swept = self.sweep_backend(&name, before, &mut report);
+                swept.await?
+            }
+        };
+        let Some(manifests) = swept else {
+            tracing::warn!(
+                backend = name,
+                "only counted what is left there: it may be wanted"
+            );
+            return Ok(Left {
+                ours: 0,
+                foreign: self.count_objects(&name).await?,
+            });
+        };
         Ok(Left {
             ours: report.listed - report.orphans - manifests,
             foreign: report.foreign + manifests,
         })
+    }
+
+    /// How many objects lie at a backend, blobs or not.
+    async fn count_objects(&self, backend: &str) -> Result<u64, Fault> {
+        let mut list = self.blobs.list(backend)?;
+        let mut listed = 0;
+        while let Some(name) = list.next().await {
+            name?;
+            listed += 1;
+        }
+        Ok(listed + list.skipped())
     }
 }
 
@@ -461,6 +491,6 @@ impl ContentStore {
 pub struct Left {
     /// Blobs.
     pub ours: u64,
-    /// Anything else, manifests included.
+    /// Anything else, manifests included, and what may be another's.
     pub foreign: u64,
 }

@@ -68,7 +68,7 @@ pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
 pub use fsck::{FsckOrder, FsckReport};
 pub use merge::{MERGE, MergeOrder, Merged};
-pub use open::OpenTimes;
+pub use open::{OpenTimes, Token};
 pub use pace::{Hold, Pace, Work};
 pub use reader::Reader;
 pub use receive::{Body, BodyError, Incoming, ReceiveError, Received};
@@ -187,6 +187,12 @@ impl ContentStore {
     /// When the oldest read and write still open here began.
     pub fn open_times(&self) -> &Arc<OpenTimes> {
         &self.open
+    }
+
+    /// Begins a write that takes no bytes in, before it looks at what it will refer to: until the token is dropped, it is
+    /// waited for as one that does.
+    pub fn begin_write(&self) -> Token {
+        self.open.write()
     }
 
     /// The content of these bytes in `space`, if it is known and `sender` has possession of it: sent these

@@ -264,6 +264,18 @@ pub async fn live_at(session: &mut Session, backend: i64) -> Result<(u64, u64), 
     Ok(found.unwrap_or_default())
 }
 
+/// How many copies a backend has that are live or to come, whether their blobs are condemned or not.
+pub async fn count_wanted_at(session: &mut Session, backend: i64) -> Result<u64, Fault> {
+    let found = session
+        .query_one(
+            "SELECT COUNT(*) FROM copies WHERE backend_id = $1 AND state <> 'deleting'",
+            params![backend],
+            |row| row.size(0),
+        )
+        .await?;
+    Ok(found.unwrap_or(0))
+}
+
 /// Whether a backend has copies that wait for their deletion.
 pub async fn any_unsettled_at(session: &mut Session, backend: i64) -> Result<bool, Fault> {
     let found = session

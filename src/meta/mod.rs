@@ -17,8 +17,8 @@
 //! While manifests are on, each transaction ends with a row that says which groups of rows it changed: the row
 //! modules note it where they write (see [`Session::changed`] and [`catalog`]).
 //!
-//! Lock order, for the databases that lock rows: own node, job, bucket, upload, keys in byte order, contents by
-//! id, blobs by id.
+//! Lock order, for the databases that lock rows: own node, moves by id, job, backends by id, bucket, upload, keys in
+//! byte order, contents by id, blobs by id.
 
 pub mod adoptions;
 mod bell;

@@ -33,6 +33,15 @@ pub enum MoveState {
     Ended,
 }
 
+/// From which state to which a move goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The state that it must be in.
+    pub from: MoveState,
+    /// The one that it is in afterwards.
+    pub to: MoveState,
+}
+
 /// What a move has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -190,13 +199,32 @@ pub async fn list(session: &mut Session, limit: usize) -> Result<Vec<MoveRow>, F
         .await
 }
 
-/// Moves with something left to do, in the order of their begin, at most `limit`.
+/// Makes the transaction one of a move: it commits only if the move is open, and until it has ended nobody can end the
+/// move. A fault of kind [`Kind::Busy`] when it has ended.
+pub async fn hold(session: &mut Session, id: i64) -> Result<(), Fault> {
+    let open = session
+        .query_one(
+            "SELECT 1 FROM moves WHERE id = $1 AND (state = 'copying' OR state = 'emptying') /*FOR SHARE*/",
+            params![id],
+            |row| row.int(0),
+        )
+        .await?;
+    match open {
+        Some(_) => Ok(()),
+        None => {
+            Err(Fault::new(Kind::Busy, "hold move").context(format_args!("move {id} has ended")))
+        }
+    }
+}
+
+/// Moves with something left to do, in the order of their begin, at most `limit`; locked for the rest of the
+/// transaction.
 pub async fn open(session: &mut Session, limit: usize) -> Result<Vec<MoveRow>, Fault> {
     session
         .query(
             concat!(
                 columns!(),
-                " WHERE state = 'copying' OR state = 'emptying' ORDER BY id LIMIT $1"
+                " WHERE state = 'copying' OR state = 'emptying' ORDER BY id LIMIT $1 /*FOR UPDATE*/"
             ),
             params![limit as i64],
             row,
@@ -239,21 +267,27 @@ pub async fn set_rate(session: &mut Session, id: i64, rate: Option<u64>) -> Resu
         .await
 }
 
-/// Takes a move to its next state; `remains` and the time where that is an end.
+/// Takes a move to another state; `remains` and the time where that is an end. `false`, and nothing is changed, when it
+/// is in another state than the one it goes from: somebody else has taken it on, or ended it.
 pub async fn set_state(
     session: &mut Session,
     id: i64,
-    state: MoveState,
+    turn: Turn,
     remains: Option<u64>,
     now: Millis,
-) -> Result<(), Fault> {
-    let ended = (!state.is_open()).then_some(now);
+) -> Result<bool, Fault> {
+    let present = find(session, id).await?.map(|row| row.state);
+    if present != Some(turn.from) {
+        return Ok(false);
+    }
+    let ended = (!turn.to.is_open()).then_some(now);
     session
         .execute(
             "UPDATE moves SET state = $1, remains = $2, ended = $3 WHERE id = $4",
-            params![state.as_str(), remains.map(|left| left as i64), ended, id],
+            params![turn.to.as_str(), remains.map(|left| left as i64), ended, id],
         )
-        .await
+        .await?;
+    Ok(true)
 }
 
 /// A backend under its lock, as id and what it was moved to.

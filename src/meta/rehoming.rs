@@ -146,6 +146,29 @@ pub async fn count(session: &mut Session, bucket: BucketId) -> Result<(u64, u64)
     Ok(sum)
 }
 
+/// How many versions and parts of a bucket have contents that are not at `placement`, all looked at in the same moment:
+/// what becomes another kind of version meanwhile is counted once. A scan.
+pub async fn count_elsewhere(
+    session: &mut Session,
+    bucket: BucketId,
+    placement: i64,
+) -> Result<u64, Fault> {
+    let found = session
+        .query_one(
+            "SELECT COUNT(*) FROM (
+                 SELECT content_id FROM objects WHERE bucket_id = $1
+                 UNION ALL SELECT content_id FROM versions WHERE bucket_id = $1
+                 UNION ALL SELECT p.content_id FROM uploads u JOIN upload_parts p ON p.upload_uid = u.uid
+                           WHERE u.bucket_id = $1
+             ) r JOIN contents c ON c.id = r.content_id JOIN spaces s ON s.id = c.space_id
+             WHERE s.placement_id <> $2",
+            params![bucket.0, placement],
+            |row| row.size(0),
+        )
+        .await?;
+    Ok(found.unwrap_or(0))
+}
+
 /// Lets a reference that still refers to `old` refer to `new` instead; `false` when it does not any more. The caller
 /// holds the lock of the key or the upload.
 pub async fn repoint(

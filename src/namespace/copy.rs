@@ -9,7 +9,7 @@ use super::{
     BodyHint, Cause, Condition, CustomerKey, Namespace, Object, PutRequest, Recheck, Target,
     Written,
 };
-use crate::content::{ReceiveError, Received};
+use crate::content::{ReceiveError, Received, Token};
 use crate::meta::{contents, version_parts};
 use crate::model::acl::Acl;
 use crate::model::bucket::Bucket;
@@ -72,6 +72,8 @@ impl Namespace {
         source: &CopySource,
         request: CopyRequest,
     ) -> Result<Written, Condition> {
+        // A bucket that moves meanwhile waits for a reference that was planned where it was before.
+        let open = Arc::new(self.content.begin_write());
         let mut object = source.object.clone();
         for _ in 0..TRIES {
             let version = &object.version;
@@ -80,7 +82,10 @@ impl Namespace {
             let Some(checksum) = checksum.filter(|_| by_reference) else {
                 return self.copy_bytes(source, &object, request).await;
             };
-            match self.copy_reference(version, &request, checksum).await {
+            match self
+                .copy_reference(version, &request, checksum, &open)
+                .await
+            {
                 // The source was overwritten and collected since it was read.
                 Err(Condition::ContentGone) => {
                     object = self
@@ -130,6 +135,7 @@ impl Namespace {
         source: &Version,
         request: &CopyRequest,
         checksum: ObjectChecksum,
+        open: &Arc<Token>,
     ) -> Result<Written, Condition> {
         let version = Version {
             uid: Uid(self.uids.next()?),
@@ -161,12 +167,15 @@ impl Namespace {
             &request.recheck,
             cause,
         );
-        let from = source.uid;
+        let (from, open) = (source.uid, Arc::clone(open));
         let version_id = self
             .meta
             .transact_at(writer.slot.row(), "copy", move |session| {
                 let (writer, version) = (Arc::clone(&writer), version.clone());
+                // To the end of the transaction, which goes on when the request is given up.
+                let open = Arc::clone(&open);
                 Box::pin(async move {
+                    let _open = open;
                     if !contents::lock(session, version.content).await? {
                         return Err(Condition::ContentGone);
                     }

@@ -317,6 +317,8 @@ impl Namespace {
         source: &CopySource,
         range: Range<u64>,
     ) -> Result<PartWritten, Condition> {
+        // As for a copy of an object, from before it is looked at whose space it is.
+        let _open = self.content.begin_write();
         let version = &source.object.version;
         let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
         if range == (0..version.size)

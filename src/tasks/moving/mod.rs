@@ -9,6 +9,8 @@
 //! ```
 //!
 //! Nothing but rows says how far a move is: a run that is cut anywhere is gone on with by the next one, on any node.
+//! Every transaction of a run commits only while the move is open, and its state changes only from the one that the run
+//! has read: a move that was ended, because another one brings back what it has moved, changes nothing any more.
 //! What fails is tried again in the next pass, for as long as the move is not ended; only what is found to be
 //! damaged wherever it lies is left, and reported, and so is what the target takes in no form: a blob under a
 //! customer's key that is longer than a blob may be there.
@@ -25,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::content::{ContentStore, Copied, Cut, MendReport, Route, Work};
 use crate::meta::jobs::Lease;
-use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress};
-use crate::meta::{MetaStore, copies, nodes};
+use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress, Turn};
+use crate::meta::{MetaStore, Session, copies, nodes, rehoming};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, BucketId};
@@ -46,6 +48,8 @@ const WRITES_PAUSE: Duration = Duration::from_secs(1);
 const FAILED_PAUSE: Duration = Duration::from_secs(15);
 /// Pause before it is asked again whether the old copies are deleted.
 const EMPTYING_PAUSE: Duration = Duration::from_secs(10);
+/// How often it is looked whether a move has another rate, or was ended, while a pass is under way.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
 /// Blobs copied at a time.
 const AT_A_TIME: usize = 4;
 /// Blobs after which it is recorded how far the move is.
@@ -103,7 +107,7 @@ impl Mover {
         let Some(row) = self.row(id).await? else {
             return Ok(Outcome::done());
         };
-        let work = Work::new(row.rate, lease);
+        let work = Work::of_move(id, row.rate, lease);
         match (row.state, &row.what) {
             (MoveState::Done | MoveState::Ended, _) => Ok(Outcome::done()),
             (MoveState::Copying, _) => self.copy(&row, &work).await,
@@ -115,21 +119,36 @@ impl Mover {
     async fn copy(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
         // Asked before the pass: what it then finds to be nothing stays nothing.
         let settled = self.is_settled(row).await?;
-        let pass = match &row.what {
-            Moved::Backend => self.backend_pass(row, work).await?,
-            Moved::Bucket { id, .. } => self.bucket_pass(row, *id, work).await?,
+        let pass = async {
+            match &row.what {
+                Moved::Backend => self.backend_pass(row, work).await,
+                Moved::Bucket { id, .. } => self.bucket_pass(row, *id, work).await,
+            }
+        };
+        let pass = tokio::select! {
+            pass = pass => pass?,
+            // What it has not done yet it may not do any more.
+            () = self.watch(row.id, work) => return Ok(Outcome::done()),
         };
         let (id, hold) = (row.id, work.hold());
         let (failed, reason) = (pass.failed + pass.lost, Arc::new(pass.reason));
-        self.meta
+        let recorded = self
+            .meta
             .transact("record pass", move |session| {
                 let reason = Arc::clone(&reason);
                 Box::pin(async move {
+                    if !is_open(session, id).await? {
+                        return Ok(false);
+                    }
                     hold.on(session).await?;
-                    moves::set_failed(session, id, failed, reason.as_deref()).await
+                    moves::set_failed(session, id, failed, reason.as_deref()).await?;
+                    Ok::<_, Fault>(true)
                 })
             })
             .await?;
+        if !recorded {
+            return Ok(Outcome::done());
+        }
         if pass.failed > 0 {
             return Ok(Outcome::More(FAILED_PAUSE));
         }
@@ -140,20 +159,64 @@ impl Mover {
             return Ok(Outcome::More(Duration::ZERO));
         }
         match &row.what {
-            Moved::Bucket { .. } => self.end(row, work, None).await,
-            Moved::Backend => {
-                let now = self.clock.now();
-                self.meta
-                    .transact("move is copied", move |session| {
-                        Box::pin(async move {
-                            hold.on(session).await?;
-                            moves::set_state(session, id, MoveState::Emptying, None, now).await
-                        })
+            Moved::Bucket { id, .. } => {
+                let (bucket, target) = (*id, row.target);
+                let elsewhere = self
+                    .meta
+                    .scan("look at bucket", move |session| {
+                        Box::pin(rehoming::count_elsewhere(session, bucket, target))
                     })
                     .await?;
+                if elsewhere > pass.lost {
+                    // It went by the pass: a part that became a version, or a version that became the current one.
+                    return Ok(Outcome::More(WRITES_PAUSE));
+                }
+                self.end(row, work, None).await
+            }
+            Moved::Backend => {
+                let turn = Turn {
+                    from: row.state,
+                    to: MoveState::Emptying,
+                };
+                self.turn(row, work, turn, None).await?;
                 Ok(Outcome::More(Duration::ZERO))
             }
         }
+    }
+
+    /// Keeps to the rate of a move, whatever that is at the time, until the move has ended.
+    async fn watch(&self, id: i64, work: &Work) {
+        loop {
+            tokio::time::sleep(WATCHED_EVERY).await;
+            match self.row(id).await {
+                Ok(Some(row)) if row.state.is_open() => work.pace.set(row.rate),
+                Ok(_) => return,
+                // The pass meets it too.
+                Err(fault) => tracing::debug!(%fault, id, "move not looked at"),
+            }
+        }
+    }
+
+    /// Takes a move to another state; `false` when it is in another one than that was decided in, and nothing is changed.
+    async fn turn(
+        &self,
+        row: &MoveRow,
+        work: &Work,
+        turn: Turn,
+        remains: Option<u64>,
+    ) -> Result<bool, Fault> {
+        let (id, lease, now) = (row.id, work.lease(), self.clock.now());
+        self.meta
+            .transact("turn move", move |session| {
+                Box::pin(async move {
+                    let turned = moves::set_state(session, id, turn, remains, now).await?;
+                    if let Some(lease) = lease {
+                        lease.hold(session).await?;
+                    }
+                    Ok::<_, Fault>(turned)
+                })
+            })
+            .await
     }
 
     /// Whether no write is open that may have been planned before the move began.
@@ -246,69 +309,61 @@ impl Mover {
         Ok(pass)
     }
 
-    /// Records how far the move is, and takes its rate; `false` when it is to end.
+    /// Records how far the move is; `false` when it is to end.
     async fn record(&self, row: &MoveRow, work: &Work, done: Progress) -> Result<bool, Fault> {
         let (id, lease, total) = (row.id, work.lease(), row.total);
-        let now = self
-            .meta
+        self.meta
             .transact("record move", move |session| {
                 Box::pin(async move {
+                    let Some(before) = moves::find(session, id).await? else {
+                        return Ok(false);
+                    };
                     if let Some(lease) = lease {
                         lease.hold(session).await?;
                         // It has come forward: its attempts are counted anew.
-                        let before = moves::find(session, id).await?;
-                        let moved = before.map_or(0, |before| before.progress.moved);
+                        let moved = before.progress.moved + done.moved;
                         let progress = job::Progress {
-                            done: moved + done.moved,
-                            total: Some(total.max(moved + done.moved)),
+                            done: moved,
+                            total: Some(total.max(moved)),
                         };
                         lease.checkpoint(session, &(), progress).await?;
                     }
                     if done != Progress::default() {
                         moves::advance(session, id, done).await?;
                     }
-                    moves::find(session, id).await
+                    Ok::<_, Fault>(before.state.is_open())
                 })
             })
-            .await?;
-        let Some(now) = now.filter(|now| now.state.is_open()) else {
-            return Ok(false);
-        };
-        work.pace.set(now.rate);
-        Ok(true)
+            .await
     }
 
     /// Waits until the old copies are deleted, then counts what is left.
     async fn empty(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
         let source = row.source;
-        let (live, unsettled) = self
+        let (wanted, unsettled) = self
             .meta
             .scan("look at source", move |session| {
                 Box::pin(async move {
-                    let live = copies::live_at(session, source).await?.0;
+                    let wanted = copies::count_wanted_at(session, source).await?;
                     let unsettled = copies::any_unsettled_at(session, source).await?;
-                    Ok::<_, Fault>((live, unsettled))
+                    Ok::<_, Fault>((wanted, unsettled))
                 })
             })
             .await?;
-        if live > row.failed {
+        if wanted > row.failed {
             // Something came after all, or waits for the collector since it was split.
-            let (id, hold, now) = (row.id, work.hold(), self.clock.now());
-            self.meta
-                .transact("copy again", move |session| {
-                    Box::pin(async move {
-                        hold.on(session).await?;
-                        moves::set_state(session, id, MoveState::Copying, None, now).await
-                    })
-                })
-                .await?;
+            let turn = Turn {
+                from: row.state,
+                to: MoveState::Copying,
+            };
+            self.turn(row, work, turn, None).await?;
             return Ok(Outcome::More(EMPTYING_PAUSE));
         }
         if unsettled {
             return Ok(Outcome::More(EMPTYING_PAUSE));
         }
         let swept = self.content.sweep_source(source).await?;
-        if swept.ours > live {
+        if swept.ours > wanted {
             // Not named by any row, and too young to be taken for an orphan.
             return Ok(Outcome::More(EMPTYING_PAUSE));
         }
@@ -321,17 +376,16 @@ impl Mover {
         work: &Work,
         remains: Option<u64>,
     ) -> Result<Outcome, Fault> {
-        let (id, hold, now) = (row.id, work.hold(), self.clock.now());
-        self.meta
-            .transact("end move", move |session| {
-                Box::pin(async move {
-                    hold.on(session).await?;
-                    moves::set_state(session, id, MoveState::Done, remains, now).await
-                })
-            })
-            .await?;
-        tracing::info!(id, remains, failed = row.failed, "moved");
-        Ok(Outcome::done())
+        let turn = Turn {
+            from: row.state,
+            to: MoveState::Done,
+        };
+        if self.turn(row, work, turn, remains).await? {
+            tracing::info!(id = row.id, remains, failed = row.failed, "moved");
+            return Ok(Outcome::done());
+        }
+        // Ended, or gone on with elsewhere: the next look at it tells.
+        Ok(Outcome::More(Duration::ZERO))
     }
 
     async fn row(&self, id: i64) -> Result<Option<MoveRow>, Fault> {
@@ -341,6 +395,12 @@ impl Mover {
             })
             .await
     }
+}
+
+/// Whether a move has not ended, which nobody ends for the rest of the transaction.
+async fn is_open(session: &mut Session, id: i64) -> Result<bool, Fault> {
+    let row = moves::find(session, id).await?;
+    Ok(row.is_some_and(|row| row.state.is_open()))
 }
 
 impl Pass {

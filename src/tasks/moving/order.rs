@@ -8,7 +8,7 @@ use super::{KIND, Payload};
 use crate::meta::Bell;
 use crate::meta::buckets::BackendRow;
 use crate::meta::jobs::{self, NewJob};
-use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress};
+use crate::meta::moves::{self, MoveRow, MoveState, Moved, Progress, Turn};
 use crate::meta::{MetaStore, Session, buckets, copies, nodes, placements, rehoming};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
@@ -45,7 +45,7 @@ pub enum MoveError {
         /// What there is.
         known: Vec<String>,
     },
-    /// It is there.
+    /// It is there, with all that it refers to.
     #[error("{0} is where it should be moved to already")]
     There(String),
     /// The bucket is not where the order says.
@@ -212,9 +212,12 @@ impl Start {
     async fn run(&self, session: &mut Session) -> Result<i64, MoveError> {
         // No node enters from here on that has not seen this move: it looks at what was moved before it serves.
         nodes::take_turn(session).await?;
+        // Before anything else that a transaction of a move locks: what one of them has begun it has committed, and what
+        // comes later it does not do in a move that is ended here.
+        let open = moves::open(session, OPEN_MAX).await?;
         let new = match &self.order.bucket {
-            None => self.backend(session).await?,
-            Some(bucket) => self.bucket(session, bucket).await?,
+            None => self.backend(session, open).await?,
+            Some(bucket) => self.bucket(session, bucket, open).await?,
         };
         // The clock here may be behind those of the nodes, by which they say what is open.
         let newest = nodes::newest_write(session).await?;
@@ -242,7 +245,7 @@ impl Start {
         Ok(id)
     }
 
-    async fn backend(&self, session: &mut Session) -> Result<Begun, MoveError> {
+    async fn backend(&self, session: &mut Session, open: Vec<MoveRow>) -> Result<Begun, MoveError> {
         let MoveOrder { from, to, .. } = &self.order;
         let mut ids = Vec::new();
         for name in [from, to] {
@@ -266,7 +269,7 @@ impl Start {
         for name in [from, to] {
             check_shared(name, &known)?;
         }
-        for row in moves::open(session, OPEN_MAX).await? {
+        for row in open {
             if row.what != Moved::Backend {
                 continue;
             }
@@ -275,7 +278,7 @@ impl Start {
             }
             if (row.source, row.target) == (target, source) {
                 // Back again: what it has moved is at the source of this one.
-                moves::set_state(session, row.id, MoveState::Ended, None, self.now).await?;
+                self.supersede(session, &row).await?;
                 continue;
             }
             if [row.source, row.target]
@@ -299,7 +302,12 @@ impl Start {
         }))
     }
 
-    async fn bucket(&self, session: &mut Session, bucket: &str) -> Result<Begun, MoveError> {
+    async fn bucket(
+        &self,
+        session: &mut Session,
+        bucket: &str,
+        open: Vec<MoveRow>,
+    ) -> Result<Begun, MoveError> {
         let MoveOrder { from, to, .. } = &self.order;
         let mut ids = Vec::new();
         for name in [from, to] {
@@ -331,19 +339,22 @@ impl Start {
         let switched = Namespace::switch_bucket(session, &name, target, self.space).await?;
         let switched = switched.ok_or_else(unknown)?;
         let mut before = None;
-        for row in moves::open(session, OPEN_MAX).await? {
+        for row in open {
             let ours = matches!(&row.what, Moved::Bucket { id, .. } if *id == switched.bucket);
             if ours && row.target == target {
                 before = Some(row.id);
             } else if ours {
                 // This one brings along whatever that has not.
-                moves::set_state(session, row.id, MoveState::Ended, None, self.now).await?;
+                self.supersede(session, &row).await?;
             }
         }
         if let Some(id) = before {
             return Ok(Begun::Before(id));
         }
-        if switched.from != source {
+        // What a move has left, because it was damaged, may be brought along once it is repaired.
+        let is_rest = switched.from == target
+            && rehoming::count_elsewhere(session, switched.bucket, target).await? > 0;
+        if switched.from != source && !is_rest {
             let at = placements::all(session).await?;
             let at = at.into_iter().find(|(id, _)| *id == switched.from);
             return Err(match at {
@@ -364,6 +375,17 @@ impl Start {
             total_bytes,
             ..self.row(what, source, target)
         }))
+    }
+
+    /// Ends a move whose place another one takes.
+    async fn supersede(&self, session: &mut Session, row: &MoveRow) -> Result<(), Fault> {
+        let turn = Turn {
+            from: row.state,
+            to: MoveState::Ended,
+        };
+        // It is locked since its state was read: it is in that state.
+        moves::set_state(session, row.id, turn, None, self.now).await?;
+        Ok(())
     }
 
     /// Refuses backends that a node does not have.

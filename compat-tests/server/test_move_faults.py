@@ -1,0 +1,121 @@
+"""Moves on several nodes that are killed and stopped at any moment, under load: nothing is lost, nothing stays behind."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from support.cluster import Cluster, Load
+from support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(900)
+HASTY = {
+    "OSPROXY_NODE__LEASE_SECONDS": "3",
+    "OSPROXY_STORAGE__GRACE_SECONDS": "5",
+    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
+    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
+    "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
+    "OSPROXY_JOBS__POLL_SECONDS": "1",
+    "OSPROXY_JOBS__LEASE_SECONDS": "5",
+    "OSPROXY_HTTP__DRAIN_TIMEOUT_SECONDS": "3",
+}
+TWO_DISKS = """
+[storage]
+placement = "a"
+
+[backend.a]
+service = "fs"
+options = {{ root = "{home}/a" }}
+
+[backend.b]
+service = "fs"
+options = {{ root = "{home}/b" }}
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, postgres):
+    config = tmp_path / "two.toml"
+    config.write_text(TWO_DISKS.format(home=tmp_path))
+    with Cluster(tmp_path, postgres, env=HASTY | {"OSPROXY_CONFIG": str(config)}) as nodes:
+        nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
+        yield nodes
+        nodes.no_panic()
+
+
+def blobs(cluster, backend):
+    return [path for path in (cluster.home / backend).glob("[0-9a-f][0-9a-f]/*") if path.is_file()]
+
+
+def begin(cluster, *words):
+    """Begins a move with the help of whichever node answers."""
+
+    def begun():
+        for node in cluster.nodes:
+            done = node.command("move", *words, "--background", "--json", check=False)
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+
+    return wait_until(begun, 60, "a move that has begun")
+
+
+def state(cluster, move):
+    return cluster.query(f"SELECT state FROM moves WHERE id = {move['id']}")[0]
+
+
+def disturb(cluster, rng, load):
+    """Kills a node, or stops it for a moment that may be longer than its leases, and lets it go on."""
+    victim = rng.choice(cluster.nodes)
+    time.sleep(rng.random() * 0.5)  # any moment
+    if rng.random() < 0.6:
+        victim.kill()
+        load.more(4)
+        victim.start()
+    else:
+        victim.signal(signal.SIGSTOP)
+        before = load.done
+        wait_until(lambda: load.done >= before + rng.choice([2, 12]) or load.wrong, 120, "the other nodes to go on")
+        victim.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("what", ["backend", "bucket"])
+def test_a_move_on_nodes_that_are_killed_under_load_loses_nothing(cluster, rng, what):
+    words = ["--from", "a", "--to", "b"] + {"backend": [], "bucket": ["--bucket", "bucket"]}[what]
+    with Load(cluster, rng.random(), threads=4, patience=10) as load:
+        load.more(40)
+        # Slow enough to be disturbed before it ends.
+        move = begin(cluster, *words, "--rate", "4000000")
+        for _ in range(5):
+            disturb(cluster, rng, load)
+        assert begin(cluster, *words)["id"] == move["id"] or state(cluster, move) == "done"
+        if what == "backend":
+            wait_until(lambda: state(cluster, move) != "copying" or load.wrong, 200, "the end of copying")
+            for node in cluster.nodes:
+                node.kill()
+                load.more(2)
+                node.start()
+    wait_until(lambda: state(cluster, move) == "done", 200, "the end of the move")
+    assert cluster.query(f"SELECT failed FROM moves WHERE id = {move['id']}") == ["0"]
+    # What the killed ones left half-written, and what was released, is the sweep's and the collector's.
+    wait_until(lambda: not blobs(cluster, "a"), 120, "nothing to be left at the old backend")
+    load.check(cluster.clients())
+    clean = cluster.nodes[0].command("fsck", "--read", check=False)
+    assert clean.returncode == 0, clean.stdout
+    (cluster.home / "a").rename(cluster.home / "a-is-away")
+    load.check(cluster.clients())
+
+
+def test_moves_to_and_fro_on_nodes_that_are_killed_leave_all_where_the_last_one_says(cluster, rng):
+    with Load(cluster, rng.random(), threads=3, patience=10) as load:
+        load.more(30)
+        for source, target in [("a", "b"), ("b", "a"), ("a", "b")]:
+            move = begin(cluster, "--from", source, "--to", target, "--rate", "3000000")
+            disturb(cluster, rng, load)
+        begin(cluster, "--from", "a", "--to", "b")
+    wait_until(lambda: state(cluster, move) == "done", 200, "the end of the last move")
+    states = cluster.query("SELECT state FROM moves ORDER BY id")
+    assert states[-1] == "done" and "copying" not in states and "emptying" not in states, states
+    wait_until(lambda: not blobs(cluster, "a"), 120, "nothing to be left at the old backend")
+    (cluster.home / "a").rename(cluster.home / "a-is-away")
+    load.check(cluster.clients())
