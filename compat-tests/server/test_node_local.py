@@ -266,7 +266,11 @@ def test_the_scope_of_a_backend_that_holds_blobs_cannot_be_changed(cluster, rng)
     node = cluster.nodes[2]
     node.endpoint.client().put_object(Bucket="bucket", Key="k", Body=rng.randbytes(100_000))
     node.stop()
-    node.env["OSPROXY_BACKEND__LOCAL__SCOPE"] = "shared"
+    # A shared one has an absolute root.
+    node.env |= {
+        "OSPROXY_BACKEND__LOCAL__SCOPE": "shared",
+        "OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": str(node.data_dir / "blobs"),
+    }
     with pytest.raises(AssertionError, match="backend.local.scope"):
         node.start()
     node.env["OSPROXY_BACKEND__LOCAL__SCOPE"] = "node"
