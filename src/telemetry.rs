@@ -67,8 +67,9 @@ pub enum Format {
 #[error("log.level: {0}")]
 pub struct LogError(String);
 
-/// Libraries that speak too loudly at `info`. What `fred` has to say is logged where it is used. `s3s` logs refused requests as errors, but an error of a client is
-/// not one of the server, and the access log has it. A directive of the same target in the setting wins.
+/// Libraries that speak too loudly at `info`. What `fred` has to say is logged where it is used. `s3s` logs refused
+/// requests as errors, but an error of a client is not one of the server, and the access log has it. A directive of the
+/// same target in the setting wins.
 const QUIET: &str =
     "s3s=off,hyper=warn,hyper_util=warn,opendal=warn,fred=off,reqwest=warn,rustls=warn,sqlx=warn";
 /// What is never logged: the library that signs requests to backends writes their secret keys at `debug`.
