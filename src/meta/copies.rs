@@ -166,7 +166,8 @@ pub async fn wanted_at(
         .await
 }
 
-// SQLite takes the tables of a cross join in their order: the copies that wait are few, and blobs are not.
+// SQLite takes the tables of a cross join in their order: the copies that wait are few, and blobs are not. Its index of
+// those that wait holds what is not live, and is used only where a statement says so in these words.
 const MISSING: &str = "SELECT p.blob_id FROM copies p CROSS JOIN blobs b CROSS JOIN backends k
      WHERE p.state = 'missing' AND p.state <> 'live' AND p.backend_id = $1 AND p.blob_id > $2
        AND b.id = p.blob_id AND b.state = 'live' AND k.id = p.backend_id AND k.moved_to IS NULL
