@@ -2,9 +2,7 @@
 
 import pytest
 
-from support.native import Native
-from support.ports import free_port
-from support.server import Server
+from support.native import NativeServer
 
 
 @pytest.fixture(scope="session")
@@ -23,22 +21,6 @@ def native_server(tmp_path_factory, server_database):
         code = server.stop()
         assert code == 0, f"the server ended with {code}:\n{server.tail()}"
         assert not any("panicked" in line for line in server.log), server.tail()
-
-
-class NativeServer(Server):
-    """One osproxy that serves the native API too."""
-
-    def __init__(self, data_dir, access="open", env=None):
-        variables = {f"OSPROXY_NATIVE__{name.upper()}": value for name, value in (env or {}).items()}
-        super().__init__(data_dir, env={"OSPROXY_NATIVE__ACCESS": access} | variables)
-
-    def launch(self):
-        self.native_port = free_port()
-        self.arguments = ["--native-listen", f"127.0.0.1:{self.native_port}"]
-        super().launch()
-
-    def native(self, **options):
-        return Native(self.native_port, **options)
 
 
 @pytest.fixture

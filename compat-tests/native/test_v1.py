@@ -2,32 +2,10 @@
 
 import base64
 import hashlib
-import json
 
 import pytest
 
-from support.native import PART, V1, ok
-
-
-class V1Client:
-    def __init__(self, native):
-        self.native = native
-
-    def send(self, method, route, body=None, headers=(), signed=True, status=None):
-        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-        target = route if route.startswith("/api/") else V1 + route
-        answer = self.native.send(method, target, data, [*(self.native.basic() if signed else ()), *headers])
-        if status:
-            assert answer.status == status, answer
-        if answer.status >= 400:
-            assert answer.headers["content-type"] == "application/problem+json", answer
-            assert answer.json["status"] == answer.status and answer.json["title"] and answer.json["detail"]
-        return answer
-
-    def begin(self, name="a.txt"):
-        answer = self.send("POST", "/uploads", {"name": name}, status=201)
-        assert answer.headers["location"] == f"{V1}/uploads/{answer.json['uid']}"
-        return answer.json
+from support.native import PART, V1, V1Client, ok
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""A client of the native API with the wire habits of existing ones, written from the contract alone.
+"""A server with the native API, and clients of its two versions.
 
-It takes links apart and rebuilds them from the names it knows, sorted and encoded again; sends every query parameter
-twice; frames every body in chunks, without a length; gives JSON no Content-Type; and closes every connection.
+That of version 0 has the wire habits of existing ones and is written from the contract alone. It takes links apart and
+rebuilds them from the names it knows, sorted and encoded again; sends every query parameter twice; frames every body in
+chunks, without a length; gives JSON no Content-Type; and closes every connection.
 """
 
 import base64
@@ -11,6 +12,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import parse_qs, urlencode, urlsplit
+
+from .ports import free_port
+from .server import Server
 
 MIB = 1 << 20
 PART = MIB
@@ -22,9 +26,11 @@ V1 = "/api/storage/v1"
 
 
 class Answer:
+    """Status, headers as they came and by their names in lower case, and body of a response."""
+
     def __init__(self, status, headers, body):
-        self.status, self.body = status, body
-        self.headers = {name.lower(): value for name, value in headers}
+        self.status, self.body, self.pairs = status, body, list(headers)
+        self.headers = {name.lower(): value for name, value in self.pairs}
 
     @property
     def json(self):
@@ -36,6 +42,22 @@ class Answer:
 
     def __repr__(self):
         return f"<{self.status} {self.body[:200]!r}>"
+
+
+class NativeServer(Server):
+    """One osproxy that serves the native API too."""
+
+    def __init__(self, data_dir, access="open", env=None):
+        variables = {f"OSPROXY_NATIVE__{name.upper()}": value for name, value in (env or {}).items()}
+        super().__init__(data_dir, env={"OSPROXY_NATIVE__ACCESS": access} | variables)
+
+    def launch(self):
+        self.native_port = free_port()
+        self.arguments = ["--native-listen", f"127.0.0.1:{self.native_port}"]
+        super().launch()
+
+    def native(self, **options):
+        return Native(self.native_port, **options)
 
 
 def parameters(link):
@@ -163,6 +185,29 @@ class Native:
         answer = self.download(link["url"])
         assert answer.status == 200, answer
         return answer.body, link["meta"]
+
+
+class V1Client:
+    """A client of version 1: `native` says who it is and carries what it sends. Every refusal is a problem document."""
+
+    def __init__(self, native):
+        self.native = native
+
+    def send(self, method, route, body=None, headers=(), signed=True, status=None):
+        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        target = route if route.startswith("/api/") else V1 + route
+        answer = self.native.send(method, target, data, [*(self.native.basic() if signed else ()), *headers])
+        if status:
+            assert answer.status == status, answer
+        if answer.status >= 400:
+            assert answer.headers["content-type"] == "application/problem+json", answer
+            assert answer.json["status"] == answer.status and answer.json["title"] and answer.json["detail"]
+        return answer
+
+    def begin(self, name="a.txt"):
+        answer = self.send("POST", "/uploads", {"name": name}, status=201)
+        assert answer.headers["location"] == f"{V1}/uploads/{answer.json['uid']}"
+        return answer.json
 
 
 def ok(answer):

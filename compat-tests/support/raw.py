@@ -13,11 +13,12 @@ TIMEOUT = 60.0
 
 
 class Answer:
-    """Status, headers (names in lower case) and body of a response."""
+    """Status, headers as they came and by their names in lower case, and body of a response."""
 
     def __init__(self, status, headers, body):
         self.status = status
-        self.headers = {name.lower(): value for name, value in headers}
+        self.pairs = list(headers)
+        self.headers = {name.lower(): value for name, value in self.pairs}
         self.body = body
 
     def __repr__(self):
