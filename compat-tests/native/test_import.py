@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from support.moves import begin, ended
 from support.native import MIB, ok, refused
 from support.server import BINARY
 from support.vendors import RCLONE, RcloneS3
@@ -350,13 +351,7 @@ def test_an_install_on_a_server_database_adopts_too_and_mints_beside(own_native_
 
 def moved(server, source, target):
     """Moves a backend, and waits for the end."""
-    server.command("move", "--from", source, "--to", target, "--background")
-
-    def over():
-        [move] = json.loads(server.command("move", "status", "--json").stdout)
-        return move if move["state"] in ("done", "ended") else None
-
-    return wait_until(over, 120, "the end of the move")
+    return ended(server, begin(server, "--from", source, "--to", target)["id"], 120)
 
 
 QUICK = {
@@ -391,12 +386,12 @@ def test_what_was_adopted_moves_to_another_backend(own_native_server, old, rng, 
     before = old.tree()
     assert adopted(server, old, "--backend", "old", *words)["adopted"] == len(files)
     client = client_of(server)
-    ended = moved(server, "old", "new")
-    assert (ended["state"], ended["failed"]) == ("done", 0), ended
+    move = moved(server, "old", "new")
+    assert (move["state"], move["failed"]) == ("done", 0), move
     # What is theirs stays where it is and is counted, also one of two equal objects, which no file needed; ours is gone.
     assert sorted(old.tree().values()) == sorted(before.values() if words else [md5(b"stranger"), md5(same)])
     assert stranger.exists()
-    assert ended["remains"] == len(old.tree())
+    assert move["remains"] == len(old.tree())
     assert server.stop() == 0
     old.root.rename(old.root.parent / "gone")
     server.start()
@@ -479,8 +474,8 @@ def test_objects_at_an_s3_vendor_are_adopted_where_they_lie(own_native_server, o
         wait_until(lambda: f"{first}.png" not in lies("image"), 30, "the deletion of the object")
         assert ok(client.download_links(first)) is None
         assert len(lies("video")) == 3
-        ended = moved(server, "old_video", "local")
-        assert (ended["state"], ended["failed"], ended["remains"]) == ("done", 0, 0), ended
+        move = moved(server, "old_video", "local")
+        assert (move["state"], move["failed"], move["remains"]) == ("done", 0, 0), move
         assert lies("video") == []
         del files[first]
     finally:

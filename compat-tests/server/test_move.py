@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from support.moves import begin, ended, moves
 from support.server import BINARY
 from support.vendors import VENDORS, missing
 from support.wait import wait_until
@@ -67,22 +68,6 @@ def blobs(server, root):
 
 def body(seed, size):
     return random.Random(seed).randbytes(size)
-
-
-def moves(server):
-    return json.loads(server.command("move", "status", "--json").stdout)
-
-
-def begin(server, *words):
-    return json.loads(server.command("move", *words, "--background", "--json").stdout)
-
-
-def ended(server, id, deadline=400):
-    def look():
-        now = next(move for move in moves(server) if move["id"] == id)
-        return now if now["state"] in ("done", "ended") else None
-
-    return wait_until(look, deadline, f"the end of move {id}")
 
 
 def move_jobs(server):

@@ -1,11 +1,11 @@
 """Moves on several nodes that are killed and stopped at any moment, under load: nothing is lost, nothing stays behind."""
 
-import json
 import signal
 import time
 
 import pytest
 
+from support import moves
 from support.cluster import Cluster, Load
 from support.wait import wait_until
 
@@ -52,16 +52,14 @@ def begin(cluster, *words):
     """Begins a move with the help of whichever node answers."""
 
     def begun():
-        for node in cluster.nodes:
-            done = node.command("move", *words, "--background", "--json", check=False)
-            if done.returncode == 0:
-                return json.loads(done.stdout)
+        tried = (moves.begin(node, *words, check=False) for node in cluster.nodes)
+        return next((move for move in tried if move), None)
 
     return wait_until(begun, 60, "a move that has begun")
 
 
 def state(cluster, move):
-    return cluster.query(f"SELECT state FROM moves WHERE id = {move['id']}")[0]
+    return moves.row(cluster, move["id"])["state"]
 
 
 def disturb(cluster, rng, load):
@@ -95,8 +93,8 @@ def test_a_move_on_nodes_that_are_killed_under_load_loses_nothing(cluster, rng, 
                 node.kill()
                 load.more(2)
                 node.start()
-    wait_until(lambda: state(cluster, move) == "done", 200, "the end of the move")
-    assert cluster.query(f"SELECT failed FROM moves WHERE id = {move['id']}") == ["0"]
+    done = moves.ended_in_rows(cluster, move["id"])
+    assert (done["state"], done["failed"]) == ("done", 0), done
     # What the killed ones left half-written, and what was released, is the sweep's and the collector's.
     wait_until(lambda: not blobs(cluster, "a"), 120, "nothing to be left at the old backend")
     load.check(cluster.clients())
@@ -112,8 +110,8 @@ def test_moves_to_and_fro_on_nodes_that_are_killed_leave_all_where_the_last_one_
         for source, target in [("a", "b"), ("b", "a"), ("a", "b")]:
             move = begin(cluster, "--from", source, "--to", target, "--rate", "3000000")
             disturb(cluster, rng, load)
-        begin(cluster, "--from", "a", "--to", "b")
-    wait_until(lambda: state(cluster, move) == "done", 200, "the end of the last move")
+        move = begin(cluster, "--from", "a", "--to", "b")
+    moves.ended_in_rows(cluster, move["id"])
     states = cluster.query("SELECT state FROM moves ORDER BY id")
     assert states[-1] == "done" and "copying" not in states and "emptying" not in states, states
     wait_until(lambda: not blobs(cluster, "a"), 120, "nothing to be left at the old backend")
