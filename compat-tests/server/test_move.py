@@ -10,6 +10,7 @@ import pytest
 
 from support.moves import begin, ended, moves
 from support.server import BINARY
+from support.threads import Threads
 from support.vendors import VENDORS, missing
 from support.wait import wait_until
 
@@ -127,27 +128,15 @@ def fill(s3, bucket):
     s3.delete_object(Bucket=bucket, Key="again")
 
 
-class Load:
+class Load(Threads):
     """Clients that write, read, copy and delete until they are stopped, and note what failed or was not as it should be."""
 
     def __init__(self, endpoint, bucket, threads=4):
         self.endpoint, self.bucket = endpoint, bucket
         self.wrong, self.requests = [], 0
-        self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(threads)]
+        super().__init__((number,) for number in range(threads))
 
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join(120)
-            assert not thread.is_alive()
-
-    def run(self, number):
+    def _run(self, number):
         s3, dice = self.endpoint.client(), random.Random(number)
         # Some bodies are those of other clients: what is equal is stored once.
         bodies = [body(dice.randrange(6), size) for size in (500, 30 * KIB, 90 * KIB, 400 * KIB)]

@@ -22,6 +22,7 @@ from support import database
 from support.cluster import FAILED, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload
+from support.threads import Threads
 from support.vendors import BUCKET as VENDOR_BUCKET
 from support.vendors import Osproxy, settings_for
 from support.wait import wait_until
@@ -353,24 +354,15 @@ def test_an_upload_goes_on_when_the_node_of_a_part_is_killed(cluster, rng):
     cluster.settles()
 
 
-class Killer:
+class Killer(Threads):
     """Kills a node after the other, each at a random moment, and starts it again."""
 
     def __init__(self, nodes, seed):
         self.nodes, self.rng, self.kills = nodes, random.Random(seed), 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(120)
+        super().__init__([()])
 
     def _run(self):
-        while not self._stop.wait(self.rng.random()):
+        while not self.stopping.wait(self.rng.random()):
             victim = self.rng.choice(self.nodes)
             victim.kill()
             self.kills += 1

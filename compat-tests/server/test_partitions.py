@@ -17,6 +17,7 @@ from support.keys import MIN_PART
 from support.multipart import Upload
 from support.partitions import Missing, Network, Partitioned, ReachedPostgres
 from support.server import ROOT, Server
+from support.threads import Threads
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -267,32 +268,18 @@ def test_a_node_cut_from_its_peers_keeps_its_disk_to_itself(network, with_disks,
             assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == bodies[number]
 
 
-class Contest:
+class Contest(Threads):
     """Writers on every node that create the same keys, each with a body of its own, and note what they were told."""
 
     def __init__(self, clients, prefix):
         self.prefix = prefix
         self.told, self.won, self.wrong = {}, 0, []
-        self._lock, self._stop = threading.Lock(), threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(client, number), daemon=True)
-            for number, client in enumerate(clients * 2)
-        ]
+        self._lock = threading.Lock()
+        super().__init__(enumerate(clients * 2), deadline=150)
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(150)
-            assert kind or not thread.is_alive(), "a request hangs"
-
-    def _run(self, client, number):
+    def _run(self, number, client):
         for turn in itertools.count():
-            if self._stop.is_set():
+            if self.stopping.is_set():
                 return
             key, body = f"{self.prefix} {turn}", b"%d of %d" % (turn, number)
             status = status_of(client.put_object, Bucket="bucket", Key=key, Body=body, IfNoneMatch="*")

@@ -17,6 +17,7 @@ from support.events import Hook
 from support.ports import free_port
 from support.raw import Raw
 from support.server import Server
+from support.threads import Threads
 from support.wait import wait_until
 
 MASTER_KEY = "5a" * 32
@@ -271,19 +272,18 @@ def test_installs_with_other_prefixes_hear_nothing_of_each_other(nodes, redis, p
 # --- Redis away ---
 
 
-class Traffic:
+class Traffic(Threads):
     """Writes and reads on every node without a pause; keeps what failed."""
 
     def __init__(self, servers):
-        self.stop = threading.Event()
         self.failed = []
         self.done = 0
         self.slowest = 0.0
-        self.threads = [threading.Thread(target=self._run, args=(server, n)) for n, server in enumerate(servers)]
+        super().__init__(enumerate(servers))
 
-    def _run(self, server, number):
+    def _run(self, number, server):
         s3, count = server.endpoint.client(), 0
-        while not self.stop.is_set():
+        while not self.stopping.is_set():
             began = time.monotonic()
             try:
                 body = f"{number} {count}".encode()
@@ -297,16 +297,6 @@ class Traffic:
             self.slowest = max(self.slowest, time.monotonic() - began)
             count += 1
             self.done += 1
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(120)
 
     def goes_on(self):
         before = self.done

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from .database import program
 from .server import Server
+from .threads import Threads
 from .wait import wait_until
 
 MASTER_KEY = "5a" * 32
@@ -189,7 +190,7 @@ class Cluster:
         assert not missing, f"{len(missing)} blobs that rows name are gone"
 
 
-class Load:
+class Load(Threads):
     """Threads that put, read back and delete objects of their own, each on nodes at random, and note what was answered.
 
     What was acknowledged must be seen at once on every node that answers; a node that does not answer, or answers 503, is
@@ -202,23 +203,11 @@ class Load:
         self.uids = []
         self.done = 0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
         seeds = random.Random(seed)
-        self._threads = [
-            threading.Thread(target=self._run, args=(number, random.Random(seeds.random())), daemon=True)
-            for number in range(threads)
-        ]
+        super().__init__((number, random.Random(seeds.random())) for number in range(threads))
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(120)
-            assert kind or not thread.is_alive(), "a request hangs"
+    def __exit__(self, kind, *error):
+        super().__exit__(kind, *error)
         if kind is None:
             assert not self.wrong, self.wrong[:5]
 
@@ -230,7 +219,7 @@ class Load:
     def _run(self, number, rng):
         clients = {}
         for turn in range(1_000_000):
-            if self._stop.is_set():
+            if self.stopping.is_set():
                 return
             client = self._client(clients, rng)
             key = f"{number}/{turn % 40}"
