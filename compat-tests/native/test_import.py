@@ -13,6 +13,7 @@ import pytest
 from support.moves import begin, ended
 from support.native import MIB, ok, refused
 from support.server import BINARY
+from support.times import COLLECTING, POLLING
 from support.vendors import RCLONE, RcloneS3
 from support.wait import wait_until
 
@@ -354,12 +355,7 @@ def moved(server, source, target):
     return ended(server, begin(server, "--from", source, "--to", target)["id"], 120)
 
 
-QUICK = {
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_JOBS__POLL_SECONDS": "1",
-}
+QUICK = COLLECTING | POLLING
 
 
 @pytest.mark.parametrize("words", [(), ("--keep-objects",)])

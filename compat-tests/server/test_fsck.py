@@ -9,16 +9,12 @@ import time
 import pytest
 
 from support.multipart import Upload
+from support.times import COLLECTING, POLLING
 from support.wait import wait_until
 
 KIB, MIB = 1024, 1024 * 1024
 CUSTOMER = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}
-PROMPT = {
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_JOBS__POLL_SECONDS": "1",
-}
+PROMPT = COLLECTING | POLLING
 OFTEN = {"OSPROXY_SCRUB__INTERVAL_SECONDS": "2", "OSPROXY_SCRUB__BYTES_PER_SECOND": str(64 * MIB)}
 MIRROR = """
 [storage]

@@ -5,15 +5,10 @@ import time
 
 import pytest
 
+from support.times import COLLECTING, POLLING
 from support.wait import wait_until
 
-OFTEN = {
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_JOBS__LEASE_SECONDS": "2",
-    "OSPROXY_JOBS__POLL_SECONDS": "1",
-}
+OFTEN = COLLECTING | POLLING | {"OSPROXY_JOBS__LEASE_SECONDS": "2"}
 PERIODIC = {
     "collect",
     "sweep",

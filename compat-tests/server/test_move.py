@@ -11,6 +11,7 @@ import pytest
 from support.moves import begin, ended, moves
 from support.server import BINARY
 from support.threads import Threads
+from support.times import COLLECTING, LEASING, POLLING
 from support.vendors import VENDORS, missing
 from support.wait import wait_until
 
@@ -18,13 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 
 KIB, MIB = 1024, 1024 * 1024
 CUSTOMER = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}
-SETTINGS = {
-    "OSPROXY_STORAGE__GRACE_SECONDS": "20",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_JOBS__POLL_SECONDS": "1",
-    "OSPROXY_JOBS__LEASE_SECONDS": "10",
-}
+SETTINGS = COLLECTING | POLLING | {"OSPROXY_STORAGE__GRACE_SECONDS": "20", "OSPROXY_JOBS__LEASE_SECONDS": "10"}
 TWO_DISKS = """
 [storage]
 placement = "a"
@@ -295,11 +290,7 @@ def test_no_node_is_left_without_the_backend_that_is_moved_to(tmp_path, own_serv
     only = tmp_path / "only.toml"
     both.write_text(TWO_DISKS.replace('"a" }', f'"{tmp_path}/a" }}').replace('"b" }', f'"{tmp_path}/b" }}'))
     only.write_text(one_disk.replace('"a" }', f'"{tmp_path}/a" }}'))
-    common = SETTINGS | {
-        "OSPROXY_META__URL": postgres.create(),
-        "OSPROXY_MASTER_KEY": "5a" * 32,
-        "OSPROXY_NODE__LEASE_SECONDS": "3",
-    }
+    common = SETTINGS | LEASING | {"OSPROXY_META__URL": postgres.create(), "OSPROXY_MASTER_KEY": "5a" * 32}
 
     def node(name, config):
         return own_server(name, env=common | {"OSPROXY_NODE__NAME": name, "OSPROXY_CONFIG": str(config)})

@@ -7,16 +7,12 @@ import pytest
 
 from support import moves
 from support.cluster import Cluster, Load
+from support.times import HASTY, POLLING, SWEEPING
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(900)
-HASTY = {
-    "OSPROXY_NODE__LEASE_SECONDS": "3",
+TIMES = HASTY | SWEEPING | POLLING | {
     "OSPROXY_STORAGE__GRACE_SECONDS": "5",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
-    "OSPROXY_JOBS__POLL_SECONDS": "1",
     "OSPROXY_JOBS__LEASE_SECONDS": "5",
     "OSPROXY_HTTP__DRAIN_TIMEOUT_SECONDS": "3",
 }
@@ -38,7 +34,7 @@ options = {{ root = "{home}/b" }}
 def cluster(tmp_path, postgres):
     config = tmp_path / "two.toml"
     config.write_text(TWO_DISKS.format(home=tmp_path))
-    with Cluster(tmp_path, postgres, env=HASTY | {"OSPROXY_CONFIG": str(config)}) as nodes:
+    with Cluster(tmp_path, postgres, env=TIMES | {"OSPROXY_CONFIG": str(config)}) as nodes:
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()

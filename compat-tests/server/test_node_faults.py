@@ -23,18 +23,13 @@ from support.cluster import FAILED, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload
 from support.threads import Threads
+from support.times import HASTY, LEASE_SECONDS, SWEEPING
 from support.vendors import BUCKET as VENDOR_BUCKET
 from support.vendors import Osproxy, settings_for
 from support.wait import wait_until
 
-LEASE = 3
 pytestmark = pytest.mark.timeout(600)
-HASTY = {
-    "OSPROXY_NODE__LEASE_SECONDS": str(LEASE),
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
+TIMES = HASTY | SWEEPING | {
     "OSPROXY_HTTP__DRAIN_TIMEOUT_SECONDS": "3",
     "OSPROXY_HTTP__BODY_TIMEOUT_SECONDS": "300",
 }
@@ -42,7 +37,7 @@ HASTY = {
 
 @pytest.fixture(params=["postgres", "mariadb"])
 def cluster(request, tmp_path):
-    with Cluster(tmp_path, request.getfixturevalue(request.param), env=HASTY) as nodes:
+    with Cluster(tmp_path, request.getfixturevalue(request.param), env=TIMES) as nodes:
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()
@@ -50,7 +45,7 @@ def cluster(request, tmp_path):
 
 @pytest.fixture
 def on_postgres(tmp_path, postgres):
-    with Cluster(tmp_path, postgres, env=HASTY) as nodes:
+    with Cluster(tmp_path, postgres, env=TIMES) as nodes:
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()
@@ -270,7 +265,7 @@ def test_a_node_paused_in_the_middle_of_a_sweep_deletes_nothing_that_is_named_si
 
 
 def test_a_database_that_goes_away_is_503_and_no_node_is_declared_dead_for_it(tmp_path, rng, own_database):
-    with Cluster(tmp_path / "nodes", own_database, env=HASTY) as cluster:
+    with Cluster(tmp_path / "nodes", own_database, env=TIMES) as cluster:
         clients = cluster.clients()
         clients[0].create_bucket(Bucket="bucket")
         clients[0].put_object(Bucket="bucket", Key="there", Body=b"x")
@@ -285,7 +280,7 @@ def test_a_database_that_goes_away_is_503_and_no_node_is_declared_dead_for_it(tm
                         client.get_object(Bucket="bucket", Key="there")
                     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
                 assert all(node.admin("/readyz")[0] == 503 for node in cluster.nodes)
-                time.sleep(LEASE + 1)  # longer than a lease, so that whoever goes by the clock goes wrong
+                time.sleep(LEASE_SECONDS + 1)  # longer than a lease, so that whoever goes by the clock goes wrong
                 own_database.start()
                 for node in cluster.nodes:
                     serves(node)
@@ -375,7 +370,7 @@ def at_vendor(tmp_path, postgres):
     (tmp_path / "vendor").mkdir()
     vendor = Osproxy(tmp_path / "vendor").start()
     try:
-        with Cluster(tmp_path / "nodes", postgres, env=HASTY | settings_for(vendor)) as nodes:
+        with Cluster(tmp_path / "nodes", postgres, env=TIMES | settings_for(vendor)) as nodes:
             nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
             yield nodes, vendor
             nodes.no_panic()
@@ -443,7 +438,7 @@ def test_an_upload_to_a_vendor_loses_no_acknowledged_part_whenever_nodes_are_kil
 
 
 def test_events_of_killed_nodes_are_there_for_the_others(tmp_path, postgres, rng):
-    env = HASTY | {"OSPROXY_NOTIFICATION__TARGET__EVENTS__KIND": "queue"}
+    env = TIMES | {"OSPROXY_NOTIFICATION__TARGET__EVENTS__KIND": "queue"}
     with Cluster(tmp_path, postgres, env=env) as cluster:
         clients = cluster.clients()
         clients[0].create_bucket(Bucket="bucket")

@@ -13,18 +13,13 @@ from support.cluster import MASTER_KEY, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload, etag_of_parts
 from support.ports import free_port
+from support.times import HASTY, SWEEPING
 from support.wait import wait_until
 
-HASTY = {
-    "OSPROXY_NODE__LEASE_SECONDS": "3",
+SETTINGS = HASTY | SWEEPING | {
     "OSPROXY_BACKEND__LOCAL__SCOPE": "node",
     "OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": "blobs",
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-    "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
 }
-
 
 PLACEMENTS = """
 [storage]
@@ -50,7 +45,7 @@ def own(number):
 
 @pytest.fixture(params=["postgres", "mariadb"])
 def cluster(request, tmp_path):
-    with Cluster(tmp_path, request.getfixturevalue(request.param), env=HASTY, node_env=own) as nodes:
+    with Cluster(tmp_path, request.getfixturevalue(request.param), env=SETTINGS, node_env=own) as nodes:
         nodes.nodes[0].endpoint.client().create_bucket(Bucket="bucket")
         yield nodes
         nodes.no_panic()
@@ -61,7 +56,7 @@ def placed(postgres, tmp_path):
     """With a backend that all share beside those of the nodes."""
     config = tmp_path / "osproxy.toml"
     config.write_text(PLACEMENTS.format(root=tmp_path / "common"))
-    with Cluster(tmp_path, postgres, env=HASTY | {"OSPROXY_CONFIG": str(config)}, node_env=own) as nodes:
+    with Cluster(tmp_path, postgres, env=SETTINGS | {"OSPROXY_CONFIG": str(config)}, node_env=own) as nodes:
         yield nodes
         nodes.no_panic()
 

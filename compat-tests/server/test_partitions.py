@@ -18,15 +18,10 @@ from support.multipart import Upload
 from support.partitions import Missing, Network, Partitioned, ReachedPostgres
 from support.server import ROOT, Server
 from support.threads import Threads
+from support.times import HASTY
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(300)
-HASTY = {
-    "OSPROXY_NODE__LEASE_SECONDS": "3",
-    "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-    "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-    "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-}
 VENDOR = """
 [storage]
 placement = "vendor"

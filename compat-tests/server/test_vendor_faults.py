@@ -11,6 +11,7 @@ from support.faulty import FaultyVendor
 from support.multipart import Upload
 from support.raw import Raw, read_head
 from support.server import Server
+from support.times import COLLECTING, SWEEPING
 from support.vendors import settings_for
 from support.wait import wait_until
 
@@ -286,13 +287,7 @@ def quick(own_server, well):
 
     def make(start=True, **more):
         env = settings_for(well, timeout_seconds=TIMEOUT_SECONDS, retries=1)
-        env |= {
-            "OSPROXY_BACKEND__VENDOR__OPTIONS__ROOT": f"/{PLACE}",
-            "OSPROXY_STORAGE__GRACE_SECONDS": "1",
-            "OSPROXY_STORAGE__BLOB_RETENTION_SECONDS": "0",
-            "OSPROXY_STORAGE__COLLECT_INTERVAL_SECONDS": "1",
-            "OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1",
-        }
+        env |= COLLECTING | SWEEPING | {"OSPROXY_BACKEND__VENDOR__OPTIONS__ROOT": f"/{PLACE}"}
         return own_server(env=env | more, start=start)
 
     yield make
