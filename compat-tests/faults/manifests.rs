@@ -15,6 +15,7 @@ use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::EPOCH;
 use osproxy::model::object::VersionId;
+use osproxy::model::progress::untold;
 use osproxy::namespace::VersionQuery;
 use osproxy::telemetry::Metrics;
 use proptest::prelude::*;
@@ -180,7 +181,7 @@ async fn act(install: &mut Install, step: &Step) {
         Step::Set(versioning) => install.set_versioning(*versioning).await,
         Step::Rotate => {
             install.keys.rotate_tenants(None).await.unwrap();
-            install.content.rewrap().await.unwrap();
+            install.content.rewrap(&untold).await.unwrap();
         }
         Step::Collect => install.collect_all().await,
         Step::Write | Step::WriteCut(_) | Step::Crash => {}

@@ -11,6 +11,7 @@ use osproxy::meta::contents;
 use osproxy::model::digest::Digests;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::{ContentId, SenderId};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{Holder, NamedPart, PutRequest, Wanted};
 use osproxy::tasks::{Backlog, JobFilter};
 
@@ -217,7 +218,7 @@ async fn merges_writers_and_the_collector_race_and_every_key_keeps_its_bytes() {
             .map(|content| merge(&install, *content).map(drop));
         let collect = async {
             install.beat().await;
-            install.content.collect().await.unwrap();
+            install.content.collect(&untold).await.unwrap();
         };
         let others = async {
             install.delete("a").await;

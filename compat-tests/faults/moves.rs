@@ -9,6 +9,7 @@ use osproxy::content::Work;
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::ids::EPOCH;
+use osproxy::model::progress::untold;
 use osproxy::namespace::{
     Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
 };
@@ -65,7 +66,7 @@ pub async fn finish(install: &Install, id: i64) -> MoveSummary {
         }
         install.clock.advance(GRACE_MILLIS / 3);
         install.beat().await;
-        install.content.collect().await.unwrap();
+        install.content.collect(&untold).await.unwrap();
     }
     panic!("{:?}", moves(install).show(id).await);
 }
@@ -195,7 +196,7 @@ async fn a_move_that_is_cut_anywhere_goes_on_and_leaves_nothing_behind() {
     // What the cuts left is the sweep's.
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(install.blobs_at("other").await.len(), there + 12);
     std::fs::remove_dir_all(backend_root(dir.path(), "local")).unwrap();
     check(&install, &written).await;
@@ -280,7 +281,7 @@ async fn a_bucket_that_moves_and_is_cut_anywhere_keeps_every_version() {
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert!(
         install.blobs().await.is_empty(),
         "nothing is left at the old placement"
@@ -363,7 +364,7 @@ async fn writers_that_race_a_move_lose_nothing() {
         install.collect_all().await;
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         assert!(install.blobs().await.is_empty());
         check(&install, &written).await;
     }
@@ -408,7 +409,7 @@ async fn a_mirror_that_is_gone_is_missed_only_where_all_copies_are_required() {
     assert_eq!(install.blobs_at("other").await.len(), 2);
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(
         install.blobs_at("other").await.len(),
         2,
@@ -437,7 +438,7 @@ async fn a_mirrored_write_that_is_cut_leaves_only_orphans() {
     }
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 2);
+    assert_eq!(install.content.sweep(&untold).await.unwrap().orphans, 2);
 }
 
 #[tokio::test]
@@ -630,7 +631,7 @@ async fn what_is_read_while_it_is_split_is_read_to_its_end() {
         mover(&install).step(id, None).await.unwrap();
         clock.advance(10 * GRACE_MILLIS);
         install.beat().await;
-        install.content.collect().await.unwrap();
+        install.content.collect(&untold).await.unwrap();
     }
     for (name, body, mut reader, mut read) in readers {
         while let Some(bytes) = reader.next().await {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use osproxy::content::{Act, Depth, FsckOrder, FsckReport};
 use osproxy::model::fault::Fault;
 use osproxy::model::finding::{Finding, Problem, Repair};
+use osproxy::model::progress::untold;
 use osproxy::tasks::scrub::Config;
 use osproxy::tasks::{Scrub, ScrubReport};
 
@@ -26,7 +27,7 @@ fn scrubber(install: &Install) -> Scrub {
 }
 
 async fn scrub(install: &Install) -> ScrubReport {
-    scrubber(install).pass(None).await.unwrap()
+    scrubber(install).pass(&untold).await.unwrap()
 }
 
 async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
@@ -36,7 +37,7 @@ async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
         act,
         bytes_per_second: None,
     };
-    install.content.fsck(&order).await.unwrap()
+    install.content.fsck(&order, &untold).await.unwrap()
 }
 
 /// What is wrong, each with what was done, and the keys it is about.
@@ -272,7 +273,7 @@ async fn a_mirror_mends_what_was_flipped_cut_or_taken_away() {
         // The bad bytes are the sweep's, and each backend has all that is needed.
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         assert_eq!(told(&fsck(&install, Depth::All, Act::Report).await), []);
         for gone in ["local", "other"] {
             assert_eq!(files(dir.path(), gone).len(), before);
@@ -314,7 +315,7 @@ async fn a_mending_that_is_cut_anywhere_is_gone_on_with() {
         flip(&victims[turn as usize % victims.len()], 11);
         let job = scrubber(&install);
         let patience = Duration::from_millis(turn * turn);
-        let _ = tokio::time::timeout(patience, job.pass(None)).await;
+        let _ = tokio::time::timeout(patience, job.pass(&untold)).await;
         install = again(install, &dir, &clock).await;
         check(&install, &written).await;
     }
@@ -323,7 +324,7 @@ async fn a_mending_that_is_cut_anywhere_is_gone_on_with() {
     assert_eq!(install.content.mend(&mending).await.unwrap().failed, 0);
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     for backend in ["local", "other"] {
         assert_eq!(files(dir.path(), backend).len(), blobs, "{backend}");
     }
@@ -354,7 +355,7 @@ async fn a_scrub_that_is_raced_by_writers_a_collector_and_a_move_finds_nothing_t
                     if turn.is_multiple_of(8) {
                         install.clock.advance(GRACE_MILLIS + 1);
                         install.beat().await;
-                        install.content.collect().await.unwrap();
+                        install.content.collect(&untold).await.unwrap();
                     }
                     turn += 1;
                 }
@@ -394,7 +395,7 @@ async fn a_scrub_that_is_raced_by_writers_a_collector_and_a_move_finds_nothing_t
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(told(&fsck(&install, Depth::All, Act::Report).await), []);
 }
 
@@ -456,7 +457,7 @@ async fn a_backend_that_was_replaced_by_an_empty_one_is_filled_again() {
         act: Act::Mend,
         bytes_per_second: None,
     };
-    let seen = install.content.fsck(&order).await.unwrap();
+    let seen = install.content.fsck(&order, &untold).await.unwrap();
     assert_eq!(
         (seen.findings.all.count, seen.findings.left),
         (blobs as u64, 0)
@@ -468,7 +469,7 @@ async fn a_backend_that_was_replaced_by_an_empty_one_is_filled_again() {
         backend: Some("nowhere".to_owned()),
         ..order
     };
-    assert!(install.content.fsck(&unknown).await.is_err());
+    assert!(install.content.fsck(&unknown, &untold).await.is_err());
 }
 
 #[tokio::test]

@@ -30,11 +30,9 @@ use crate::model::fault::{Fault, Kind};
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::cluster::NodeStatus;
 pub use crate::content::{Act, Depth, FsckOrder, FsckReport};
-pub use crate::import::{Progress as ImportProgress, Report as ImportReport};
+pub use crate::import::Report as ImportReport;
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
-pub use crate::manifest::{
-    Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
-};
+pub use crate::manifest::{Options as RecoverOptions, Report as RecoverReport};
 pub use crate::meta::copy::{
     CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress,
 };

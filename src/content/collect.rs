@@ -15,6 +15,7 @@ use crate::meta::{TRANSACTION_MAX, buckets, contents, copies, manifests, nodes, 
 use crate::model::clock::{Millis, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, minted_at};
+use crate::model::progress::{Progress, Tell, untold};
 
 /// Releases looked at, releases of one content forgotten, and blobs deleted in one round.
 const ROUND: usize = 500;
@@ -72,19 +73,26 @@ impl ContentStore {
 
     /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time. What fails is
     /// counted and keeps nothing else from its turn.
-    pub async fn collect(&self) -> Result<CollectReport, Fault> {
+    pub async fn collect(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.0;
         let open_read = self.horizon(0).await?.0;
-        let judged = self.judge_due(before, &mut report).await;
-        let condemned = self.delete_condemned(Whose::Common, &mut report).await;
-        let outdated = self.delete_outdated(open_read, &mut report).await;
+        let judged = self.judge_due(before, tell, &mut report).await;
+        let condemned = self
+            .delete_condemned(Whose::Common, tell, &mut report)
+            .await;
+        let outdated = self.delete_outdated(open_read, tell, &mut report).await;
         judged.and(condemned).and(outdated)?;
         Ok(report)
     }
 
     /// Decides on every content with a release from before `before`, once for each page of its releases.
-    async fn judge_due(&self, before: Millis, report: &mut CollectReport) -> Result<(), Fault> {
+    async fn judge_due(
+        &self,
+        before: Millis,
+        tell: Tell<'_>,
+        report: &mut CollectReport,
+    ) -> Result<(), Fault> {
         let mut after = (Millis::MIN, i64::MIN);
         let mut failed = BTreeSet::new();
         loop {
@@ -104,6 +112,7 @@ impl ContentStore {
                     continue;
                 }
                 report.looked_at += 1;
+                tell(Progress::new("looking at contents", report.looked_at, None));
                 match self.judge(content, before).await {
                     Ok(Verdict::Deleted) => report.contents += 1,
                     Ok(Verdict::Kept) => {}
@@ -123,10 +132,10 @@ impl ContentStore {
     }
 
     /// Deletes condemned blobs on this node's own disk, which no other node does.
-    pub async fn collect_own(&self) -> Result<CollectReport, Fault> {
+    pub async fn collect_own(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
         if self.here.is_some() {
-            self.delete_condemned(Whose::Own, &mut report).await?;
+            self.delete_condemned(Whose::Own, tell, &mut report).await?;
         }
         Ok(report)
     }
@@ -193,6 +202,7 @@ impl ContentStore {
     async fn delete_condemned(
         &self,
         whose: Whose,
+        tell: Tell<'_>,
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = self.clock.now() - self.retention() + 1;
@@ -228,6 +238,7 @@ impl ContentStore {
                         report.failed += 1;
                     }
                 }
+                tell(Progress::new("deleting blobs", report.blobs, None));
             }
         }
     }
@@ -242,6 +253,7 @@ impl ContentStore {
     async fn delete_outdated(
         &self,
         open_read: Millis,
+        tell: Tell<'_>,
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = open_read.min(self.clock.now() - self.retention() + 1);
@@ -279,6 +291,11 @@ impl ContentStore {
                         report.failed += 1;
                     }
                 }
+                tell(Progress::new(
+                    "deleting old copies",
+                    report.old_copies,
+                    None,
+                ));
             }
         }
     }
@@ -338,16 +355,16 @@ impl ContentStore {
 
     /// Deletes blobs that no row names and that are older than the grace and than every open write: what
     /// crashes, cancelled uploads and commits of unknown outcome left behind.
-    pub async fn sweep(&self) -> Result<SweepReport, Fault> {
-        self.sweep_all(Whose::Common).await
+    pub async fn sweep(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Common, tell).await
     }
 
     /// The same on this node's own disk, which no other node sweeps.
-    pub async fn sweep_own(&self) -> Result<SweepReport, Fault> {
-        self.sweep_all(Whose::Own).await
+    pub async fn sweep_own(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Own, tell).await
     }
 
-    async fn sweep_all(&self, whose: Whose) -> Result<SweepReport, Fault> {
+    async fn sweep_all(&self, whose: Whose, tell: Tell<'_>) -> Result<SweepReport, Fault> {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         if self.is_spared().await? {
@@ -371,7 +388,8 @@ impl ContentStore {
             here.contains(name) && is_own == (whose == Whose::Own)
         };
         for (_, backend) in rows.iter().filter(|(_, name)| is_due(name)) {
-            if let Err(fault) = self.sweep_backend(backend, before, &mut report).await {
+            let swept = self.sweep_backend(backend, before, tell, &mut report);
+            if let Err(fault) = swept.await {
                 // The others are swept all the same.
                 tracing::warn!(%fault, backend, "sweep ended early");
                 refused = Some(fault);
@@ -386,6 +404,7 @@ impl ContentStore {
         &self,
         backend: &str,
         before: Millis,
+        tell: Tell<'_>,
         report: &mut SweepReport,
     ) -> Result<Option<u64>, Fault> {
         if self.is_of_another(backend).await? {
@@ -400,6 +419,7 @@ impl ContentStore {
         while let Some(name) = list.next().await {
             let name = name?;
             report.listed += 1;
+            tell(Progress::new("sweeping", report.listed, None));
             if name.is_manifest() {
                 manifests += 1;
                 continue;
@@ -454,7 +474,7 @@ impl ContentStore {
         let swept = match self.is_spared().await? {
             true => None,
             false => {
-                let swept = self.sweep_backend(&name, before, &mut report);
+                let swept = self.sweep_backend(&name, before, &untold, &mut report);
                 swept.await?
             }
         };

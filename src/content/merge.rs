@@ -90,6 +90,7 @@ impl ContentStore {
         let Some(joined) = found.await? else {
             return Ok(Merged::Nothing);
         };
+        work.expect(joined.length);
         let reader = self.open_unlocated(content, 0..joined.length);
         let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
         let is_here = self.space_here(joined.space).await? == joined.space;

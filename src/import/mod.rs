@@ -30,6 +30,7 @@ use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{TenantId, Uid, minted_at, worker_of};
 use crate::model::names::BucketName;
+use crate::model::progress::{Progress, Tell};
 use crate::namespace::{
     AdoptError, AdoptRequest, Condition, Namespace, NewBucket, NotAdopted, Standing,
 };
@@ -68,15 +69,6 @@ pub struct Import {
     pub owned: bool,
     /// Which old numbers are never minted here.
     pub numbers: Numbers,
-}
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Files looked at.
-    pub done: u64,
-    /// Files there were when it began.
-    pub total: u64,
 }
 
 /// Why a file was not adopted.
@@ -199,7 +191,7 @@ impl Numbers {
 
 impl Import {
     /// Adopts all files that are not adopted yet.
-    pub async fn run(&self, tell: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, Fault> {
+    pub async fn run(&self, tell: Tell<'_>) -> Result<Report, Fault> {
         let total = self.original.count().await?;
         let mut report = Report::default();
         let mut after = i64::MIN;
@@ -222,10 +214,8 @@ impl Import {
                     Outcome::Already => report.already += 1,
                     Outcome::Refused(refusal) => report.refuse(refusal),
                 }
-                tell(Progress {
-                    done: report.files,
-                    total: total.max(report.files),
-                });
+                let total = total.max(report.files);
+                tell(Progress::new("looking at files", report.files, Some(total)));
             }
         }
     }

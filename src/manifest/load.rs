@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::recover::{PAGE, Progress, Recovery, Tell, each, lost_object, mark};
+use super::recover::{PAGE, Recovery, each, lost_object, mark};
 use super::report::Report;
 use crate::meta::catalog::{
     CONTENTS, EXTENTS, Group, OBJECTS, TABLES, Table, TableId, VERSIONS, Value, table,
@@ -14,6 +14,7 @@ use crate::meta::{MetaStore, nodes, releases};
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::Fault;
 use crate::model::ids::{BlobId, ContentId, UidGenerator, minted_at};
+use crate::model::progress::{Progress, Tell};
 
 /// How far above the newest id that is known others may have been given: more than a node ever reserves.
 const UNKNOWN_IDS: Millis = 120_000;
@@ -226,11 +227,7 @@ async fn write_table(
     let (mut done, total) = (0, scratch.count(table)?);
     let mut after: Option<Vec<Value>> = None;
     loop {
-        tell(Progress {
-            step: step(table.id),
-            done,
-            total: Some(total),
-        });
+        tell(Progress::new(step(table.id), done, Some(total)));
         let mut page = scratch.page(table, after.as_deref(), PAGE)?;
         let Some(last) = page.last() else {
             return Ok(());
@@ -360,11 +357,7 @@ async fn release_unreferenced(
 ) -> Result<(), Fault> {
     let (mut content, mut done) = (ContentId(0), 0);
     loop {
-        tell(Progress {
-            step: "finding what nothing refers to",
-            done,
-            total: None,
-        });
+        tell(Progress::new("finding what nothing refers to", done, None));
         let page = meta
             .scan("find unreferenced", move |session| {
                 Box::pin(releases::references_of(session, content, PAGE * 5))

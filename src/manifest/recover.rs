@@ -26,6 +26,7 @@ use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::LostObject;
 use crate::model::ids::{minted_at, worker_of};
+use crate::model::progress::{Progress, Tell};
 
 /// Bytes of an object that are read for its head.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -116,20 +117,6 @@ pub struct Recovery {
     /// The file of the scratch database.
     pub scratch: PathBuf,
 }
-
-/// How far a recovery is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is done now.
-    pub step: &'static str,
-    /// How much of it is done.
-    pub done: u64,
-    /// How much there is, where that is known.
-    pub total: Option<u64>,
-}
-
-/// Told of progress, often.
-pub(super) type Tell<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// An object of a manifest at a backend.
 struct Object {
@@ -234,7 +221,7 @@ type Parts = Vec<Arc<Object>>;
 
 impl Run<'_> {
     fn tell(&self, step: &'static str, done: u64, total: Option<u64>) {
-        (self.tell)(Progress { step, done, total });
+        (self.tell)(Progress::new(step, done, total));
     }
 
     /// All objects of manifests that open.

@@ -498,6 +498,13 @@ impl Lease {
         save(session, &job).await
     }
 
+    /// Holds the lease and records how far the run is, which changes nothing else.
+    pub async fn record(&self, session: &mut Session, progress: Progress) -> Result<(), Fault> {
+        let mut job = self.locked(session).await?.ok_or_else(|| self.lost())?;
+        job.record(progress);
+        save(session, &job).await
+    }
+
     /// The job under its lock, as long as the lease is held.
     pub async fn locked(&self, session: &mut Session) -> Result<Option<Job>, Fault> {
         let found = lock(session, self.job).await?;

@@ -207,6 +207,11 @@ impl Job {
         self.attempt = self.attempt.min(1);
     }
 
+    /// Remembers how far it is, and nothing else: who is cut begins anew, and the attempts go on counting.
+    pub fn record(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
     /// The run came to the job's end. A schedule waits for `pause`, which is about its period.
     pub fn finish(&mut self, now: Millis, report: Option<String>, pause: Millis) {
         self.report = report;
