@@ -68,6 +68,19 @@ pub(super) struct Sent {
     front: Vec<u8>,
 }
 
+/// The name of a file that may be begun; `unnamed` says what is wrong with a text that holds none.
+pub(super) fn file_name(text: &str, unnamed: &'static str) -> Result<FileName, Refusal> {
+    let name = FileName::of(text).ok_or_else(|| Refusal::wrong(unnamed))?;
+    match name.encoded() {
+        Some(_) => Ok(name),
+        None => Err(too_long()),
+    }
+}
+
+fn too_long() -> Refusal {
+    Refusal::wrong("the name is too long")
+}
+
 impl Native {
     /// The bucket that files of this name are in, for a caller who may put one there.
     pub(super) async fn bucket_of(
@@ -112,9 +125,7 @@ impl Native {
 
     /// Begins the upload of a file.
     pub(super) async fn begin(&self, caller: &Caller, name: &FileName) -> Result<Begun, Refusal> {
-        let encoded = name
-            .encoded()
-            .ok_or_else(|| Refusal::wrong("the name is too long"))?;
+        let encoded = name.encoded().ok_or_else(too_long)?;
         let headers = Headers {
             content_type: name.content_type().map(str::to_owned),
             metadata: vec![(NAME_METADATA.to_owned(), encoded)],
@@ -122,7 +133,7 @@ impl Native {
         };
         let uid = self.namespace.new_uid()?;
         let key = name.key(uid);
-        let key = ObjectKey::parse(&key).map_err(|_| Refusal::wrong("the name is too long"))?;
+        let key = ObjectKey::parse(&key).map_err(|_| too_long())?;
         let mut round = 0;
         loop {
             let bucket = self.bucket_for(caller, name, key.as_str()).await?;

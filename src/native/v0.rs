@@ -17,7 +17,7 @@ use super::call::{Call, read_document};
 use super::form::Form;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Said, Standing, Whole};
+use super::uploads::{Said, Standing, Whole, file_name};
 use super::wire::{
     DownloadLink, LinkDownload, LinkParameters, LinkUpload, Meta, MultiUrls, Resume, Resumed,
     UploadLinks, UploadUrls,
@@ -388,8 +388,7 @@ impl Native {
         let mut names = Vec::new();
         for path in wanted.file_path {
             if seen.insert(path.clone()) {
-                let name = FileName::of(&path);
-                let name = name.ok_or_else(|| Refusal::wrong("filePath: a path without a name"))?;
+                let name = file_name(&path, "filePath: a path without a name")?;
                 names.push((path, name));
             }
         }
@@ -510,23 +509,31 @@ impl Native {
         if wanted.data.len() > DIGESTS_MAX {
             return Err(Refusal::wrong("data: expected at most 50"));
         }
-        let holder = self.holder(caller).await?;
         let mut seen = HashSet::new();
-        let mut answers = Vec::new();
+        let mut items = Vec::with_capacity(wanted.data.len());
         for item in wanted.data {
             let digest = md5(&item.md5);
             let digest = digest.ok_or_else(|| Refusal::wrong("md5: not understood"))?;
-            if !seen.insert(digest) {
-                continue;
+            if seen.insert(digest) {
+                let name = file_name(&item.path, "path: a path without a name")?;
+                items.push((item.md5, digest, name));
             }
-            let name = FileName::of(&item.path);
-            let name = name.ok_or_else(|| Refusal::wrong("path: a path without a name"))?;
+        }
+        let holder = self.holder(caller).await?;
+        if holder.is_some() {
+            for (_, _, name) in &items {
+                self.bucket_of(caller, name).await?;
+            }
+        }
+        // From here on files are made, whose numbers a refusal would keep from whoever asks.
+        let mut answers = Vec::with_capacity(items.len());
+        for (md5, digest, name) in items {
             let uid = match &holder {
                 Some(holder) => self.resume_one(caller, &name, digest, holder).await?,
                 None => None,
             };
             answers.push(Resumed {
-                md5: item.md5,
+                md5,
                 uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
             });
         }

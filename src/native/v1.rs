@@ -24,7 +24,7 @@ use super::access::{Caller, Object as Asked};
 use super::call::{Call, document, read_document};
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Begun, Said, Sent, Standing, Whole, stream_of};
+use super::uploads::{Begun, Said, Sent, Standing, Whole, file_name, stream_of};
 use super::{Native, v0};
 use crate::auth::{Action, LinkDate, Purpose, Subject, Terms};
 use crate::model::clock::iso8601;
@@ -37,6 +37,8 @@ use crate::namespace::{Numbered, UploadId, Wanted};
 pub(super) const BASE: &str = "/api/storage/v1";
 /// Most digests of one request to resume.
 const DIGESTS_MAX: usize = 50;
+/// What is wrong with a name that is none.
+const NO_NAME: &str = "name: no name of a file";
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -219,13 +221,26 @@ pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) 
         if wanted.objects.len() > DIGESTS_MAX {
             return Err(Refusal::wrong("objects: expected at most 50"));
         }
-        let mut answers = Vec::with_capacity(wanted.objects.len());
+        let mut items = Vec::with_capacity(wanted.objects.len());
         for item in wanted.objects {
-            let uid = native.resume_by_sha256(&caller, &item).await?;
+            let digest = Sha256Digest::from_hex(&item.sha256);
+            let digest = digest.ok_or_else(|| Refusal::wrong("sha256: not understood"))?;
+            let name = file_name(&item.name, NO_NAME)?;
+            items.push((item, digest, name));
+        }
+        if caller.sender.is_some() {
+            for (_, _, name) in &items {
+                native.bucket_of(&caller, name).await?;
+            }
+        }
+        // From here on objects are made, whose numbers a refusal would keep from whoever asks.
+        let mut answers = Vec::with_capacity(items.len());
+        for (ResumeItem { sha256, size, .. }, digest, name) in items {
+            let uid = native.resume_by_sha256(&caller, &name, digest, size);
             answers.push(Resumed {
-                sha256: item.sha256,
-                size: item.size,
-                uid: uid.map(|uid| uid.to_string()),
+                sha256,
+                size,
+                uid: uid.await?.map(|uid| uid.to_string()),
             });
         }
         Ok(document(StatusCode::OK, &answers))
@@ -243,8 +258,7 @@ pub(super) async fn begin(State(native): State<Arc<Native>>, request: Request) -
     let outcome = async {
         let caller = native.key_holder(&call).await?;
         let wanted: NewUpload = read_document(body).await?;
-        let name = FileName::of(&wanted.name);
-        let name = name.ok_or_else(|| Refusal::wrong("name: no name of a file"))?;
+        let name = file_name(&wanted.name, NO_NAME)?;
         let begun = native.begin(&caller, &name).await?;
         let upload = open_upload(&begun, Vec::new());
         let location = format!("{BASE}/uploads/{}", upload.uid);
@@ -590,22 +604,20 @@ impl Native {
     async fn resume_by_sha256(
         &self,
         caller: &Caller,
-        item: &ResumeItem,
+        name: &FileName,
+        digest: Sha256Digest,
+        size: u64,
     ) -> Result<Option<Uid>, Refusal> {
-        let digest = Sha256Digest::from_hex(&item.sha256);
-        let digest = digest.ok_or_else(|| Refusal::wrong("sha256: not understood"))?;
-        let name = FileName::of(&item.name);
-        let name = name.ok_or_else(|| Refusal::wrong("name: no name of a file"))?;
         let Some(sender) = caller.sender else {
             return Ok(None);
         };
-        let bucket = self.bucket_of(caller, &name).await?;
+        let bucket = self.bucket_of(caller, name).await?;
         let target = self.namespace.target(&bucket, Wanted::Default).await?;
         let found = self
             .namespace
-            .possessed(&target, digest, item.size, sender, None, &[]);
+            .possessed(&target, digest, size, sender, None, &[]);
         match found.await? {
-            Some(received) => self.refer(caller, &name, received).await,
+            Some(received) => self.refer(caller, name, received).await,
             None => Ok(None),
         }
     }
