@@ -8,6 +8,8 @@ import pytest
 
 from support.native import BOUNDARY, form, ok, parameters, refused
 
+SWAGGER = ("", "/", "/index.html", "/page.js", "/page.css", "/openapi.json", "/doc.json")
+
 
 @pytest.fixture
 def file(client):
@@ -121,11 +123,16 @@ def test_no_credentials_no_links(basic_server, client, file):
             stranger.resume(("0" * 32, "a")),
             stranger.checkpoint(file),
             stranger.get("/proxy", uid=file),
+            stranger.get("/ping"),
+            stranger.get("/health"),
+            *(stranger.get(f"/swagger{page}") for page in SWAGGER),
         ):
             refused(answer, 401)
             assert answer.headers["www-authenticate"].startswith("Basic ")
     answer = client.send("GET", "/api/storage/v0/checkpoint?uid=7", headers=[("Authorization", "Bearer x")])
     refused(answer, 401)
+    assert ok(client.get("/ping")) == "pong" and ok(client.get("/health")) == "ready"
+    assert {client.get(f"/swagger{page}").status for page in SWAGGER} == {200, 308}
 
 
 def test_a_link_ends_with_the_key_that_made_it(basic_server, client, file):

@@ -111,10 +111,12 @@ fn download_terms(call: &Call) -> Result<Terms<'_>, Refusal> {
 // ---- routes ----
 
 /// Whether the database answers, and Redis where one is configured.
-#[utoipa::path(get, path = "/api/storage/v0/ping", tag = "v0", responses((status = 200), (status = 503)))]
+#[utoipa::path(get, path = "/api/storage/v0/ping", tag = "v0", security((), ("basic" = [])),
+    responses((status = 200), (status = 401), (status = 503)))]
 pub(super) async fn ping(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.ping");
     let outcome = async {
+        native.caller(&call).await?;
         native.node.check(READY_DEADLINE).await?;
         match native.redis.is_away() {
             true => Err(Refusal::new(
@@ -128,14 +130,19 @@ pub(super) async fn ping(State(native): State<Arc<Native>>, request: Request) ->
 }
 
 /// Whether the node serves.
-#[utoipa::path(get, path = "/api/storage/v0/health", tag = "v0", responses((status = 200), (status = 503)))]
+#[utoipa::path(get, path = "/api/storage/v0/health", tag = "v0", security((), ("basic" = [])),
+    responses((status = 200), (status = 401), (status = 503)))]
 pub(super) async fn health(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.health");
-    if native.draining.is_cancelled() {
-        return call.v0::<()>(Err(Refusal::new(Problem::Unavailable, "draining")));
-    }
-    let outcome = native.node.check(READY_DEADLINE).await;
-    call.v0(outcome.map(|()| "ready").map_err(Refusal::from))
+    let outcome = async {
+        native.caller(&call).await?;
+        if native.draining.is_cancelled() {
+            return Err(Refusal::new(Problem::Unavailable, "draining"));
+        }
+        native.node.check(READY_DEADLINE).await?;
+        Ok("ready")
+    };
+    call.v0(outcome.await)
 }
 
 /// Links to upload files with.
