@@ -123,6 +123,7 @@ def test_links(v1, basic_server):
     link = v1.send("POST", "/links", wanted, status=201).json
     assert link["url"].startswith(f"{V1}/uploads/{uid}/content?") and link["expires_at"].endswith("Z")
     stranger.send("PUT", link["url"].replace(uid, other), b"x", status=422)
+    stranger.send("GET", link["url"].replace(f"{uid}/content", other), status=422)
     stranger.send("GET", link["url"].replace("uploads", "objects"), status=422)
     stranger.send("PUT", link["url"].replace("expire=60", "expire=61"), b"x", status=422)
     stranger.send("PUT", link["url"].replace("content", "parts/1"), b"x", status=200)

@@ -347,9 +347,9 @@ pub(super) async fn upload_merge(State(native): State<Arc<Native>>, request: Req
     params(LinkParameters, ("name" = String, Query), ("bucket" = String, Query), ("object" = String, Query),
         ("online" = Option<u8>, Query, description = "1: to be shown; 0: to be saved"),
         ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+        ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304),
-        (status = 401), (status = 404), (status = 416), (status = 422)))]
+        (status = 401), (status = 404), (status = 412), (status = 416), (status = 422)))]
 pub(super) async fn download(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.download");
     let outcome = async {

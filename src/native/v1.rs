@@ -197,7 +197,8 @@ fn of_path(number: Segment<String>) -> Result<Uid, Refusal> {
 
 /// Makes a link.
 #[utoipa::path(post, path = "/api/storage/v1/links", tag = "v1", request_body = NewLink, security(("basic" = [])),
-    responses((status = 201, body = Link), (status = 401), (status = 403), (status = 404), (status = 422)))]
+    responses((status = 201, body = Link), (status = 401), (status = 403), (status = 404), (status = 409),
+        (status = 422)))]
 pub(super) async fn links(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.links");
@@ -211,7 +212,7 @@ pub(super) async fn links(State(native): State<Arc<Native>>, request: Request) -
 
 /// Objects of content that this access key has sent before, made without sending it again.
 #[utoipa::path(post, path = "/api/storage/v1/resume", tag = "v1", request_body = Resume, security(("basic" = [])),
-    responses((status = 200, body = Vec<Resumed>), (status = 401), (status = 422)))]
+    responses((status = 200, body = Vec<Resumed>), (status = 401), (status = 403), (status = 409), (status = 422)))]
 pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.resume");
@@ -251,7 +252,7 @@ pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) 
 /// Begins an upload.
 #[utoipa::path(post, path = "/api/storage/v1/uploads", tag = "v1", request_body = NewUpload,
     security(("basic" = [])),
-    responses((status = 201, body = Upload), (status = 401), (status = 403), (status = 422)))]
+    responses((status = 201, body = Upload), (status = 401), (status = 403), (status = 409), (status = 422)))]
 pub(super) async fn begin(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.begin");
