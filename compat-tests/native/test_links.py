@@ -45,6 +45,27 @@ def test_any_other_value_is_refused(client, file, name):
     assert client.download(link).status == 200
 
 
+@pytest.mark.parametrize("name", ["uid", "expire"])
+@pytest.mark.parametrize("before", ["0", "+", "-", " "])
+def test_numbers_have_one_form(client, file, name, before):
+    link = link_of(client, file)
+    changed = {name: before + parameters(link)[name]}
+    assert refused(client.download(link, **changed), 422) == f"{name}: not understood"
+    [links] = ok(client.upload_links("a.txt"))
+    changed = {name: before + parameters(links["url"]["single"])[name]}
+    assert refused(client.put_whole(links, b"x", **changed), 422) == f"{name}: not understood"
+
+
+@pytest.mark.parametrize("num, size", [("01", 1), (1, "01"), ("+1", 1), (1, "+1")])
+def test_what_is_said_of_a_whole_has_one_form(client, num, size):
+    [links] = ok(client.upload_links("a.txt"))
+    ok(client.put_part(links, 1, b"x"))
+    refused(client.put_part(links, "01", b"x"), 422)
+    md5 = hashlib.md5(b"x").hexdigest()
+    assert "not understood" in refused(client.merge(links, num, size, md5), 422)
+    ok(client.merge(links, 1, 1, md5))
+
+
 def test_every_character_of_a_signature_counts(client, file):
     link = link_of(client, file)
     signature = parameters(link)["signature"]

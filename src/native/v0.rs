@@ -2,6 +2,7 @@
 //! changing only the base URL.
 
 use std::collections::HashSet;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,7 @@ pub(super) fn routes() -> Router<Arc<Native>> {
 // ---- parameters ----
 
 pub(super) fn uid(text: &str) -> Option<Uid> {
-    let uid = text.parse::<i64>().ok().filter(|uid| *uid > 0)?;
-    (uid.to_string() == text).then_some(Uid(uid))
+    whole_number(text).filter(|uid| *uid > 0).map(Uid)
 }
 
 fn md5(text: &str) -> Option<[u8; 16]> {
@@ -68,9 +68,10 @@ fn md5(text: &str) -> Option<[u8; 16]> {
     Some(digest)
 }
 
-pub(super) fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
+/// A number in its one form, without a plus or zeros before it: a signature would be that of every other form, too.
+pub(super) fn whole_number<T: FromStr + ToString>(text: &str) -> Option<T> {
+    let number: T = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 pub(super) fn part_number(text: &str) -> Option<u32> {
@@ -598,8 +599,13 @@ mod tests {
             assert_eq!(uid(bad), None, "{bad}");
         }
         assert_eq!(part_number("10000"), Some(10_000));
-        for bad in ["0", "10001", "+1", "-1", "", "1.0"] {
+        for bad in ["0", "10001", "+1", "-1", "", "1.0", "01"] {
             assert_eq!(part_number(bad), None, "{bad}");
+        }
+        assert_eq!(whole_number("0"), Some(0u64));
+        assert_eq!(whole_number("3600"), Some(3600u32));
+        for bad in ["00", "03600", "+3600", "-0", "3600 ", "4294967296"] {
+            assert_eq!(whole_number::<u32>(bad), None, "{bad}");
         }
         assert!(md5("D41D8CD98F00B204E9800998ECF8427E").is_some());
         assert!(md5("d41d8cd9").is_none() && md5("").is_none());
