@@ -197,6 +197,22 @@ def test_equal_bytes_are_stored_once(own_native_server, rng):
     assert client.fetch(second)[0] == client.fetch(links["uid"])[0] == data
 
 
+def test_the_md5_that_a_client_told_of_parts_is_answered_and_held_against_the_same_merge(own_native_server, rng):
+    server = own_native_server("basic", **PROMPT)
+    client = server.native(identity=server.identity, all_routes=True)
+    data, told = rng.randbytes(2 * PART), hashlib.md5(b"other").hexdigest()
+    [links] = ok(client.upload_links("a.bin"))
+    for number in (1, 2):
+        ok(client.put_part(links, number, data[(number - 1) * PART : number * PART]))
+    ok(client.merge(links, 2, len(data), told))
+    merged(server)
+    assert client.fetch(links["uid"])[1]["md5"] == told
+    found = client.send("GET", f"{V1}/objects/{links['uid']}", headers=client.basic()).json
+    assert found["md5"] == told
+    ok(client.merge(links, 2, len(data), told))
+    refused(client.merge(links, 2, len(data), hashlib.md5(data).hexdigest()), 422)
+
+
 class TestResume:
     """Instant upload needs possession: this access key sent these bytes itself."""
 

@@ -11,7 +11,7 @@ use super::Native;
 use super::access::{Caller, Object};
 use super::call::Call;
 use super::kind::{SNIFFED_BYTES, sniff};
-use super::refusal::Refusal;
+use super::refusal::{Problem, Refusal};
 use crate::auth::Action;
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::digest::{ETag, Sha256Digest};
@@ -273,6 +273,61 @@ impl Native {
         Ok(self.namespace.fill(request, received).await?)
     }
 
+    /// Where the whole of an upload goes. One that is complete takes the same bytes again, since the client may not have
+    /// heard the first answer; others are refused as far as what is said of them tells.
+    pub(super) async fn whole_target(
+        &self,
+        caller: &Caller,
+        standing: &Standing,
+        said: &Said,
+    ) -> Result<Target, Refusal> {
+        let (bucket, key) = match standing {
+            Standing::Open(begun) => (&begun.bucket, &begun.upload.key),
+            Standing::Complete(found) => (&found.bucket, &found.key),
+        };
+        let action = Action::PutObject;
+        self.admit(caller, action, bucket, key.as_str(), Object::New)?;
+        match standing {
+            Standing::Open(begun) => self.target_of(begun).await,
+            Standing::Complete(found) => {
+                let version = &found.object.version;
+                let is_other = version.etag.parts.is_some()
+                    || said.md5.is_some_and(|md5| md5 != version.etag.md5)
+                    || said.length.is_some_and(|length| length != version.size);
+                match is_other {
+                    true => Err(Refusal::complete()),
+                    false => Ok(self.namespace.target(bucket, Wanted::Default).await?),
+                }
+            }
+        }
+    }
+
+    /// Makes the version of an upload from one body, or finds that it was made of these bytes.
+    pub(super) async fn fill_once(
+        &self,
+        caller: &Caller,
+        uid: Uid,
+        standing: Standing,
+        sent: Sent,
+    ) -> Result<(), Refusal> {
+        let (md5, length) = (sent.md5(), sent.length());
+        if let Standing::Open(begun) = standing {
+            match self.fill(caller, &begun, sent).await {
+                Ok(_) => return Ok(()),
+                // Somebody else was faster: as good, if it was with the same bytes.
+                Err(refusal) if refusal.problem == Problem::Missing => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        if let Standing::Complete(found) = self.standing(uid).await? {
+            let version = &found.object.version;
+            if version.size == length && version.etag == ETag::single(md5) {
+                return Ok(());
+            }
+        }
+        Err(Refusal::complete())
+    }
+
     /// Writes a body as a part.
     pub(super) async fn put_part(
         &self,
@@ -392,7 +447,7 @@ impl Native {
         match self.fill(caller, &begun, Sent { received, front }).await {
             Ok(written) => Ok(Some(written.uid)),
             // The content went in between: the client sends it.
-            Err(refusal) if refusal.problem == super::refusal::Problem::Busy => {
+            Err(refusal) if refusal.problem == Problem::Busy => {
                 let id = UploadId(begun.upload.uid);
                 let _ = self
                     .namespace
@@ -490,28 +545,6 @@ impl Sent {
     /// How many bytes came.
     pub(super) fn length(&self) -> u64 {
         self.received.digests.length
-    }
-
-    /// What is left to know of them when they are given away.
-    pub(super) fn bytes(&self) -> SentBytes {
-        SentBytes {
-            md5: self.md5(),
-            length: self.length(),
-        }
-    }
-}
-
-/// What bytes that came are known by.
-pub(super) struct SentBytes {
-    md5: [u8; 16],
-    length: u64,
-}
-
-impl SentBytes {
-    /// Whether a version was made of them in one piece.
-    pub(super) fn are_in(&self, found: &Numbered) -> bool {
-        let version = &found.object.version;
-        version.size == self.length && version.etag == ETag::single(self.md5)
     }
 }
 

@@ -18,7 +18,7 @@ use super::call::{Call, read_document};
 use super::form::Form;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Said, Standing, Whole, file_name};
+use super::uploads::{Said, Whole, file_name};
 use super::wire::{
     DownloadLink, LinkDownload, LinkParameters, LinkUpload, Meta, MultiUrls, Resume, Resumed,
     UploadLinks, UploadUrls,
@@ -240,7 +240,7 @@ pub(super) async fn proxy(State(native): State<Arc<Native>>, request: Request) -
     call.v0(outcome.await)
 }
 
-/// Sends a file all at once.
+/// Sends a file all at once. The same bytes again are fine.
 #[utoipa::path(put, path = "/api/storage/v0/upload", tag = "v0",
     params(LinkParameters, ("md5" = String, Query, description = "of the file, in hexadecimal")),
     request_body(content_type = "multipart/form-data", description = "the file in the field `file`"),
@@ -253,42 +253,13 @@ pub(super) async fn upload(State(native): State<Arc<Native>>, request: Request) 
         let said = said(&call)?;
         let caller = native.link_holder(&call, &terms).await?;
         let standing = native.standing(terms.uid).await?;
-        let target = match &standing {
-            Standing::Open(begun) => {
-                let key = begun.upload.key.as_str();
-                let (action, new) = (Action::PutObject, super::access::Object::New);
-                native.admit(&caller, action, &begun.bucket, key, new)?;
-                native.target_of(begun).await?
-            }
-            // The client may not have heard the first answer.
-            Standing::Complete(found) => {
-                let version = &found.object.version;
-                if version.etag.parts.is_some() || said.md5 != Some(version.etag.md5) {
-                    return Err(Refusal::complete());
-                }
-                native
-                    .namespace
-                    .target(&found.bucket, Wanted::Default)
-                    .await?
-            }
-        };
+        let target = native.whole_target(&caller, &standing, &said).await?;
         let content_type = call.header(CONTENT_TYPE);
         let mut form = Form::open(content_type, body).await?;
         let sent = native.receive(&call, &target, &mut form.file, said).await?;
         form.close().await?;
-        let is_sent = sent.bytes();
-        if let Standing::Open(begun) = standing {
-            match native.fill(&caller, &begun, sent).await {
-                Ok(_) => return Ok(""),
-                // Somebody else was faster: as good, if it was with the same bytes.
-                Err(refusal) if refusal.problem == Problem::Missing => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        match native.standing(terms.uid).await? {
-            Standing::Complete(found) if is_sent.are_in(&found) => Ok(""),
-            Standing::Complete(_) | Standing::Open(_) => Err(Refusal::complete()),
-        }
+        native.fill_once(&caller, terms.uid, standing, sent).await?;
+        Ok("")
     };
     call.v0(outcome.await)
 }

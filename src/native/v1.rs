@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_LENGTH, LOCATION};
@@ -24,7 +23,7 @@ use super::access::{Caller, Object as Asked};
 use super::call::{Call, document, read_document};
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Begun, Said, Sent, Standing, Whole, file_name, stream_of};
+use super::uploads::{Begun, Said, Standing, Whole, file_name, stream_of};
 use super::{Native, v0};
 use crate::auth::{Action, LinkDate, Purpose, Subject, Terms};
 use crate::model::clock::iso8601;
@@ -315,7 +314,7 @@ pub(super) async fn upload(
     call.v1(outcome.await)
 }
 
-/// Sends all of an upload, which is complete then. Digests in Content-MD5 and Content-Digest (sha-256) are verified.
+/// Sends all of an upload, which is complete then; the same bytes again are fine. Digests in Content-MD5 and Content-Digest (sha-256) are verified.
 #[utoipa::path(put, path = "/api/storage/v1/uploads/{uid}/content", tag = "v1", params(("uid" = String, Path)),
     request_body(content_type = "application/octet-stream"), security(("basic" = []), ("link" = [])),
     responses((status = 201, body = Described), (status = 401), (status = 403), (status = 404), (status = 409),
@@ -329,8 +328,14 @@ pub(super) async fn send(
     let call = Call::of(parts, "native.v1.send");
     let outcome = async {
         let uid = of_path(number)?;
-        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
-        native.fill(&caller, &begun, sent).await?;
+        let caller = native.sender_of(&call, uid).await?;
+        let said = said(&call)?;
+        let standing = native.standing(uid).await?;
+        let target = native.whole_target(&caller, &standing, &said).await?;
+        let sent = native
+            .receive(&call, &target, stream_of(body), said)
+            .await?;
+        native.fill_once(&caller, uid, standing, sent).await?;
         native.made(uid).await
     };
     call.v1(outcome.await)
@@ -354,7 +359,13 @@ pub(super) async fn send_part(
         let uid = uid(&number)?;
         let part = v0::part_number(&part);
         let part = part.ok_or_else(|| Refusal::wrong("number: expected 1 to 10000"))?;
-        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
+        let caller = native.sender_of(&call, uid).await?;
+        let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
+        let target = native.target_of(&begun).await?;
+        let said = said(&call)?;
+        let sent = native
+            .receive(&call, &target, stream_of(body), said)
+            .await?;
         let written = Part {
             number: part,
             size: sent.length(),
@@ -486,21 +497,6 @@ fn open_upload(begun: &Begun, parts: Vec<Part>) -> Upload {
         state: "open",
         parts,
     }
-}
-
-/// Reads the body for an open upload, from one who may fill it.
-async fn receive(
-    native: &Native,
-    call: &Call,
-    uid: Uid,
-    body: Body,
-) -> Result<(Caller, Begun, Sent), Refusal> {
-    let caller = native.sender_of(call, uid).await?;
-    let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
-    let target = native.target_of(&begun).await?;
-    let said = said(call)?;
-    let sent = native.receive(call, &target, stream_of(body), said).await?;
-    Ok((caller, begun, sent))
 }
 
 /// What the headers say of a body.
