@@ -126,6 +126,31 @@ def test_each_kind_of_damage_is_found_and_told_with_its_keys(own_server, is_runn
     assert sealed.exists()
 
 
+def test_versions_are_told_as_s3_names_them(own_server):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    uids = {}
+
+    def put():
+        put = s3.put_object(Bucket="bucket", Key="k", Body=body(len(uids), 100 * KIB))
+        uids[put.get("VersionId", "null")] = int(put["ResponseMetadata"]["HTTPHeaders"]["x-osproxy-uid"])
+
+    put()
+    s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    put()
+    put()
+    for blob in blobs(server):
+        blob.unlink()
+    found = [finding["versions"]["first"] for finding in fsck(server, code=1)["findings"]["all"]["first"]]
+    assert {version["version_id"]: version["uid"] for [version] in found} == uids
+    text = server.command("fsck", check=False).stdout
+    for version_id, uid in uids.items():
+        assert f"bucket/k version {version_id} uid {uid}\n" in text + "\n"
+        s3.delete_object(Bucket="bucket", Key="k", VersionId=version_id)
+    assert "Versions" not in s3.list_object_versions(Bucket="bucket")
+
+
 def test_bytes_under_the_servers_key_are_authenticated_and_those_under_a_customers_measured(own_server):
     server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
     s3 = server.endpoint.client()

@@ -117,8 +117,7 @@ fn show(text: &mut String, finding: &Finding) {
     };
     let _ = writeln!(text, "{}{done}", finding.detail);
     for version in finding.versions.first.iter().take(SHOWN_MAX) {
-        let (bucket, key, uid) = (&version.bucket, &version.key, version.uid);
-        let _ = writeln!(text, "  {bucket}/{key} version {uid}");
+        let _ = writeln!(text, "  {version}");
     }
     if finding.versions.count > SHOWN_MAX as u64 {
         let _ = writeln!(text, "  {} versions in all", finding.versions.count);

@@ -101,11 +101,7 @@ fn describe(report: &RecoverReport) -> String {
     }
     let lost = |text: &mut String, objects: &[LostObject]| {
         for object in objects.iter().take(SHOWN_MAX) {
-            let _ = writeln!(
-                text,
-                "  {}/{} version {}",
-                object.bucket, object.key, object.uid
-            );
+            let _ = writeln!(text, "  {object}");
         }
         if objects.len() > SHOWN_MAX {
             let _ = writeln!(text, "  and more; --json lists them");

@@ -25,7 +25,7 @@ use crate::meta::scratch::Scratch;
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::LostObject;
-use crate::model::ids::{minted_at, worker_of};
+use crate::model::ids::{Uid, minted_at, worker_of};
 
 /// Bytes of an object that are read for its head.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -719,15 +719,17 @@ pub(super) fn lost_object(
         Value::Bytes(key) => String::from_utf8_lossy(key).into_owned(),
         _ => String::new(),
     };
-    let uid = table.column("uid").and_then(|uid| group.row(0).nth(uid));
+    let bucket = match name {
+        Some(Value::Text(name)) => name.clone(),
+        _ => String::new(),
+    };
+    let number = |name| {
+        let value = table.column(name).and_then(|at| group.row(0).nth(at));
+        value.and_then(Value::int).unwrap_or_default()
+    };
     Ok(LostObject {
-        bucket: match name {
-            Some(Value::Text(name)) => name.clone(),
-            _ => String::new(),
-        },
-        key,
-        uid: uid.and_then(Value::int).unwrap_or_default(),
         is_current: table.id == catalog::OBJECTS.id,
+        ..LostObject::version(bucket, key, Uid(number("uid")), number("is_null") != 0)
     })
 }
 

@@ -8,7 +8,7 @@ use crate::model::clock::Millis;
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::{Listed, LostObject, Problem};
-use crate::model::ids::{BlobId, ContentId, KeyVersionId};
+use crate::model::ids::{BlobId, ContentId, KeyVersionId, Uid};
 
 /// Versions of one finding that are named; their number is told in full.
 const VERSIONS_MAX: usize = 100;
@@ -217,13 +217,13 @@ pub async fn versions_of(
     for content in contents {
         for (table, is_current) in VERSIONS {
             let sql = format!(
-                "SELECT b.name, o.key, o.uid FROM {table} o JOIN buckets b ON b.id = o.bucket_id
+                "SELECT b.name, o.key, o.uid, o.is_null FROM {table} o JOIN buckets b ON b.id = o.bucket_id
                  WHERE o.content_id = $1
                  UNION
-                 SELECT b.name, o.key, o.uid FROM extents e JOIN {table} o ON o.content_id = e.content_id
+                 SELECT b.name, o.key, o.uid, o.is_null FROM extents e JOIN {table} o ON o.content_id = e.content_id
                  JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
                  UNION
-                 SELECT b.name, o.key, o.uid FROM extents e JOIN extents f ON f.child_id = e.content_id
+                 SELECT b.name, o.key, o.uid, o.is_null FROM extents e JOIN extents f ON f.child_id = e.content_id
                  JOIN {table} o ON o.content_id = f.content_id
                  JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
                  ORDER BY 3 LIMIT $2"
@@ -265,13 +265,13 @@ async fn count_versions(
     Ok(found.first().copied().unwrap_or(0))
 }
 
-/// A version from its bucket's name, its key and its id.
+/// A version from its bucket's name, its key, its number, and whether it is the null version.
 pub(super) fn lost(row: &Row<'_>, is_current: bool) -> Result<LostObject, Fault> {
+    let key = String::from_utf8_lossy(row.bytes(1)?).into_owned();
+    let uid = Uid(row.int(2)?);
     Ok(LostObject {
-        bucket: row.str(0)?.to_owned(),
-        key: String::from_utf8_lossy(row.bytes(1)?).into_owned(),
-        uid: row.int(2)?,
         is_current,
+        ..LostObject::version(row.str(0)?.to_owned(), key, uid, row.int(3)? != 0)
     })
 }
 

@@ -204,7 +204,7 @@ fn tell(finding: &Finding) {
         .versions
         .first
         .iter()
-        .map(|version| format!("{}/{} {}", version.bucket, version.key, version.uid))
+        .map(ToString::to_string)
         .collect();
     let problem = finding.problem.as_str();
     let (blob, backend) = (finding.blob.as_deref(), finding.backend.as_deref());
