@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use osproxy::content::{Act, Depth, FsckOrder, FsckReport};
+use osproxy::meta::copy::Place;
 use osproxy::model::fault::Fault;
 use osproxy::model::finding::{Finding, Problem, Repair};
 use osproxy::tasks::scrub::Config;
 use osproxy::tasks::{Scrub, ScrubReport};
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes};
-use crate::moves::{again, check, fill, finish, fresh, mover, order, start};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, place};
+use crate::moves::{again, begin, check, fill, finish, fresh, mover, order, part, start};
+use crate::schema::run;
 
 fn scrubber(install: &Install) -> Scrub {
     Scrub {
@@ -89,6 +91,19 @@ async fn change(install: &Install, sql: &'static str) {
         .await
         .map_err(|fault: Fault| fault)
         .unwrap();
+}
+
+/// Changes rows with no regard to those that refer to them, as a broken database may.
+async fn tear(dir: &Path, sql: &str) {
+    let place = place(dir).await;
+    let loose = match &place {
+        Place::Sqlite(_) => "PRAGMA foreign_keys = OFF",
+        Place::Server(url) if url.starts_with("postgres") => {
+            "SET session_replication_role = replica"
+        }
+        Place::Server(_) => "SET FOREIGN_KEY_CHECKS = 0",
+    };
+    run(&place, &format!("{loose}; {sql}")).await;
 }
 
 fn names(keys: &[&str]) -> Vec<String> {
@@ -476,7 +491,7 @@ async fn dangling_rows_are_each_told_with_their_keys() {
     let (dir, clock) = fresh();
     // What is done to the rows of a fresh install, and what is to be told of it.
     type Case = (&'static str, Problem, Repair, &'static [&'static str]);
-    let cases: [Case; 7] = [
+    let cases: [Case; 10] = [
         (
             "UPDATE blobs SET state = 'deleting'",
             Problem::ContentWithoutBlob,
@@ -519,6 +534,25 @@ async fn dangling_rows_are_each_told_with_their_keys() {
             Repair::Done,
             &[],
         ),
+        (
+            "DELETE FROM contents WHERE kind = 'composite'",
+            Problem::BrokenExtents,
+            Repair::None,
+            &["joined"],
+        ),
+        (
+            "DELETE FROM blobs",
+            Problem::NoBlob,
+            Repair::None,
+            &["joined", "k"],
+        ),
+        (
+            "DELETE FROM contents WHERE id IN (SELECT p.content_id FROM upload_parts p
+                 JOIN uploads u ON u.uid = p.upload_uid WHERE u.state = 'open')",
+            Problem::PartWithoutContent,
+            Repair::None,
+            &["open"],
+        ),
     ];
     for (number, (sql, problem, repair, keys)) in cases.into_iter().enumerate() {
         let dir = dir.path().join(number.to_string());
@@ -527,10 +561,23 @@ async fn dangling_rows_are_each_told_with_their_keys() {
         install.put("k", bytes(1, BLOB_BYTES)).await;
         let parts = [bytes(7, 5 << 20), bytes(8, BLOB_BYTES)];
         crate::moves::join(&install, "joined", &parts).await;
+        let open = begin(&install, "open").await;
+        part(&install, "open", open, 1, bytes(9, BLOB_BYTES)).await;
         assert_eq!(told(&fsck(&install, Depth::Length, Act::Report).await), []);
-        change(&install, sql).await;
+        tear(&dir, sql).await;
         for act in [Act::Report, Act::Mend] {
-            let seen = told(&fsck(&install, Depth::Length, act).await);
+            let report = fsck(&install, Depth::Length, act).await;
+            for finding in &report.findings.all.first {
+                for lost in &finding.versions.first {
+                    let ids = (lost.version_id.as_deref(), lost.upload_id.clone());
+                    let expected = match lost.key.as_str() {
+                        "open" => (None, Some(open.to_string())),
+                        _ => (Some("null"), None),
+                    };
+                    assert_eq!(ids, expected, "{sql}");
+                }
+            }
+            let seen = told(&report);
             let mut found: Vec<String> = Vec::new();
             for (what, done, keys) in &seen {
                 // A blob without content also has no copy.
