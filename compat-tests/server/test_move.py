@@ -295,6 +295,31 @@ def test_a_move_that_waits_for_its_rate_takes_another_at_once(install):
     assert (done["moved"], done["remains"]) == (1, 0), done
 
 
+def test_a_move_that_is_ordered_while_it_is_cancelled_goes_on(install):
+    server = install(TWO_DISKS)
+    client = server.endpoint.client()
+    client.create_bucket(Bucket="bucket")
+    bodies = {f"k{number}": body(number, 200 * KIB) for number in range(10)}
+    for key, data in bodies.items():
+        client.put_object(Bucket="bucket", Key=key, Body=data)
+    order = ("--from", "a", "--to", "b", "--rate", str(10 * KIB))
+    id = begin(server, *order)["id"]
+    wait_until(lambda: move_jobs(server)[0]["state"] == "running", 20, "the begin of the move")
+    [job] = move_jobs(server)
+    server.command("jobs", "cancel", job["id"])
+    # Its run hears of that when it renews its lease.
+    assert begin(server, *order)["id"] == id
+    wait_until(lambda: not move_jobs(server)[0]["cancelling"], 60, "the end of the run")
+    [again] = move_jobs(server)
+    assert (again["id"], again["ended"]) == (job["id"], None)
+    wait_until(lambda: move_jobs(server)[0]["runs"] > job["runs"], 20, "the next run")
+    begin(server, *order[:-2])
+    assert ended(server, id)["state"] == "done"
+    assert blobs(server, "a") == [] and len(blobs(server, "b")) == 10
+    for key, data in bodies.items():
+        assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == data
+
+
 def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
     server = install(TWO_DISKS)
     s3 = server.endpoint.client()

@@ -66,7 +66,8 @@ pub fn shown(text: &str) -> Document {
 }
 
 /// Inserts a job, and answers the one that will do the work: this one, or one of the same key that waits or runs.
-/// One that runs is run again afterwards, so that it sees what this transaction changed; its payload stays as it is.
+/// One that runs is run again afterwards, so that it sees what this transaction changed, also when it is being
+/// cancelled; its payload stays as it is.
 ///
 /// Locks the row of that key: the last thing a transaction does that locks other rows. When the transaction is
 /// committed, the engine's bell is to be rung.
