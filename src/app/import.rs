@@ -14,6 +14,9 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::file::bucket_names;
 use crate::telemetry::Metrics;
 
+/// What an import keeps for itself, in the data directory.
+const SCRATCH: &str = "import.scratch";
+
 /// What is to be taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOrder {
@@ -82,6 +85,7 @@ pub async fn import(
                 names,
                 places,
                 owned: !order.keep_objects,
+                scratch: held.path().join(SCRATCH),
                 numbers,
             };
             let outcome = import.run(tell).await;

@@ -163,6 +163,14 @@ impl CopyName {
         self.ours().is_none()
     }
 
+    /// The path of the object below the root of its backend, when it was made by another system.
+    pub fn adopted_path(&self) -> Option<&str> {
+        match &self.0 {
+            Named::Ours(_) => None,
+            Named::Adopted(text) => Some(text.trim_start_matches(ADOPTED_MARK)),
+        }
+    }
+
     /// The name that was made here.
     pub(super) fn ours(&self) -> Option<&BlobName> {
         match &self.0 {

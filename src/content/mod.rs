@@ -62,7 +62,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
 use crate::telemetry::Metrics;
 
-pub use adopt::{AdoptError, Adopted, Adoption, Foreign};
+pub use adopt::{AdoptError, Adopted, Adoption, Foreign, Unsettled};
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};

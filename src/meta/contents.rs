@@ -68,6 +68,33 @@ pub struct Known {
     pub digests: Digests,
 }
 
+/// Whose those copies of a blob are that another system wrote. What was written here is ours in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// That system's, for good: they are never deleted.
+    Theirs,
+    /// Ours to delete, once nothing refers to the blob.
+    Ours,
+    /// That system's until nothing there needs them any more and they are handed over.
+    TheirsYet,
+}
+
+impl Owner {
+    /// As a blob's row holds it.
+    pub(super) fn column(self) -> i64 {
+        match self {
+            Self::Theirs => 0,
+            Self::Ours => 1,
+            Self::TheirsYet => 2,
+        }
+    }
+
+    /// Whether a row says that they are ours to delete.
+    pub(super) fn is_ours(column: i64) -> bool {
+        column == Self::Ours.column()
+    }
+}
+
 /// A new blob, written and not yet named by a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBlob {
@@ -79,8 +106,8 @@ pub struct NewBlob {
     pub copies: Vec<CopyRow>,
     /// Copies its placement wants beside these, whose bytes are not written yet.
     pub missing: Vec<CopyRow>,
-    /// Whether the bytes of its copies are ours to delete, those included that another system wrote.
-    pub owned: bool,
+    /// Whose its copies are.
+    pub owner: Owner,
 }
 
 /// What [`location`] reads of contents `c` and their live copies `p`; the bytes come last.
@@ -407,7 +434,7 @@ async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Resu
     session
         .execute(
             "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, $4)",
-            params![blob.id.0, blob.size as i64, now, blob.owned],
+            params![blob.id.0, blob.size as i64, now, blob.owner.column()],
         )
         .await?;
     insert_copies(session, blob, now).await
