@@ -842,18 +842,52 @@ async fn old_rows_of_ended_jobs_go_and_the_others_stay() {
     );
     let backlog = backlog(&meta);
     backlog.wish(ended, Wish::Cancel).await.unwrap();
-    let purge = async |before| {
+    let purge = async |before, failed_kept| {
+        let old = jobs::Old {
+            before,
+            failed_kept,
+            limit: 10,
+        };
         let purged: Result<usize, Fault> = meta
             .transact("purge", move |session| {
-                Box::pin(jobs::purge(session, before, 10))
+                Box::pin(async move { jobs::purge(session, &old).await })
             })
             .await;
         purged.unwrap()
     };
-    assert_eq!(purge(Clock::System.now() - 60_000).await, 0);
-    assert_eq!(purge(Clock::System.now() + 60_000).await, 1);
+    let (past, future) = (Clock::System.now() - 60_000, Clock::System.now() + 60_000);
+    assert_eq!(purge(past, 9).await, 0);
+    assert_eq!(purge(future, 9).await, 1);
     assert!(matches!(backlog.show(ended).await, Err(JobError::NoJob(_))));
     assert_eq!(backlog.show(waits).await.unwrap().state, "waiting");
+
+    // What failed waits for an operator, as far as there is room.
+    let mut failed = Vec::new();
+    for _ in 0..3 {
+        let job = insert(&meta, "broken", None).await;
+        let lease = claim(&meta, job, 1, Clock::System.now()).await;
+        let fail: Result<(), Fault> = meta
+            .transact("fail", move |session| {
+                Box::pin(async move {
+                    let mut job = lease.locked(session).await?.unwrap();
+                    job.fail(Clock::System.now(), "broken".to_owned(), 0, 1);
+                    jobs::save(session, &job).await
+                })
+            })
+            .await;
+        fail.unwrap();
+        failed.push(job);
+    }
+    assert_eq!(purge(future, 3).await, 0);
+    assert_eq!(purge(past, 0).await, 0);
+    assert_eq!(purge(future, 2).await, 1);
+    assert!(matches!(
+        backlog.show(failed[0]).await,
+        Err(JobError::NoJob(_))
+    ));
+    backlog.wish(failed[1], Wish::Cancel).await.unwrap();
+    assert_eq!(purge(future, 2).await, 1);
+    assert_eq!(find(&meta, failed[2]).await.state, State::Failed);
     let page = |before, limit| Filter {
         kind: Some("by-hand".to_owned()),
         state: None,

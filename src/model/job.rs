@@ -6,7 +6,7 @@
 //!      ^ \                | | \
 //!      |  \  fail, more,  | |  \  last attempt
 //!      |   \   release    | |   +---------> failed ----+
-//!      |    \<------------+ |                          | retry
+//!      |    \<------------+ |                 | cancel | retry
 //!      |     \              +-------------> cancelled --+
 //!      |      +---------------------------> cancelled   |
 //!      +-----------------------------------------------+
@@ -30,7 +30,7 @@ pub enum State {
     Running,
     /// It came to its end.
     Done,
-    /// No attempt came to its end. It can be retried.
+    /// No attempt came to its end. It can be retried, and waits for an operator until it is retried or cancelled.
     Failed,
     /// An operator did not want it any more. It can be retried.
     Cancelled,
@@ -295,7 +295,9 @@ impl Job {
                 self.cancelling = true;
                 self.again = false;
             }
-            State::Done | State::Failed | State::Cancelled => return Err(Refusal::Ended),
+            // Nobody is to look at it any more.
+            State::Failed => self.end(State::Cancelled, now),
+            State::Done | State::Cancelled => return Err(Refusal::Ended),
         }
         Ok(())
     }
@@ -505,6 +507,16 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_job_can_be_cancelled_and_keeps_its_reason() {
+        let mut job = running(None);
+        job.fail(NOW, "broken".to_owned(), 0, 1);
+        assert_eq!(job.state, State::Failed);
+        job.cancel(NOW + 1).unwrap();
+        assert_eq!((job.state, job.ended), (State::Cancelled, Some(NOW + 1)));
+        assert_eq!(job.reason.as_deref(), Some("broken"));
+    }
+
+    #[test]
     fn wishes_that_make_no_sense_are_refused() {
         let mut job = running(None);
         assert_eq!(job.retry(NOW), Err(Refusal::Running));
@@ -590,7 +602,8 @@ mod tests {
                 if job.state == State::Failed {
                     prop_assert!(job.reason.is_some());
                 }
-                if before.state.is_ended() && job.state != before.state {
+                let is_settled = (before.state, job.state) == (State::Failed, State::Cancelled);
+                if before.state.is_ended() && job.state != before.state && !is_settled {
                     prop_assert_eq!(job.state, State::Waiting);
                     prop_assert_eq!(job.attempt, 0);
                 }

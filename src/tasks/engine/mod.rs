@@ -131,7 +131,8 @@ pub struct Config {
     /// Seconds after which jobs that another process inserted are seen at the latest; six times as many while other
     /// nodes are heard to tell of them.
     pub poll_seconds: NonZeroU64,
-    /// Seconds that jobs are kept after their end, for operators to look at.
+    /// Seconds that jobs are kept after their end, for operators to look at. Failed ones are kept until they are retried or
+    /// cancelled, the newest 10000 of them.
     pub keep_seconds: u64,
 }
 
