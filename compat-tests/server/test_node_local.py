@@ -140,6 +140,35 @@ def test_while_a_node_is_down_what_it_holds_is_503_and_nothing_else_is(cluster, 
     assert cluster.nodes[0].endpoint.client().get_object(Bucket="bucket", Key="away")["Body"].read() == other
 
 
+def test_a_pause_of_the_collector_holds_on_a_nodes_own_disk_too(cluster, rng):
+    clients = cluster.clients()
+    clients[0].put_object(Bucket="bucket", Key="k", Body=rng.randbytes(300_000))
+    # Condemned while its node is away.
+    cluster.nodes[0].kill()
+    clients[1].delete_object(Bucket="bucket", Key="k")
+    wait_until(lambda: cluster.query("SELECT id FROM blobs WHERE state = 'deleting'"), 30, "the end of the content")
+    cluster.nodes[1].command("jobs", "pause", "collect")
+    cluster.nodes[0].start()
+    time.sleep(4)  # several passes
+    assert len(blobs(cluster.nodes[0])) == 1
+    cluster.nodes[1].command("jobs", "resume", "collect")
+    wait_until(lambda: not blobs(cluster.nodes[0]), 30, "the blob to be deleted by its own node")
+
+
+def test_a_pause_of_the_sweep_holds_on_the_nodes_own_disks_too(cluster):
+    cluster.nodes[0].command("jobs", "pause", "sweep")
+    # No row names it, and it is as old as can be.
+    stray = "00000000000000010000000000000001"
+    for node in cluster.nodes:
+        path = node.data_dir / "blobs" / stray[16:18] / stray
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stray")
+    time.sleep(4)  # several sweeps
+    assert [blobs(node) for node in cluster.nodes] == [{stray}] * 3
+    cluster.nodes[1].command("jobs", "resume", "sweep")
+    wait_until(lambda: not any(blobs(node) for node in cluster.nodes), 30, "the sweep of each disk")
+
+
 def test_a_node_that_is_back_at_another_port_is_found(cluster, rng):
     clients = cluster.clients()
     body = rng.randbytes(400_000)
