@@ -214,6 +214,8 @@ def test_the_unit_is_valid_and_hardened(tmp_path):
     assert done.returncode == 0, done.stdout
     settings = config_check({}, DEPLOY / "systemd" / "osproxy.toml")
     text = UNIT.read_text()
+    # However long the database is away at boot, the unit does not stay failed.
+    assert re.search(r"^Restart=on-failure$", text, re.M) and re.search(r"^StartLimitIntervalSec=0$", text, re.M)
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.M)[1])
     assert stop >= stop_seconds(settings)
 
