@@ -88,6 +88,28 @@ def test_wrong_variable_is_refused_by_name(own_server):
     assert "DURABILTY" in server.tail().upper()
 
 
+@pytest.mark.parametrize(
+    "variable, value, parts",
+    [
+        ("META__URL", "postgresx://u:hush@h/d", ["meta.url: ", "postgres://"]),
+        ("META__URL", "postgres://u:hush@h:99999/d", ["meta.url: ", "HOST:PORT"]),
+        ("META__URL", "postgres://u:hush@h/d?sslmod=verify-full", ["meta.url: ", "`sslmod`", "sslmode"]),
+        ("META__URL", "mysql://u:hush@h/d?ssl-mode=VERIFY_ALL", ["meta.url: ", "`ssl-mode`"]),
+        ("REDIS__URL", "redis-cluster://u:hush@h?foo=bar", ["redis.url: ", "`foo`", "node"]),
+        ("BACKEND__DAV__OPTIONS__ENDPOINT", "htp://u:hush@127.0.0.1:1", ["backend.dav.options.endpoint: ", "https://"]),
+        ("BACKEND__DAV__OPTIONS__ENDPOINT", "127.0.0.1:1", ["backend.dav.options.endpoint: ", "https://"]),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused_by_name_and_without_its_password(variable, value, parts):
+    env = {"OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": "/shared", f"OSPROXY_{variable}": value}
+    if "DAV" in variable:
+        env["OSPROXY_BACKEND__DAV__SERVICE"] = "webdav"
+    done = subprocess.run([BINARY, "config", "check"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert all(part in done.stderr for part in parts), done.stderr
+    assert "hush" not in done.stdout + done.stderr
+
+
 def test_config_check(tmp_path):
     def check(text):
         file = tmp_path / "osproxy.toml"

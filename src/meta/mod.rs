@@ -20,6 +20,7 @@
 //! Lock order, for the databases that lock rows: own node, moves by id, job, backends by id, bucket, upload, keys in
 //! byte order, contents by id, blobs by id.
 
+mod address;
 pub mod adoptions;
 mod bell;
 pub mod buckets;
@@ -69,6 +70,7 @@ use tokio::task::JoinHandle;
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
 
+pub use address::check as check_url;
 pub use bell::{Bell, Carrier, Reach, Reading, Remembered};
 pub use session::{Param, Row, Session};
 pub use turns::Contended;

@@ -25,8 +25,9 @@ use sqlx::{AssertSqlSafe, Row as _, TypeInfo, ValueRef};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::address::Address;
 use super::dialect::{Dialect, Statement, Translator};
-use super::pool::{LOCK_TIMEOUT, Pool, Pooled, bad_url};
+use super::pool::{LOCK_TIMEOUT, Pool, Pooled};
 use super::session::{Param, Row, Session, Text};
 use super::turns::{Contended, Turn, Turns};
 use super::{Durability, Lane, QUEUE_WAIT};
@@ -405,15 +406,6 @@ pub(super) fn newest_schema(dialect: Dialect) -> usize {
     }
 }
 
-/// The dialect of a URL's scheme.
-fn dialect_of(url: &str) -> Option<Dialect> {
-    match url.split_once("://")?.0 {
-        "postgres" | "postgresql" => Some(Dialect::Postgres),
-        "mysql" | "mariadb" => Some(Dialect::MySql),
-        _ => None,
-    }
-}
-
 /// How many of `connections` transactions may have: most, and where there are several not all.
 fn for_transactions(connections: u32) -> usize {
     (connections as usize * 3 / 4).max(1)
@@ -442,15 +434,15 @@ impl Engine {
         durability: Durability,
         recording: Arc<AtomicBool>,
     ) -> Result<Self, Fault> {
-        let dialect = dialect_of(url).ok_or_else(|| {
-            bad_url("expected postgres://, postgresql://, mysql:// or mariadb://")
+        let address = Address::parse(url).map_err(|problem| {
+            Fault::new(Kind::Config, "open database").context(format_args!("meta.url: {problem}"))
         })?;
         Ok(Self {
-            common: Pool::new(url, dialect, connections, durability)?,
+            common: Pool::new(&address, connections, durability),
             transactions: Semaphore::new(for_transactions(connections)),
-            life: Pool::new(url, dialect, LIFE_CONNECTIONS, durability)?,
+            life: Pool::new(&address, LIFE_CONNECTIONS, durability),
             turns: Arc::default(),
-            translator: Arc::new(Translator::new(dialect)),
+            translator: Arc::new(Translator::new(address.dialect())),
             node: OnceLock::new(),
             expelled: CancellationToken::new(),
             recording,

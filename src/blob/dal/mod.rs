@@ -349,7 +349,7 @@ fn check_common(config: &BackendConfig) -> Result<(), String> {
         return Err("concurrency: expected at least 1, and so for timeout_seconds".to_owned());
     }
     match config.options.get("endpoint") {
-        Some(endpoint) if !is_address(endpoint) => Err(format!(
+        Some(endpoint) if !is_address(&config.service, endpoint) => Err(format!(
             "options.endpoint: expected an address such as \"https://host:port\", found \"{}\"",
             bare(endpoint)
         )),
@@ -357,14 +357,40 @@ fn check_common(config: &BackendConfig) -> Result<(), String> {
     }
 }
 
-/// Whether a text is an address with a host, with or without a scheme.
-fn is_address(text: &str) -> bool {
+/// Services that complete an address without a scheme. For all others OpenDAL makes requests of the address as it is, and
+/// each of them would fail.
+const COMPLETED: &[&str] = &["cos", "cosn", "obs", "oss", "s3", "swift", "tos", "webhdfs"];
+/// Services that are spoken to by other protocols than HTTP, in schemes of their own or without one.
+const NOT_HTTP: &[&str] = &["ftp", "sftp"];
+
+/// Whether a text is an address that this service can be asked at: of HTTP or HTTPS, with a host, and with a port that
+/// there is where it has one.
+fn is_address(service: &str, text: &str) -> bool {
+    let is_http = text.starts_with("http://") || text.starts_with("https://");
     let address = match text.contains("://") {
+        true if !is_http && !NOT_HTTP.contains(&service) => return false,
         true => text.to_owned(),
-        false => format!("https://{text}"),
+        // OpenDAL takes every text that begins with `http` for one with a scheme.
+        false if COMPLETED.contains(&service) && !text.starts_with("http") => {
+            format!("https://{text}")
+        }
+        false if NOT_HTTP.contains(&service) => format!("https://{text}"),
+        false => return false,
     };
-    http::Uri::try_from(address)
-        .is_ok_and(|address| address.host().is_some_and(|it| !it.is_empty()))
+    let Ok(address) = http::Uri::try_from(address) else {
+        return false;
+    };
+    let (Some(authority), Some(host)) = (address.authority(), address.host()) else {
+        return false;
+    };
+    let port = authority.as_str().rsplit_once('@');
+    let port = port.map_or(authority.as_str(), |(_, place)| place);
+    let port = port.strip_prefix(host).unwrap_or("");
+    let is_port_right = match port.strip_prefix(':') {
+        Some(port) => port.parse::<std::num::NonZeroU16>().is_ok(),
+        None => port.is_empty(),
+    };
+    !host.is_empty() && is_port_right
 }
 
 /// Options that do not tell places apart, or are compared in another way.
@@ -565,6 +591,42 @@ mod tests {
             ..of(false)
         };
         assert_eq!(sizes(&short), (4 << 20, 4 << 20));
+    }
+
+    #[test]
+    fn an_endpoint_is_an_address_that_the_service_can_be_asked_at() {
+        for (service, endpoint) in [
+            ("webdav", "http://127.0.0.1:1"),
+            ("webdav", "https://user:pass@host/path"),
+            ("azblob", "https://account.blob.core.windows.net"),
+            ("s3", "https://[::1]:9000"),
+            ("s3", "s3.example.org"),
+            ("s3", "127.0.0.1:9000/path"),
+            ("cos", "cos.ap-guangzhou.myqcloud.com"),
+            ("webhdfs", "localhost:9870"),
+            ("ftp", "ftp://host:21"),
+            ("sftp", "user@host"),
+        ] {
+            assert!(is_address(service, endpoint), "{service} {endpoint}");
+        }
+        for (service, endpoint) in [
+            ("webdav", "htp://127.0.0.1:1"),
+            ("s3", "htp://127.0.0.1:1"),
+            ("s3", "ftp://127.0.0.1"),
+            ("s3", "HTTP://host"),
+            ("webdav", "127.0.0.1:1"),
+            ("azblob", "account.blob.core.windows.net"),
+            ("gcs", "host"),
+            ("s3", "httpd.example.org"),
+            ("s3", "http:/host"),
+            ("s3", "https://"),
+            ("s3", ""),
+            ("s3", "http://host:99999"),
+            ("s3", "http://host:"),
+            ("webdav", "http://host:port"),
+        ] {
+            assert!(!is_address(service, endpoint), "{service} {endpoint}");
+        }
     }
 
     #[test]
