@@ -309,7 +309,7 @@ def configured(objects, tmp_path, secrets=None):
     _, container = node_of(objects)
     file = tmp_path / "osproxy.toml"
     file.write_text(objects["ConfigMap", "objects-osproxy"]["data"]["osproxy.toml"])
-    env = {variable["name"]: variable["value"] for variable in container["env"]} | (secrets or {})
+    env = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable} | (secrets or {})
     return config_check(env | {"OSPROXY_CONFIG": str(file)})
 
 
@@ -376,10 +376,30 @@ def test_secrets_of_a_chart_are_named_and_not_written(tmp_path):
         "OSPROXY_BACKEND__STORE__OPTIONS__SECRET_ACCESS_KEY": SECRETS["STORE_SECRET_KEY"],
     }
     assert named == set(given)
-    assert not named & {variable["name"] for variable in container["env"]}
+    assert not named & {variable["name"] for variable in container["env"] if "value" in variable}
     settings = configured(objects, tmp_path, given)
     assert settings["storage.placement"].strip('"') == "store"
     assert settings["backend.store.options.secret_access_key"].strip('"') == "***"
+
+
+def referred(values):
+    """The secrets that variables of a node are taken from, by the variable's name."""
+    _, container = node_of(rendered(values))
+    names = [variable["name"] for variable in container["env"]]
+    assert len(names) == len(set(names)), names
+    return {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "valueFrom" in v}
+
+
+def test_a_cluster_does_not_start_without_its_database_and_its_master_key():
+    """`envFrom` takes what there is. What a cluster cannot do without is named, so that a pod without it is not started."""
+    needed = {"OSPROXY_META__URL", "OSPROXY_MASTER_KEY"}
+    values = yaml.safe_load(CLUSTER.read_text())
+    assert referred(values) == {name: {"name": "objects", "key": name, "optional": False} for name in needed}
+    assert referred({}) == {}
+    # A database's own secret, as its operator makes it.
+    other = {"name": "database", "key": "uri"}
+    values["env"] = [{"name": "OSPROXY_META__URL", "valueFrom": {"secretKeyRef": other}}]
+    assert referred(values)["OSPROXY_META__URL"] == other and set(referred(values)) == needed
 
 
 ONE_BACKEND = """

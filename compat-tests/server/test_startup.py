@@ -110,6 +110,25 @@ def test_an_address_that_leads_nowhere_is_refused_by_name_and_without_its_passwo
     assert "hush" not in done.stdout + done.stderr
 
 
+def test_a_master_key_made_for_a_server_database_is_warned_of(own_server, postgres):
+    """It lies in this node's directory alone, which may go with the node."""
+    made = "master key made"
+    shared = own_server("shared", env={"OSPROXY_META__URL": postgres.create()})
+    [line] = [line for line in shared.log if made in line]
+    assert "WARN" in line and str(shared.data_dir / "master.key") in line and "OSPROXY_MASTER_KEY" in line
+    shared.stop()
+    shared.log.clear()
+    shared.start()
+    assert not any(made in line for line in shared.log), "it is kept now"
+    given = {"OSPROXY_META__URL": postgres.create(), "OSPROXY_MASTER_KEY": "11" * 32}
+    assert not any(made in line for line in own_server("given", env=given).log)
+
+
+@pytest.mark.sqlite_only
+def test_a_master_key_beside_its_database_is_not_warned_of(own_server):
+    assert not any("master key made" in line for line in own_server().log)
+
+
 def test_config_check(tmp_path):
     def check(text):
         file = tmp_path / "osproxy.toml"
