@@ -292,7 +292,8 @@ def test_clocks_follow_the_database(cluster, clients, rng):
     skewed.env |= {"LD_PRELOAD": library, "FAKETIME": "+5m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     skewed.start()
     try:
-        # Signed by the right time: the node goes by the database's clock, not by its own.
+        # What is stored goes by the database's clock. Signatures are held against the machine's own, within the 15 minutes
+        # that S3 allows: a request that is signed by the right time passes.
         client = skewed.endpoint.client()
         client.put_object(Bucket="bucket", Key="skewed", Body=b"x")
         modified = clients[0].head_object(Bucket="bucket", Key="skewed")["LastModified"].timestamp()
