@@ -302,3 +302,44 @@ def test_clocks_follow_the_database(cluster, clients, rng):
         assert client.get_object(Bucket="bucket", Key="skewed")["Body"].read() == b"y"
     finally:
         skewed.stop()
+
+
+@pytest.mark.op("PutObject")
+def test_a_step_of_a_nodes_clock_ends_nothing_early(cluster, clients, rng):
+    library = next(iter(__import__("glob").glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
+    if not library:
+        pytest.skip("libfaketime is not installed")
+    step = cluster.home / "step"
+    step.write_text("+0\n")
+    name = f"stepped{rng.random()}"
+    stepped = Server(cluster.home / name, env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": name})
+    stepped.arguments = cluster.nodes[0].arguments
+    stepped.env |= {
+        "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    clients[0].create_bucket(Bucket="steps")
+    rule = {"ID": "month", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}
+    clients[0].put_bucket_lifecycle_configuration(Bucket="steps", LifecycleConfiguration={"Rules": [rule]})
+    clients[0].put_object(Bucket="steps", Key="kept", Body=b"x")
+    upload = Upload(clients[0], "steps", "unfinished")
+    upload.put(1, b"y" * 100)
+    stepped.start()
+    try:
+        clients[0].get_object(Bucket="steps", Key="kept")
+        step.write_text("+40d\n")
+        until, answers = time.monotonic() + 8, set()  # more than a beat, and many looks at what is due
+        while time.monotonic() < until:
+            answers.add(stepped.admin("/readyz")[0])
+            time.sleep(0.2)
+        assert clients[0].head_object(Bucket="steps", Key="kept")["ContentLength"] == 1
+        assert [part["PartNumber"] for part in upload.list()["Parts"]] == [1]
+        assert answers == {200}
+        step.write_text("+0\n")
+        time.sleep(2)
+        client = stepped.endpoint.client()
+        client.put_object(Bucket="steps", Key="after", Body=b"z")
+        modified = client.head_object(Bucket="steps", Key="after")["LastModified"].timestamp()
+        assert abs(modified - time.time()) < 60
+    finally:
+        stepped.stop()
