@@ -367,7 +367,8 @@ impl Node {
     /// Whether the node can serve: the database answers within `deadline` and ids are left to mint.
     pub async fn check(&self, deadline: Duration) -> Result<(), Fault> {
         let unfit = |why| Err(Fault::new(Kind::Unavailable, "check node").context(why));
-        if self.clock.now() >= self.reserved_until.load(Ordering::SeqCst) {
+        // Minted and thrown away: nothing else says as surely that a write will have its id.
+        if self.uids.next().is_err() {
             return unfit("no reserved time left");
         }
         let worker = self.worker;
@@ -739,6 +740,38 @@ mod tests {
         assert_eq!(fault.kind(), Kind::Unavailable);
         node.beat_now().await.unwrap();
         node.uids().next().unwrap();
+        node.check(second).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_clock_was_far_ahead_mints_as_soon_as_it_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let node = claim(&open(&dir), clock.clone()).await.unwrap();
+        let (second, far) = (Duration::from_secs(1), 40 * 86_400_000);
+        clock.advance(far);
+        assert_eq!(node.uids().next().unwrap_err().kind(), Kind::Busy);
+        node.check(second).await.unwrap_err();
+        clock.advance(-far);
+        node.check(second).await.unwrap();
+        assert!(minted_at(node.uids().next().unwrap()) < NOW + RESERVED_AHEAD);
+    }
+
+    #[tokio::test]
+    async fn a_node_is_fit_only_while_it_can_mint() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let node = claim(&open(&dir), clock.clone()).await.unwrap();
+        let second = Duration::from_secs(1);
+        node.check(second).await.unwrap();
+        // Ids never go back with the clock: they stay in the last reserved millisecond, and use it up.
+        clock.advance(RESERVED_AHEAD - 1);
+        while node.uids().next().is_ok() {
+            clock.advance(NOW - clock.now());
+        }
+        let fault = node.check(second).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::Unavailable);
+        node.beat_now().await.unwrap();
         node.check(second).await.unwrap();
     }
 
