@@ -9,8 +9,6 @@
 //! A file whose `multi_part` is set is read from its parts; one that was merged since has an object of its own, and
 //! what is left of its parts is of no use. Several files may lie in one object.
 
-use std::sync::Arc;
-
 use super::Durability;
 use super::dialect::Dialect;
 use super::server;
@@ -77,7 +75,7 @@ pub struct Original {
 impl Original {
     /// Connects to the database at `url`. [`Kind::Config`] when it is not that of an osproxy.
     pub async fn open(url: &str) -> Result<Self, Fault> {
-        let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed, Arc::default())?;
+        let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed)?;
         let mut session = engine.session().await?;
         let tables = session
             .query(
