@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use osproxy::keys::MasterKey;
 use osproxy::manifest::{self, Manifests, Options, RecoverError, Recovery, recover};
-use osproxy::meta::{MetaStore, nodes};
 use osproxy::meta::catalog::{TABLES, Value};
+use osproxy::meta::{MetaStore, nodes};
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;

@@ -13,6 +13,7 @@ from support.cluster import MASTER_KEY, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload, etag_of_parts
 from support.ports import free_port
+from support.server import Server
 from support.wait import wait_until
 
 HASTY = {
@@ -332,3 +333,29 @@ def test_what_lies_on_nodes_is_moved_to_where_all_reach_it_and_not_back_to_nobod
     placed.nodes[2].stop()
     for client in clients[:2]:
         whole(client)
+
+
+@pytest.mark.op("PutObject", "GetObject")
+def test_a_node_is_refused_beside_another_of_its_name_and_not_after_its_own_crash(cluster, rng):
+    first = cluster.nodes[0]
+    namesake = Server(cluster.home / "namesake", env=first.env | own(0))
+    namesake.launch()
+    try:
+        assert namesake.wait(30) != 0
+        assert "node.name" in namesake.tail() and "node0" in namesake.tail()
+        assert not any("ready" in line for line in namesake.log)
+    finally:
+        if namesake.process.poll() is None:
+            namesake.kill()
+    body = rng.randbytes(300_000)
+    first.endpoint.client().put_object(Bucket="bucket", Key="k", Body=body)
+    assert cluster.nodes[1].endpoint.client().get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    # Its row from before the crash is there still, and does not change any more.
+    first.kill()
+    first.start()
+    assert cluster.nodes[1].endpoint.client().get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    # After a farewell there is nothing to wait for.
+    assert first.stop() == 0
+    before = len(first.log)
+    first.start()
+    assert not any("waits to see" in line for line in first.log[before:])

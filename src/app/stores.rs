@@ -72,6 +72,12 @@ impl Stores {
             Arc::clone(metrics),
         );
         let node = claimed.await?;
+        if config.backend.values().any(|it| config.is_of_node(it))
+            && let Err(refused) = node.refuse_namesakes().await
+        {
+            node.leave().await;
+            return Err(refused.into());
+        }
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
         let placements = record_placements(config, &meta, &node).await?;
         let given = config.secrets.master_key.as_ref();

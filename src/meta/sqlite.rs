@@ -324,8 +324,7 @@ fn write_loop(mut session: Session, mut queue: mpsc::Receiver<Box<dyn Member>>) 
         };
         // The batch was lost as a whole: each member alone decides its own fate.
         for member in members {
-            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member])
-            {
+            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member]) {
                 for member in members {
                     member.answer(Err(Fault::new(fault.kind(), "commit").context(&fault)));
                 }

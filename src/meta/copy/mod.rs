@@ -214,8 +214,7 @@ impl Snapshot {
             Place::Sqlite(path) => (sqlite::attach(path)?, None),
             Place::Server(url) => {
                 // How it syncs is no matter: nothing is to survive there.
-                let engine =
-                    server::Engine::attach(url, CONNECTIONS, Durability::Relaxed)?;
+                let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed)?;
                 (engine.session().await?, Some(engine))
             }
         };
