@@ -594,7 +594,7 @@ impl Engine {
             Dialect::Postgres => &["BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"],
             Dialect::MySql => &[
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+                "START TRANSACTION WITH CONSISTENT SNAPSHOT",
             ],
         };
         let mut session = self.session().await?;

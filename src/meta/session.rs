@@ -438,10 +438,11 @@ impl Session {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
                  SET LOCAL idle_in_transaction_session_timeout = 0"
             }
+            // TiDB takes a consistent snapshot or READ ONLY, not both.
             Some(Dialect::MySql) => {
                 "SET SESSION wait_timeout = 86400;
                  SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
-                 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                 START TRANSACTION WITH CONSISTENT SNAPSHOT"
             }
         };
         self.server_control(begin).await
