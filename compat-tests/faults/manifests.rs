@@ -10,7 +10,7 @@ use std::time::Duration;
 use osproxy::keys::MasterKey;
 use osproxy::manifest::{self, Manifests, Options, RecoverError, Recovery, recover};
 use osproxy::meta::catalog::{TABLES, Value};
-use osproxy::meta::{MetaStore, nodes};
+use osproxy::meta::{MetaStore, Session, nodes};
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
@@ -447,6 +447,35 @@ async fn the_record_of_changes_begins_after_what_nodes_have_under_way() {
     assert_eq!(changes(&install.meta).await, 1);
     node.meta.close().await;
     install.meta.close().await;
+}
+
+/// How long a server lets this session be silent in a transaction, in its own words.
+async fn silence(session: &mut Session) -> Result<String, Fault> {
+    let sql = match std::env::var("COMPAT_META_URL").is_ok_and(|url| url.starts_with("postgres")) {
+        true => "SELECT current_setting('idle_in_transaction_session_timeout')",
+        false => "SELECT CAST(@@SESSION.wait_timeout AS CHAR)",
+    };
+    let found = session.query_one(sql, &[], |row| Ok(row.str(0)?.to_owned()));
+    Ok(found.await?.unwrap())
+}
+
+/// A manifest waits for its backend with a snapshot open, which may take longer than a session may be silent.
+#[tokio::test]
+async fn a_snapshot_may_be_silent_for_long_and_no_other_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = database(dir.path(), Metrics::new()).await;
+    if !meta.is_shared() {
+        // SQLite ends no session.
+        return;
+    }
+    let usual: Result<_, Fault> = meta.read("read", |it| Box::pin(silence(it))).await;
+    assert!(["30s", "30"].contains(&usual.as_deref().unwrap()));
+    let held: Result<_, Fault> = meta.snapshot("read all", |it| Box::pin(silence(it))).await;
+    assert!(["0", "86400"].contains(&held.as_deref().unwrap()));
+    // The same connection again.
+    let after: Result<_, Fault> = meta.read("read", |it| Box::pin(silence(it))).await;
+    assert_eq!(after.unwrap(), usual.unwrap());
+    meta.close().await;
 }
 
 /// Makes an install's transactions those of a node.

@@ -17,7 +17,7 @@ const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
 /// that was paused in the middle of a transaction.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Connections that nobody uses are closed well before that.
 const IDLE_MAX: Duration = Duration::from_secs(15);
 /// A connection that rested for longer is tried before it is used.

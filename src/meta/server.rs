@@ -590,23 +590,15 @@ impl Engine {
         &self,
         work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
     ) -> Result<T, E> {
-        let begin: &[&str] = match self.translator.dialect() {
-            Dialect::Postgres => &["BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"],
-            Dialect::MySql => &[
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-                "START TRANSACTION WITH CONSISTENT SNAPSHOT",
-            ],
-        };
         let mut session = self.session().await?;
-        for statement in begin {
-            let connection = session.server().ok_or_else(not_a_server)?;
-            let begun = connection.control(statement).await;
-            begun.map_err(|failed| failed.fault("read snapshot"))?;
-        }
-        let outcome = work(&mut session).await;
         let connection = session.server().ok_or_else(not_a_server)?;
-        // A connection that cannot roll back is closed by the pool.
-        let _ = connection.control("ROLLBACK").await;
+        // Until it has ended: a connection where that fails is closed.
+        connection.in_transaction = true;
+        session.begin_snapshot().await?;
+        let outcome = work(&mut session).await;
+        let ended = session.end_snapshot().await;
+        let connection = session.server().ok_or_else(not_a_server)?;
+        connection.in_transaction = ended.is_err();
         outcome
     }
 
