@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use osproxy::content::Work;
+use osproxy::content::{Copied, Route, Work};
+use osproxy::meta::buckets;
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
-use osproxy::model::ids::EPOCH;
+use osproxy::model::fault::Fault;
+use osproxy::model::ids::{BlobId, EPOCH};
 use osproxy::namespace::{
     Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
 };
@@ -726,4 +728,42 @@ async fn parts_that_others_stand_for_are_split_no_deeper() {
     assert_eq!(install.contents().await, 0);
     assert!(install.blobs_at("short").await.is_empty());
     drop(dir);
+}
+
+/// Who looked for missing copies before a move began may write one only after it has ended.
+#[tokio::test]
+async fn nothing_is_copied_to_a_backend_that_was_moved_away_from() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    let backends = install.meta.read("list backends", |session| {
+        Box::pin(buckets::backends(session))
+    });
+    let backends: Result<Vec<(i64, String)>, Fault> = backends.await;
+    let backends = backends.unwrap();
+    let row = |name: &str| backends.iter().find(|(_, found)| found == name).unwrap().0;
+    let (local, other) = (row("local"), row("other"));
+    let seen = install.content.blobs_at(local, BlobId(i64::MIN)).await;
+    let seen = seen.unwrap();
+    assert_eq!(seen.len(), 1);
+    let id = start(&install, order("local", "other", None))
+        .await
+        .unwrap();
+    assert_eq!(finish(&install, id).await.state, "done");
+    let (work, late) = (
+        Work::new(None, None),
+        Route {
+            from: None,
+            to: local,
+        },
+    );
+    let copied = install.content.copy_blob(seen[0], late, &work).await;
+    assert_eq!(copied.unwrap(), Copied::Gone);
+    assert!(install.blobs_at("local").await.is_empty());
+    let left = install.content.blobs_at(local, BlobId(i64::MIN)).await;
+    assert_eq!(left.unwrap(), []);
+    let there = install.content.blobs_at(other, BlobId(i64::MIN)).await;
+    assert_eq!(there.unwrap(), seen);
+    assert_eq!(install.get("k").await, Some(bytes(1, BLOB_BYTES)));
+    install.meta.close().await;
 }
