@@ -25,11 +25,11 @@ fn scrubber(install: &Install) -> Scrub {
     }
 }
 
-async fn scrub(install: &Install) -> ScrubReport {
+pub async fn scrub(install: &Install) -> ScrubReport {
     scrubber(install).pass(None).await.unwrap()
 }
 
-async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
+pub async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
     let order = FsckOrder {
         backend: None,
         depth,
@@ -40,7 +40,7 @@ async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
 }
 
 /// What is wrong, each with what was done, and the keys it is about.
-fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
+pub fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
     let of = |finding: &Finding| {
         let keys = finding.versions.first.iter().map(|it| it.key.clone());
         let mut keys: Vec<_> = keys.collect();
@@ -53,7 +53,7 @@ fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
 }
 
 /// The files of a backend's blobs, the oldest first: names begin with the time of birth.
-fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(backend_root(dir, backend)).unwrap() {
         let folder = folder.unwrap().path();
@@ -68,7 +68,7 @@ fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
     found
 }
 
-fn flip(path: &Path, at: usize) {
+pub fn flip(path: &Path, at: usize) {
     let mut all = std::fs::read(path).unwrap();
     all[at] ^= 0x10;
     std::fs::write(path, all).unwrap();
@@ -91,7 +91,7 @@ async fn change(install: &Install, sql: &'static str) {
         .unwrap();
 }
 
-fn names(keys: &[&str]) -> Vec<String> {
+pub fn names(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
 

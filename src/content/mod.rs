@@ -33,6 +33,7 @@ mod merge;
 mod mirrored;
 mod open;
 mod pace;
+mod proven;
 mod reader;
 mod receive;
 mod rehome;

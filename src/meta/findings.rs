@@ -128,6 +128,28 @@ pub async fn of_blob(session: &mut Session, blob: BlobId) -> Result<Vec<Found>, 
         .await
 }
 
+/// The blobs that the bytes of content `$1` lie in: its own, and those of what it is made of, at most two levels below.
+macro_rules! blobs_of {
+    () => {
+        "SELECT c.blob_id FROM contents c WHERE c.id = $1 AND c.blob_id IS NOT NULL
+         UNION
+         SELECT c.blob_id FROM extents e JOIN contents c ON c.id = e.child_id
+         WHERE e.content_id = $1 AND c.blob_id IS NOT NULL
+         UNION
+         SELECT c.blob_id FROM extents e JOIN extents f ON f.content_id = e.child_id
+         JOIN contents c ON c.id = f.child_id WHERE e.content_id = $1 AND c.blob_id IS NOT NULL"
+    };
+}
+
+/// The blobs that a content's bytes lie in.
+pub async fn blobs_of(session: &mut Session, content: ContentId) -> Result<Vec<BlobId>, Fault> {
+    session
+        .query(blobs_of!(), params![content.0], |row| {
+            row.int(0).map(BlobId)
+        })
+        .await
+}
+
 /// Records what was found of a live copy, under its blob's lock. What was found of the same copy before keeps its time.
 pub async fn record(session: &mut Session, blob: BlobId, found: &Found) -> Result<(), Fault> {
     let before = of_blob(session, blob).await?;
