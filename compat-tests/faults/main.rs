@@ -16,6 +16,7 @@ mod merge;
 mod moves;
 mod moves_ended;
 mod races;
+mod renewal;
 mod schema;
 mod scrub;
 mod steps;

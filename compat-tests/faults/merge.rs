@@ -474,7 +474,7 @@ async fn join_as(install: &Install, name: &str, bodies: &[Bytes], senders: [Opti
 }
 
 /// Whether `sender` has possession of the bytes of these digests: by their SHA-256, and as well by their MD5.
-async fn is_possessed(install: &Install, of: &Digests, sender: SenderId) -> bool {
+pub async fn is_possessed(install: &Install, of: &Digests, sender: SenderId) -> bool {
     let space = install.bucket.space;
     let found = install
         .content

@@ -221,6 +221,27 @@ def test_a_scrub_is_asked_for(mirrored):
     assert "osproxy jobs resume scrub" in scrub(code=2)
 
 
+@pytest.mark.parametrize("is_gone", [False, True], ids=["flipped", "gone"])
+def test_bytes_that_are_sent_again_are_those_of_every_key_that_had_lost_them(own_server, is_gone):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    sent = body(1, 600 * KIB)
+    s3.put_object(Bucket="bucket", Key="old", Body=sent)
+    blob = blob_of(server, sent)
+    if is_gone:
+        blob.unlink()
+    else:
+        flip(blob, 70_000)
+    fsck(server, "--read", "--repair", code=1)
+    for key in ("new", "newer"):
+        s3.put_object(Bucket="bucket", Key=key, Body=sent)
+    assert told(fsck(server, "--read")) == []
+    for key in ("old", "new", "newer"):
+        assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == sent
+    wait_until(lambda: len(blobs(server)) == 1, 30, "one blob")
+
+
 def test_a_scrub_that_no_server_does_is_refused(own_server):
     server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
     done = server.command("scrub", check=False)

@@ -82,6 +82,7 @@ impl ContentStore {
         let begun = Begun {
             id: ContentId(self.uids.next()?),
             open: self.open.write(),
+            uids: Arc::clone(&self.uids),
         };
         let placement = self.placement_of(incoming.space).await?;
         let mut segments = Vec::with_capacity(adoption.objects.len());

@@ -22,7 +22,7 @@ use super::receive::{BodyError, Hashing, Incoming, ReceiveError, Received};
 use super::scrub::{Act, Depth, Scrutiny};
 use super::sealing::Seal;
 use super::{ContentStore, Linked, Work};
-use crate::meta::contents;
+use crate::meta::contents::{self, Standing};
 use crate::meta::jobs::{self, NewJob};
 use crate::meta::joined::{self, Joined};
 use crate::meta::{Session, findings, releases};
@@ -245,8 +245,13 @@ async fn end(
         },
         Whole::Read(digests) => {
             let (sha256, length) = (&digests.sha256, digests.length);
-            match contents::find(session, joined.space, sha256, length).await? {
-                Some(known) => {
+            match contents::standing(session, joined.space, sha256, length).await? {
+                // Two cannot be known by one digest. Whoever sends the bytes, or a scrub, may mend it yet.
+                Some(Standing::Lost) => {
+                    return Err(Fault::new(Kind::Busy, "merge parts")
+                        .context("the equal content that is known is lost"));
+                }
+                Some(Standing::Well(known)) => {
                     if !contents::lock(session, known.id).await? {
                         return Err(contents::collected_meanwhile(session, "merge parts"));
                     }

@@ -150,6 +150,38 @@ pub async fn blobs_of(session: &mut Session, content: ContentId) -> Result<Vec<B
         .await
 }
 
+/// 1 where a finding may be about the bytes of content `c`, which [`is_lost`] tells: 0 where nothing was found of its blob,
+/// and for one that lies in several, where nothing was found of any.
+macro_rules! suspect {
+    () => {
+        "CASE WHEN EXISTS (SELECT 1 FROM findings f WHERE f.blob_id = c.blob_id)
+                OR (c.kind = 'composite' AND EXISTS (SELECT 1 FROM findings)) THEN 1 ELSE 0 END"
+    };
+}
+pub(super) use suspect;
+
+/// Whether bytes of a content are lost, as far as is known: a blob that they lie in has findings, and no live copy of
+/// which nothing was found.
+pub async fn is_lost(session: &mut Session, content: ContentId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            concat!(
+                "SELECT 1 FROM (",
+                blobs_of!(),
+                ") b JOIN findings f ON f.blob_id = b.blob_id
+                 WHERE NOT EXISTS
+                     (SELECT 1 FROM copies p WHERE p.blob_id = b.blob_id AND p.state = 'live' AND NOT EXISTS
+                         (SELECT 1 FROM findings g WHERE g.blob_id = p.blob_id AND g.backend_id = p.backend_id
+                          AND g.name = p.name))
+                 LIMIT 1"
+            ),
+            params![content.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// Records what was found of a live copy, under its blob's lock. What was found of the same copy before keeps its time.
 pub async fn record(session: &mut Session, blob: BlobId, found: &Found) -> Result<(), Fault> {
     let before = of_blob(session, blob).await?;
@@ -179,6 +211,13 @@ pub async fn clear(session: &mut Session, blob: BlobId, backend: i64) -> Result<
             "DELETE FROM findings WHERE blob_id = $1 AND backend_id = $2",
             params![blob.0, backend],
         )
+        .await
+}
+
+/// Forgets what was found of the copies of a blob.
+pub(super) async fn clear_all(session: &mut Session, blob: BlobId) -> Result<(), Fault> {
+    session
+        .execute("DELETE FROM findings WHERE blob_id = $1", params![blob.0])
         .await
 }
 

@@ -36,6 +36,7 @@ pub mod identities;
 pub mod install;
 pub mod jobs;
 pub mod joined;
+mod known;
 pub mod lifecycle;
 pub mod link_keys;
 pub mod listing;
