@@ -185,7 +185,9 @@ impl Install {
             settings: Settings::default(),
         };
         match namespace.create_bucket(new).await {
-            Ok(()) | Err(Condition::BucketOwned) => {}
+            // As a server does it in its first minute.
+            Ok(()) => drop(content.sweep().await.unwrap()),
+            Err(Condition::BucketOwned) => {}
             Err(condition) => panic!("{condition:?}"),
         }
         let bucket = namespace.bucket(&name).await.unwrap();

@@ -15,6 +15,7 @@ mod manifests;
 mod merge;
 mod moves;
 mod moves_ended;
+mod owners;
 mod races;
 mod schema;
 mod scrub;

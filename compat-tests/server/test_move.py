@@ -451,7 +451,8 @@ access_key_id = "{identity.access_key}", secret_access_key = "{identity.secret_k
 
     def blobs(self):
         pages = self.server.endpoint.client().get_paginator("list_objects_v2").paginate(Bucket="blobs")
-        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        found = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return [key for key in found if key != "osproxy-install"]
 
     def kill(self):
         self.server.kill()

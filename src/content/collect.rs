@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
 use super::ContentStore;
+use super::claim::{Owner, Seen};
 use crate::blob::{BlobName, CopyName};
 use crate::meta::{TRANSACTION_MAX, buckets, contents, copies, manifests, nodes, releases};
 use crate::model::clock::{Millis, millis};
@@ -53,6 +54,16 @@ enum Whose {
     Common,
     /// Those on this node's own disk.
     Own,
+}
+
+/// What became of the sweep of one backend.
+enum Swept {
+    /// All of it was looked at. So many manifests lie there, which are none of the sweep's.
+    All { manifests: u64 },
+    /// Nothing was deleted, because it cannot be told yet whose the blobs are.
+    NotYet(Seen),
+    /// Nothing was deleted, because they may be another's.
+    Not,
 }
 
 enum Verdict {
@@ -380,20 +391,34 @@ impl ContentStore {
         refused.map_or(Ok(report), Err)
     }
 
-    /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's. `None` when it is not
-    /// swept, because of manifests that lie there.
+    /// Sweeps one backend, if its blobs are this install's.
     async fn sweep_backend(
         &self,
         backend: &str,
         before: Millis,
         report: &mut SweepReport,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Swept, Fault> {
         if self.is_of_another(backend).await? {
             tracing::error!(
                 backend,
                 "not swept: manifests of another database lie there, whose blobs these may be"
             );
-            return Ok(None);
+            return Ok(Swept::Not);
+        }
+        match self.owner_of(backend, before).await? {
+            Owner::Ours => {}
+            Owner::Unknown(seen) => {
+                tracing::info!(
+                    backend,
+                    ?seen,
+                    "not swept yet: it cannot be told whose these are"
+                );
+                return Ok(Swept::NotYet(seen));
+            }
+            Owner::Another(why) => {
+                tracing::error!(backend, why, "not swept");
+                return Ok(Swept::Not);
+            }
         }
         let mut list = self.blobs.list(backend)?;
         let mut manifests = 0;
@@ -409,7 +434,7 @@ impl ContentStore {
             }
         }
         report.foreign += list.skipped();
-        Ok(Some(manifests))
+        Ok(Swept::All { manifests })
     }
 
     /// Whether nothing may be taken for an orphan: the database was recovered a short time ago, and what it does not name
@@ -445,33 +470,40 @@ impl ContentStore {
     }
 
     /// Sweeps one backend whose blobs were moved away, and counts what is left there. Where nothing may be taken for an
-    /// orphan, because the database was recovered a short time ago or manifests of another one lie there, nothing is
+    /// orphan, because the database was recovered a short time ago or blobs of another one may lie there, nothing is
     /// deleted, and all of it is counted as what is not ours.
     pub async fn sweep_source(&self, backend: i64) -> Result<Left, Fault> {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         let name = self.backend(backend).await?.name.clone();
         let swept = match self.is_spared().await? {
-            true => None,
+            true => Swept::Not,
             false => {
                 let swept = self.sweep_backend(&name, before, &mut report);
                 swept.await?
             }
         };
-        let Some(manifests) = swept else {
-            tracing::warn!(
-                backend = name,
-                "only counted what is left there: it may be wanted"
-            );
-            return Ok(Left {
-                ours: 0,
-                foreign: self.count_objects(&name).await?,
-            });
-        };
-        Ok(Left {
-            ours: report.listed - report.orphans - manifests,
-            foreign: report.foreign + manifests,
-        })
+        match swept {
+            Swept::All { manifests } => Ok(Left {
+                ours: report.listed - report.orphans - manifests,
+                foreign: report.foreign + manifests,
+            }),
+            // They are named, or old, by and by.
+            Swept::NotYet(seen) => Ok(Left {
+                ours: seen.named + seen.old + seen.young,
+                foreign: 0,
+            }),
+            Swept::Not => {
+                tracing::warn!(
+                    backend = name,
+                    "only counted what is left there: it may be wanted"
+                );
+                Ok(Left {
+                    ours: 0,
+                    foreign: self.count_objects(&name).await?,
+                })
+            }
+        }
     }
 
     /// How many objects lie at a backend, blobs or not.

@@ -8,6 +8,7 @@
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use super::claim::Owner;
 use super::{Act, ContentStore, Depth, Scrutiny, Work};
 use crate::blob::BlobName;
 use crate::meta::dangling::{self, Dangling, Which};
@@ -156,6 +157,25 @@ impl ContentStore {
             return Err(Fault::new(Kind::Config, "list blobs")
                 .context(format_args!("backend {backend}"))
                 .context("manifests of another database lie there, whose blobs these may be"));
+        }
+        let refused = |why: String| {
+            Fault::new(Kind::Config, "list blobs")
+                .context(format_args!("backend {backend}"))
+                .context(why)
+        };
+        match self.owner_of(backend, before).await? {
+            Owner::Ours => {}
+            Owner::Another(why) => return Err(refused(why)),
+            Owner::Unknown(seen) => {
+                report.listed += seen.named + seen.old + seen.young;
+                report.young += seen.young;
+                return match seen.old {
+                    0 => Ok(()),
+                    old => Err(refused(format!(
+                        "{old} blobs that no row names lie there beside too many young ones: ask again after the grace"
+                    ))),
+                };
+            }
         }
         let mut list = self.blobs.list(backend)?;
         let mut orphans = Vec::new();

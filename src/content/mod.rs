@@ -22,6 +22,7 @@
 //! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
 
 mod adopt;
+mod claim;
 mod collect;
 mod copies;
 mod elsewhere;

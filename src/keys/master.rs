@@ -167,7 +167,7 @@ impl MasterKey {
     }
 
     /// Whether this is the install's key; where none is recorded, it becomes that.
-    async fn is_recorded(&self, meta: &MetaStore) -> Result<bool, MasterKeyError> {
+    pub async fn is_recorded(&self, meta: &MetaStore) -> Result<bool, Fault> {
         let own = seal::seal(&self.cipher, CHECK, CHECK)?;
         let recorded = meta
             .transact("record master key", move |session| {

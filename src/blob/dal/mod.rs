@@ -1,7 +1,7 @@
 //! Blobs at every service that OpenDAL speaks to.
 //!
 //! Requests are conservative: plain puts of known length, parts of one size, plain ranged reads, no
-//! conditions, no metadata; an ETag is never looked at, and lengths are counted here. What fails for a passing
+//! conditions but for the marker, no metadata; an ETag is never looked at, and lengths are counted here. What fails for a passing
 //! reason is repeated with jitter by OpenDAL's layers. A turn at the service, and a part's memory, is held
 //! only while the service works on it: a client that does not drain or feed its stream holds neither turn nor
 //! thread. (OpenDAL's own concurrency layer holds its turn as long as the stream lives, and waits without
@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::config::{BackendConfig, bare, is_plain};
-use super::{BLOB_MAX_AT_LEAST, Backend, BlobName, CopyName, Watch};
+use super::{BLOB_MAX_AT_LEAST, Backend, BlobName, Claim, CopyName, MARKER, Watch};
 use crate::model::fault::{Fault, Kind};
 
 use self::transport::Checked;
@@ -303,6 +303,25 @@ impl Store {
         self.turn("measure blob", name, self.operator.stat(&path))
             .await
             .map(|found| found.content_length())
+    }
+
+    /// Writes the marker.
+    pub(super) async fn mark(&self, text: &str, claim: Claim) -> Result<(), Fault> {
+        let text = text.to_owned();
+        let can = self.operator.info().capability();
+        let act = async {
+            if claim == Claim::IfNone && can.write_with_if_not_exists {
+                let write = self.operator.write_with(MARKER, text.clone());
+                match write.if_not_exists(true).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::ConditionNotMatch => return Ok(()),
+                    // There are those that know no condition.
+                    Err(error) => self.heard("write marker", &error),
+                }
+            }
+            self.operator.write(MARKER, text).await.map(|_| ())
+        };
+        self.turn("write blob", CopyName::marker(), act).await
     }
 
     /// All directories, or one.

@@ -11,11 +11,11 @@ mod read;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSliceMut, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::directory::{Directory, open_directories};
 use super::buffers::Buffers;
 use super::config::{BackendConfig, Durability};
-use super::{Backend, BlobName, CopyName, Watch};
+use super::{Backend, BlobName, Claim, CopyName, MARKER, Watch};
 use crate::model::fault::{Fault, Kind};
 
 pub(super) use self::read::{List, Reader};
@@ -253,6 +253,38 @@ impl Store {
         let result = self.open_file(name).await.map(|(_, size)| size);
         self.watch
             .record("measure blob", started, Duration::ZERO, &result);
+        result
+    }
+
+    /// Writes the marker, on stable storage. One that is empty is what a crash left.
+    pub(super) async fn mark(&self, text: &str, claim: Claim) -> Result<(), Fault> {
+        let started = Instant::now();
+        let (root, text) = (self.root.clone(), text.to_owned());
+        let written = spawn_blocking(move || {
+            let path = root.join(MARKER);
+            let is_there = std::fs::metadata(&path).is_ok_and(|found| found.len() > 0);
+            if claim == Claim::IfNone && is_there {
+                return Ok(());
+            }
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            File::open(root)?.sync_all()
+        });
+        let result = written
+            .await
+            .map_err(|error| lost_thread("write blob", error))
+            .and_then(|result| {
+                let name = CopyName::marker();
+                result.map_err(|error| self.write_fault("write blob", name, error))
+            });
+        self.watch
+            .record("write blob", started, Duration::ZERO, &result);
         result
     }
 

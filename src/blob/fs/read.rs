@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{Store, kind_of, lost_thread};
 use crate::blob::buffers::Buffer;
 use crate::blob::name::FAN_OUT;
-use crate::blob::{BlobName, CopyName};
+use crate::blob::{BlobName, CopyName, MARKER};
 use crate::model::fault::{Fault, Kind};
 
 /// Names taken from a directory in one hop.
@@ -179,7 +179,7 @@ impl List {
         let root = self.others.is_none().then(|| self.store.root.clone());
         let mut others = self.others.take().unwrap_or_default();
         let counted = spawn_blocking(move || match root {
-            Some(root) => count_beside(&root, &mut others, is_shard).map(|count| (count, others)),
+            Some(root) => count_beside(&root, &mut others, is_ours).map(|count| (count, others)),
             None => match others.pop() {
                 // It may be gone, or not for us to read: it is there, or was.
                 Some(path) => {
@@ -225,6 +225,11 @@ impl List {
         self.skipped += skipped;
         Ok(())
     }
+}
+
+/// Whether a name at the root is that of a directory of the tree, or of the marker.
+fn is_ours(name: &OsStr) -> bool {
+    is_shard(name) || name == MARKER
 }
 
 /// Whether a name at the root is that of a directory of the tree.
