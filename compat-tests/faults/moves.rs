@@ -12,7 +12,7 @@ use osproxy::model::ids::EPOCH;
 use osproxy::namespace::{
     Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
 };
-use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
+use osproxy::tasks::{Mirrors, MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
 use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, SHORT_BYTES, backend_root, bytes, key};
@@ -35,6 +35,8 @@ pub fn order(from: &str, to: &str, bucket: Option<&str>) -> MoveOrder {
         to: to.to_owned(),
         bucket: bucket.map(str::to_owned),
         rate: None,
+        // The placements of two backends, which most tests have no use for, name both.
+        mirrors: Mirrors::Lose,
     }
 }
 
@@ -438,6 +440,45 @@ async fn a_mirrored_write_that_is_cut_leaves_only_orphans() {
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
     assert_eq!(install.content.sweep().await.unwrap().orphans, 2);
+}
+
+#[tokio::test]
+async fn a_move_that_would_leave_one_copy_of_two_is_refused_unless_that_is_wanted() {
+    let (dir, clock) = fresh();
+    let mut install = Install::open(dir.path(), &clock).await;
+    install.use_bucket_at("strict").await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    let keeping = |from: &str, to: &str| MoveOrder {
+        mirrors: Mirrors::Keep,
+        ..order(from, to, None)
+    };
+    for (from, to) in [("local", "other"), ("other", "local")] {
+        let refused = start(&install, keeping(from, to)).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("both, strict would keep one copy") && text.contains("--lose-copies"),
+            "{text}"
+        );
+    }
+    assert!(moves(&install).list(9).await.unwrap().is_empty());
+    for backend in ["local", "other"] {
+        assert_eq!(install.blobs_at(backend).await.len(), 1, "{backend}");
+    }
+    // A third backend may stand for one of the two, and then the third is one of them.
+    let id = start(&install, keeping("local", "short")).await.unwrap();
+    finish(&install, id).await;
+    let refused = start(&install, keeping("short", "other")).await;
+    assert!(matches!(refused, Err(MoveError::Mirrored { .. })));
+    let id = start(&install, order("short", "other", None))
+        .await
+        .unwrap();
+    finish(&install, id).await;
+    // There is nothing left to lose.
+    let id = start(&install, keeping("other", "local")).await.unwrap();
+    finish(&install, id).await;
+    install.put("new", bytes(2, BLOB_BYTES)).await;
+    assert_eq!(install.blobs_at("local").await.len(), 2);
+    assert_eq!(install.get("k").await, Some(bytes(1, BLOB_BYTES)));
 }
 
 #[tokio::test]

@@ -316,6 +316,26 @@ def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
     assert len(blobs(server, "a")) == 1
 
 
+def test_a_move_that_would_collapse_a_mirror_is_refused_unless_that_is_wanted(install):
+    server = install(TWO_DISKS + BOTH)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="safe", CreateBucketConfiguration={"LocationConstraint": "us-east-1:both"})
+    s3.put_object(Bucket="safe", Key="k", Body=body(1, MIB))
+    wait_until(lambda: len(blobs(server, "a")) == len(blobs(server, "b")) == 1, 60, "both copies")
+    for words in [("--from", "a", "--to", "b"), ("--from", "b", "--to", "a")]:
+        done = server.command("move", *words, check=False)
+        assert done.returncode == 1, done
+        assert "the placement both would keep one copy" in done.stderr and "--lose-copies" in done.stderr, done
+    assert moves(server) == []
+    assert len(blobs(server, "a")) == len(blobs(server, "b")) == 1
+    done = server.command("move", "--from", "a", "--to", "b", "--bucket", "safe", "--lose-copies", check=False)
+    assert done.returncode == 2, "it is about backends"
+    done = ended(server, begin(server, "--from", "a", "--to", "b", "--lose-copies")["id"])
+    assert done["remains"] == 0 and blobs(server, "a") == []
+    assert not (server.data_dir / "a" / "osproxy-install").exists()
+    assert s3.get_object(Bucket="safe", Key="k")["Body"].read() == body(1, MIB)
+
+
 def test_no_node_is_left_without_the_backend_that_is_moved_to(tmp_path, own_server, postgres):
     both, (one_disk, _) = tmp_path / "both.toml", TWO_DISKS.split("[backend.b]")
     only = tmp_path / "only.toml"

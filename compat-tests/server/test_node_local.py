@@ -327,7 +327,9 @@ def test_what_lies_on_nodes_is_moved_to_where_all_reach_it_and_not_back_to_nobod
         refusal = node.command("move", *words, check=False)
         assert refusal.returncode == 1 and "@node1" in refusal.stderr, refusal.stderr
     # A node is emptied before it is taken away.
-    node.command("move", "--from", "local@node2", "--to", "shared")
+    refusal = node.command("move", "--from", "local@node2", "--to", "shared", check=False)
+    assert refusal.returncode == 1 and "safe@node2" in refusal.stderr, refusal.stderr
+    node.command("move", "--from", "local@node2", "--to", "shared", "--lose-copies")
     wait_until(lambda: not blobs(placed.nodes[2]), 60, "an empty disk of node 2")
     placed.nodes[2].stop()
     for client in clients[:2]:

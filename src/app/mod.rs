@@ -41,7 +41,7 @@ pub use crate::meta::copy::{
 pub use crate::model::finding::{Finding, LostObject, Repair};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KmsName, MoveError, MoveOrder, MoveSummary, ScrubReport, Stats, Wish,
+    KmsName, Mirrors, MoveError, MoveOrder, MoveSummary, ScrubReport, Stats, Wish,
 };
 pub use health::{Probe, probe};
 pub use import::{ImportOrder, import};

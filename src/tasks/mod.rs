@@ -44,7 +44,7 @@ pub use lifecycle::Expire;
 pub use logs::DeliverLogs;
 pub use manifests::WriteManifests;
 pub use merge::Merge;
-pub use moving::{Mend, MoveError, MoveOrder, MoveSummary, Mover, Moves};
+pub use moving::{Mend, Mirrors, MoveError, MoveOrder, MoveSummary, Mover, Moves};
 pub use purge::PurgeJobs;
 pub use scrub::{Scrub, ScrubReport};
 pub use survey::{BucketUsage, Stats, Survey};

@@ -35,7 +35,7 @@ use crate::model::ids::{BlobId, BucketId};
 use crate::model::job;
 use crate::namespace::{Namespace, RehomeCursor, Rehoming};
 
-pub use order::{MoveError, MoveOrder, MoveSummary, Moves};
+pub use order::{Mirrors, MoveError, MoveOrder, MoveSummary, Moves};
 
 /// The type of the jobs that move.
 pub(super) const KIND: &str = "move";
