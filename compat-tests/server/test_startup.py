@@ -24,6 +24,25 @@ def test_second_start_finds_everything(own_server):
     assert s3.get_object(Bucket="kept", Key="large")["Body"].read() == b"y" * 300_000
 
 
+def test_a_root_that_is_not_mounted_is_told_of_and_served(own_server):
+    server = own_server()
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="kept")
+    told = lambda: [line for line in server.log if "is it mounted?" in line]
+    assert server.stop() == 0
+    server.start()
+    assert not told(), "it names nothing there yet"
+    server.endpoint.client().put_object(Bucket="kept", Key="k", Body=b"y" * 300_000)
+    root = server.data_dir / "blobs"
+    for times in (1, 2):  # the second time with what the first start has made there
+        assert server.stop() == 0
+        if not (server.data_dir / "disk").exists():
+            root.rename(server.data_dir / "disk")
+        server.start()
+        assert len(told()) == times and "ERROR" in told()[0].upper() and "local" in told()[0], told()
+    server.endpoint.client().put_object(Bucket="kept", Key="new", Body=b"z" * 300_000)
+
+
 def test_first_start_makes_a_root_key_that_only_the_owner_can_read(own_server):
     server = own_server(identity=None)
     file = server.data_dir / "root-credentials"  # in the form of an AWS credentials file

@@ -302,6 +302,11 @@ impl BlobStore {
         matches!(self.inner.backends.get(backend), Some(Backend::Fs(_)))
     }
 
+    /// Whether a backend is a directory in which nothing lay when it was opened.
+    pub fn was_bare(&self, backend: &str) -> bool {
+        matches!(self.inner.backends.get(backend), Some(Backend::Fs(store)) if store.was_bare())
+    }
+
     /// The names of the backends, in order.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
         self.inner.backends.keys().map(String::as_str)

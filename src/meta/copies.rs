@@ -265,6 +265,18 @@ pub async fn live_at(session: &mut Session, backend: i64) -> Result<(u64, u64), 
     Ok(found.unwrap_or_default())
 }
 
+/// Whether a backend has a live copy. A scan where it has none.
+pub async fn any_live_at(session: &mut Session, backend: i64) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM copies WHERE backend_id = $1 AND state = 'live' LIMIT 1",
+            params![backend],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// How many copies a backend has that are live or to come, whether their blobs are condemned or not.
 pub async fn count_wanted_at(session: &mut Session, backend: i64) -> Result<u64, Fault> {
     let found = session

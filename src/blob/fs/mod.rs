@@ -26,7 +26,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::task::TaskTracker;
 
-use self::directory::{Directory, open_directories};
+use self::directory::{Directory, is_bare, open_directories};
 use super::buffers::Buffers;
 use super::config::{BackendConfig, Durability};
 use super::{Backend, BlobName, Claim, CopyName, MARKER, Watch};
@@ -75,6 +75,8 @@ pub(super) struct Store {
     root: PathBuf,
     /// Which directory of the machine it is, whatever names it has: device and inode.
     place: (u64, u64),
+    /// Whether nothing lay there when it was opened.
+    was_bare: bool,
     directories: Vec<Arc<Directory>>,
     durability: Durability,
     blob_max_bytes: u64,
@@ -98,11 +100,12 @@ impl Store {
         let root = PathBuf::from(root);
         let path = root.clone();
         let opened = spawn_blocking(move || {
+            let was_bare = is_bare(&path)?;
             let directories = open_directories(&path)?;
             let found = std::fs::metadata(&path)?;
-            Ok::<_, io::Error>((directories, (found.dev(), found.ino())))
+            Ok::<_, io::Error>((was_bare, directories, (found.dev(), found.ino())))
         });
-        let (directories, place) = opened
+        let (was_bare, directories, place) = opened
             .await
             .map_err(|error| lost_thread("open backend", error))?
             .map_err(|error| watch.config_fault(root.display()).source(error))?;
@@ -120,6 +123,7 @@ impl Store {
         Ok(Self {
             root,
             place,
+            was_bare,
             directories,
             durability,
             blob_max_bytes: config.blob_max_bytes,
@@ -132,6 +136,10 @@ impl Store {
 
     pub(super) fn blob_max_bytes(&self) -> u64 {
         self.blob_max_bytes
+    }
+
+    pub(super) fn was_bare(&self) -> bool {
+        self.was_bare
     }
 
     /// Whether a blob is there, for the start.
