@@ -121,6 +121,9 @@ async fn run(arguments: &Arguments, plan: Arc<Plan>) -> Result<Report, Failure> 
     let first = &mut clients[0];
     if arguments.create_bucket {
         first.create_bucket().await?;
+        if arguments.encrypt {
+            first.encrypt_bucket().await?;
+        }
     }
     let digest = objects::prepare(first, &plan).await?;
 

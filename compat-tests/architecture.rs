@@ -164,10 +164,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["meta/"]),
     ("opendal", &["blob/"]),
     ("fred", &["cluster/"]),
-    // Webhooks, and blobs of other nodes; opendal brings its own use of it.
-    ("reqwest", &["tasks/", "cluster/peers.rs"]),
+    // Webhooks, blobs of other nodes, and what commands ask a server; opendal brings its own use of it.
+    (
+        "reqwest",
+        &["tasks/", "cluster/peers.rs", "admin/client.rs"],
+    ),
     ("clap", &["cli.rs", "cli/"]),
-    ("indicatif", &["cli.rs"]),
+    ("indicatif", &["cli.rs", "cli/watch.rs"]),
     ("figment", &["config.rs", "config/"]),
     ("prometheus_client", &["telemetry.rs", "telemetry/"]),
     ("tracing_subscriber", &["telemetry.rs"]),

@@ -15,6 +15,7 @@ mod process;
 mod recover;
 mod scrub;
 mod text;
+mod watch;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write as _};
@@ -37,6 +38,7 @@ use process::{block_on, log_panics, raise_file_limit};
 use recover::RecoverCommand;
 use scrub::ScrubCommand;
 use text::{date, size};
+use watch::Watch;
 
 use crate::app::{self, KeyState, Operator, Pair, Secret};
 use crate::config::{Config, Overrides};
@@ -555,11 +557,10 @@ async fn nodes(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
 }
 
 async fn gc(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
-    let spinner = printer.spinner("collecting");
-    let report = operator.gc().await;
-    spinner.finish_and_clear();
-    let report = report?;
-    let text = format!(
+    let watch = printer.watch("collecting");
+    let report = operator.gc(&|now| watch.tell(now)).await?;
+    drop(watch);
+    let mut text = format!(
         "contents  {} looked at, {} deleted\n\
          blobs     {} deleted, {} failed and left for the next time\n\
          sweep     {} listed, {} without a row deleted, {} not ours left alone",
@@ -571,6 +572,13 @@ async fn gc(operator: &Operator, printer: &Printer) -> Result<(), Failure> {
         report.sweep.orphans,
         report.sweep.foreign,
     );
+    if report.sweep.refused > 0 {
+        let _ = write!(
+            text,
+            "\n          {} backends left alone, whose blobs may be another install's: see the log",
+            report.sweep.refused
+        );
+    }
     printer.done(&encode(&report)?, &text)
 }
 
@@ -650,6 +658,11 @@ impl Printer {
         let spinner = ProgressBar::new_spinner().with_message(what);
         spinner.enable_steady_tick(Duration::from_millis(100));
         spinner
+    }
+
+    /// The same, for work that tells how far it is.
+    fn watch(&self, what: &'static str) -> Watch {
+        Watch::new(self.spinner(what))
     }
 }
 

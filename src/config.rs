@@ -27,6 +27,7 @@ use layers::Layer;
 
 use crate::blob;
 use crate::keys::Secret;
+use crate::meta;
 use crate::model::url::ServerUrl;
 use crate::tasks;
 
@@ -256,6 +257,11 @@ impl Meta {
     pub fn server(&self) -> Option<&str> {
         Some(self.url.reveal()).filter(|url| !url.is_empty())
     }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let checked = self.server().map_or(Ok(()), meta::check_url);
+        checked.map_err(|problem| ConfigError(format!("meta.url: {problem}")))
+    }
 }
 
 // ---- [storage] ----
@@ -484,6 +490,7 @@ impl Config {
         self.log
             .filter()
             .map_err(|error| ConfigError(error.to_string()))?;
+        self.meta.check()?;
         self.storage.check()?;
         self.redis.check().map_err(ConfigError)?;
         self.notification.check().map_err(ConfigError)?;
@@ -1081,7 +1088,7 @@ mod tests {
 
     #[test]
     fn the_database_url_prints_without_its_password() {
-        let url = "postgres://user:p@ss:w?rd@db.example:5432/osproxy?password=hush";
+        let url = "postgres://user:p@ss:w%3Frd@db.example:5432/osproxy?password=hush";
         let root = ("OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT", "/shared");
         let config = load("", &[("OSPROXY_META__URL", url), root]).expect("valid");
         assert_eq!(config.meta.server(), Some(url));
@@ -1091,6 +1098,23 @@ mod tests {
         }
         assert!(printed.contains("postgres://***"), "{printed}");
         assert_eq!(load("", &[]).expect("valid").meta.server(), None);
+    }
+
+    #[test]
+    fn a_database_url_with_a_fault_is_refused_by_name_and_unseen() {
+        for (url, part) in [
+            ("postgresx://u:hush@h/d", "postgres://"),
+            ("postgres://u:hush@h:99999/d", "HOST:PORT"),
+            ("postgres://u:hush@h/d?sslmod=verify-full", "`sslmod`"),
+            ("mysql://u:hush@h/d?ssl-mode=VERIFY_ALL", "`ssl-mode`"),
+        ] {
+            let text = refusal("", &[("OSPROXY_META__URL", url)]);
+            assert!(
+                text.starts_with("meta.url: ") && text.contains(part),
+                "{text}"
+            );
+            assert!(!text.contains("hush"), "{text}");
+        }
     }
 
     #[test]

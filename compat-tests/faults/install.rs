@@ -17,6 +17,7 @@ use osproxy::model::fault::Fault;
 use osproxy::model::ids::{TenantId, UidGenerator};
 use osproxy::model::names::{BucketName, ObjectKey};
 use osproxy::model::object::{Encryption, Headers, Lock, Tags, VersionId, WriteConditions};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{
     self, BodyHint, Condition, DeleteRequest, Deleted, Namespace, NewBucket, PUT_MAX_BYTES,
     PutRequest, Received, Wanted, Written,
@@ -185,7 +186,9 @@ impl Install {
             settings: Settings::default(),
         };
         match namespace.create_bucket(new).await {
-            Ok(()) | Err(Condition::BucketOwned) => {}
+            // As a server does it in its first minute.
+            Ok(()) => drop(content.sweep(&untold).await.unwrap()),
+            Err(Condition::BucketOwned) => {}
             Err(condition) => panic!("{condition:?}"),
         }
         let bucket = namespace.bucket(&name).await.unwrap();
@@ -394,7 +397,7 @@ impl Install {
         for _ in 0..2 {
             self.clock.advance(GRACE_MILLIS + 1);
             self.beat().await;
-            self.content.collect().await.unwrap();
+            self.content.collect(&untold).await.unwrap();
         }
     }
 

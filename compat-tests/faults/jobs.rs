@@ -614,6 +614,62 @@ async fn jobs_are_cancelled_and_paused_while_they_run() {
     holds(|| endless.begun.load(Ordering::SeqCst) == 3).await;
 }
 
+/// Cancels a job that runs and asks for the same work, with nothing between the two.
+async fn cancel_and_ask(meta: &MetaStore, job: JobId, kind: &'static str, key: &'static str) {
+    let (new, now) = (id(), Clock::System.now());
+    let asked: Result<_, Fault> = meta
+        .transact("cancel and ask", move |session| {
+            Box::pin(async move {
+                let mut running = jobs::lock(session, job).await?.unwrap();
+                running.cancel(now).unwrap();
+                jobs::save(session, &running).await?;
+                let job = NewJob {
+                    id: new,
+                    kind,
+                    key: Some(key),
+                    payload: "{}",
+                    due: now,
+                    now,
+                };
+                jobs::insert(session, &job).await
+            })
+        })
+        .await;
+    assert_eq!(asked.unwrap(), job);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_while_its_job_is_cancelled_is_done_after_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = open(dir.path()).await;
+    // The run is told to end, and the job begins anew.
+    for grace in [Duration::ZERO, Duration::from_secs(60)] {
+        let job = insert(&meta, "endless", Some("same")).await;
+        let endless = Endless::new(grace);
+        let same = endless.same();
+        let mut node = Node::start(dir.path(), 1, |engine| engine.register(same)).await;
+        holds(|| endless.begun.load(Ordering::SeqCst) == 1).await;
+        cancel_and_ask(&meta, job, "endless", "same").await;
+        holds(|| endless.begun.load(Ordering::SeqCst) == 2).await;
+        let again = find(&meta, job).await;
+        assert_eq!((again.state, again.cancelling), (State::Running, false));
+        assert!(backlog(&meta).wish(job, Wish::Cancel).await.is_ok());
+        until(&meta, job, |job| job.state == State::Cancelled).await;
+        node.stop().await;
+    }
+    // Its node was killed: the next one does the work.
+    let job = insert(&meta, "watched", Some("same")).await;
+    claim(&meta, job, 7, Clock::System.now()).await;
+    cancel_and_ask(&meta, job, "watched", "same").await;
+    let watched = Watched {
+        meta: meta.clone(),
+        watch: Arc::default(),
+    };
+    let _node = Node::start(dir.path(), 1, |engine| engine.register(watched)).await;
+    let ended = until(&meta, job, |job| job.state.is_ended()).await;
+    assert_eq!((ended.state, ended.run), (State::Done, 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wishes_that_cannot_be_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -786,18 +842,52 @@ async fn old_rows_of_ended_jobs_go_and_the_others_stay() {
     );
     let backlog = backlog(&meta);
     backlog.wish(ended, Wish::Cancel).await.unwrap();
-    let purge = async |before| {
+    let purge = async |before, failed_kept| {
+        let old = jobs::Old {
+            before,
+            failed_kept,
+            limit: 10,
+        };
         let purged: Result<usize, Fault> = meta
             .transact("purge", move |session| {
-                Box::pin(jobs::purge(session, before, 10))
+                Box::pin(async move { jobs::purge(session, &old).await })
             })
             .await;
         purged.unwrap()
     };
-    assert_eq!(purge(Clock::System.now() - 60_000).await, 0);
-    assert_eq!(purge(Clock::System.now() + 60_000).await, 1);
+    let (past, future) = (Clock::System.now() - 60_000, Clock::System.now() + 60_000);
+    assert_eq!(purge(past, 9).await, 0);
+    assert_eq!(purge(future, 9).await, 1);
     assert!(matches!(backlog.show(ended).await, Err(JobError::NoJob(_))));
     assert_eq!(backlog.show(waits).await.unwrap().state, "waiting");
+
+    // What failed waits for an operator, as far as there is room.
+    let mut failed = Vec::new();
+    for _ in 0..3 {
+        let job = insert(&meta, "broken", None).await;
+        let lease = claim(&meta, job, 1, Clock::System.now()).await;
+        let fail: Result<(), Fault> = meta
+            .transact("fail", move |session| {
+                Box::pin(async move {
+                    let mut job = lease.locked(session).await?.unwrap();
+                    job.fail(Clock::System.now(), "broken".to_owned(), 0, 1);
+                    jobs::save(session, &job).await
+                })
+            })
+            .await;
+        fail.unwrap();
+        failed.push(job);
+    }
+    assert_eq!(purge(future, 3).await, 0);
+    assert_eq!(purge(past, 0).await, 0);
+    assert_eq!(purge(future, 2).await, 1);
+    assert!(matches!(
+        backlog.show(failed[0]).await,
+        Err(JobError::NoJob(_))
+    ));
+    backlog.wish(failed[1], Wish::Cancel).await.unwrap();
+    assert_eq!(purge(future, 2).await, 1);
+    assert_eq!(find(&meta, failed[2]).await.state, State::Failed);
     let page = |before, limit| Filter {
         kind: Some("by-hand".to_owned()),
         state: None,

@@ -5,16 +5,18 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use osproxy::keys::MasterKey;
 use osproxy::manifest::{self, Manifests, Options, RecoverError, Recovery, recover};
-use osproxy::meta::MetaStore;
 use osproxy::meta::catalog::{TABLES, Value};
+use osproxy::meta::{MetaStore, Session, nodes};
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
 use osproxy::model::ids::EPOCH;
 use osproxy::model::object::VersionId;
+use osproxy::model::progress::untold;
 use osproxy::namespace::VersionQuery;
 use osproxy::telemetry::Metrics;
 use proptest::prelude::*;
@@ -180,7 +182,7 @@ async fn act(install: &mut Install, step: &Step) {
         Step::Set(versioning) => install.set_versioning(*versioning).await,
         Step::Rotate => {
             install.keys.rotate_tenants(None).await.unwrap();
-            install.content.rewrap().await.unwrap();
+            install.content.rewrap(&untold).await.unwrap();
         }
         Step::Collect => install.collect_all().await,
         Step::Write | Step::WriteCut(_) | Step::Crash => {}
@@ -365,4 +367,137 @@ async fn any_changed_byte_is_noticed() {
         rows(&install.meta).await
     );
     install.meta.close().await;
+}
+
+/// A node that was started before the record of changes began records what it changes all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_writes_after_manifests_were_turned_on_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(EPOCH + 1_000_000);
+    let (first, second) = (
+        Install::open(dir.path(), &clock).await,
+        Install::open(dir.path(), &clock).await,
+    );
+    second.put("before", bytes(1, 20)).await;
+    let manifests = writer(&first, dir.path()).await;
+    assert!(manifests.write().await.unwrap().unwrap().is_snapshot);
+    second.put("after", bytes(2, 20)).await;
+    // Now it starts again, with manifests; nothing of it makes up for what was not recorded.
+    second.meta.set_recording(true).await.unwrap();
+    second.put("last", bytes(3, 20)).await;
+    let written = manifests.write().await.unwrap().unwrap();
+    assert!(!written.is_snapshot);
+    assert_eq!(
+        rebuilt(&first, dir.path()).await.unwrap(),
+        rows(&first.meta).await
+    );
+    // Nor does either write down what nobody wants any more.
+    first.meta.set_recording(false).await.unwrap();
+    second.put("unrecorded", bytes(4, 20)).await;
+    assert_eq!(changes(&first.meta).await, 0);
+    second.meta.close().await;
+    first.meta.close().await;
+}
+
+async fn changes(meta: &MetaStore) -> usize {
+    let found = meta.read("count changes", |session| {
+        Box::pin(osproxy::meta::manifests::change_ids(session, 0, 10))
+    });
+    let found: Result<Vec<i64>, Fault> = found.await;
+    found.unwrap().len()
+}
+
+/// What a node has under way when the record begins is in the first snapshot, because the record waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_changes_begins_after_what_nodes_have_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(EPOCH + 1_000_000);
+    let install = Install::open(dir.path(), &clock).await;
+    if !install.meta.is_shared() {
+        // One writer: there is nothing under way beside it.
+        return;
+    }
+    let node = Install::open(dir.path(), &clock).await;
+    enter(&node, 7).await;
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go, may_go) = tokio::sync::oneshot::channel::<()>();
+    let hooks = Arc::new(std::sync::Mutex::new(Some((begun, may_go))));
+    let meta = node.meta.clone();
+    let under_way = tokio::spawn(async move {
+        meta.transact("under way", move |_| {
+            let hooks = hooks.clone();
+            Box::pin(async move {
+                let hooks = hooks.lock().unwrap().take();
+                let (begun, may_go) = hooks.expect("it is run once");
+                begun.send(()).unwrap();
+                may_go.await.unwrap();
+                Ok::<_, Fault>(())
+            })
+        })
+        .await
+    });
+    has_begun.await.unwrap();
+    let recording = install.meta.set_recording(true);
+    let mut recording = std::pin::pin!(recording);
+    let early = tokio::time::timeout(Duration::from_millis(500), recording.as_mut()).await;
+    assert!(early.is_err(), "it did not wait");
+    go.send(()).unwrap();
+    under_way.await.unwrap().unwrap();
+    recording.await.unwrap();
+    node.put("k", bytes(1, 20)).await;
+    assert_eq!(changes(&install.meta).await, 1);
+    node.meta.close().await;
+    install.meta.close().await;
+}
+
+/// How long a server lets this session be silent in a transaction, in its own words.
+async fn silence(session: &mut Session) -> Result<String, Fault> {
+    let sql = match std::env::var("COMPAT_META_URL").is_ok_and(|url| url.starts_with("postgres")) {
+        true => "SELECT current_setting('idle_in_transaction_session_timeout')",
+        false => "SELECT CAST(@@SESSION.wait_timeout AS CHAR)",
+    };
+    let found = session.query_one(sql, &[], |row| Ok(row.str(0)?.to_owned()));
+    Ok(found.await?.unwrap())
+}
+
+/// A manifest waits for its backend with a snapshot open, which may take longer than a session may be silent.
+#[tokio::test]
+async fn a_snapshot_may_be_silent_for_long_and_no_other_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = database(dir.path(), Metrics::new()).await;
+    if !meta.is_shared() {
+        // SQLite ends no session.
+        return;
+    }
+    let usual: Result<_, Fault> = meta.read("read", |it| Box::pin(silence(it))).await;
+    assert!(["30s", "30"].contains(&usual.as_deref().unwrap()));
+    let held: Result<_, Fault> = meta.snapshot("read all", |it| Box::pin(silence(it))).await;
+    assert!(["0", "86400"].contains(&held.as_deref().unwrap()));
+    // The same connection again.
+    let after: Result<_, Fault> = meta.read("read", |it| Box::pin(silence(it))).await;
+    assert_eq!(after.unwrap(), usual.unwrap());
+    meta.close().await;
+}
+
+/// Makes an install's transactions those of a node.
+async fn enter(install: &Install, node: i64) {
+    let now = install.clock.now();
+    let beat = nodes::Heartbeat {
+        now,
+        lease_until: now + 10_000,
+        oldest_read: now,
+        oldest_write: now,
+    };
+    let who = Arc::new(nodes::Who {
+        name: format!("node{node}"),
+        address: None,
+        backends: Vec::new(),
+    });
+    let entered = install.meta.transact("enter", move |session| {
+        let who = who.clone();
+        Box::pin(async move { nodes::enter(session, node, &who, &beat).await })
+    });
+    let entered: Result<(), Fault> = entered.await;
+    entered.unwrap();
+    install.meta.join(node);
 }

@@ -6,16 +6,19 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::{FutureExt, future};
-use osproxy::content::{Merged, Work};
+use osproxy::content::{Act, Depth, Merged, Work};
 use osproxy::meta::contents;
 use osproxy::model::digest::Digests;
-use osproxy::model::fault::Fault;
+use osproxy::model::fault::{Fault, Kind};
+use osproxy::model::finding::{Problem, Repair};
 use osproxy::model::ids::{ContentId, SenderId};
-use osproxy::namespace::{Holder, NamedPart, PutRequest, Wanted};
+use osproxy::model::progress::untold;
+use osproxy::namespace::{Holder, NamedPart, NewUpload, PutRequest, Wanted};
 use osproxy::tasks::{Backlog, JobFilter};
 
-use crate::install::{BLOB_BYTES, Install, bytes, key};
+use crate::install::{BLOB_BYTES, Install, backend_root, bytes, key};
 use crate::moves::{begin, complete, fresh, join};
+use crate::scrub::{files, flip, fsck, names, told};
 
 /// Two parts of this length are long enough to stay as they are.
 const LONG: usize = 5 << 20;
@@ -217,7 +220,7 @@ async fn merges_writers_and_the_collector_race_and_every_key_keeps_its_bytes() {
             .map(|content| merge(&install, *content).map(drop));
         let collect = async {
             install.beat().await;
-            install.content.collect().await.unwrap();
+            install.content.collect(&untold).await.unwrap();
         };
         let others = async {
             install.delete("a").await;
@@ -238,6 +241,192 @@ async fn merges_writers_and_the_collector_race_and_every_key_keeps_its_bytes() {
     install.collect_all().await;
     install.collect_all().await;
     assert_eq!(install.contents().await, 0);
+}
+
+#[tokio::test]
+async fn bytes_that_went_bad_are_not_made_known_and_stay_found() {
+    for length in [BLOB_BYTES, LONG] {
+        let (dir, clock) = fresh();
+        let install = Install::open(dir.path(), &clock).await;
+        let parts = parts(length);
+        let body = whole(&parts);
+        join(&install, "parts", &parts).await;
+        let content = joined(&install).await[0];
+        for index in 0..2 {
+            let file = files(dir.path(), "local").remove(index);
+            flip(&file, length / 2);
+            let work = Work::new(None, None);
+            let fault = install.content.merge(content, &work).await.unwrap_err();
+            assert_eq!(fault.kind(), Kind::Corrupt, "{length} {index}");
+            install.collect_all().await;
+            assert_eq!(stored(&install).await, body.len() as u64);
+            let seen = fsck(&install, Depth::All, Act::Report).await;
+            let expected = (Problem::Corrupt, Repair::None, names(&["parts"]));
+            assert_eq!(told(&seen), [expected], "{length} {index}");
+            flip(&file, length / 2);
+        }
+        // Once they are right again they are merged as any.
+        let expected = match length {
+            LONG => Merged::Known,
+            _ => Merged::Written,
+        };
+        assert_eq!(merge(&install, content).await, expected);
+        install.collect_all().await;
+        assert!(install.get("parts").await.as_ref() == Some(&body));
+        let seen = fsck(&install, Depth::All, Act::Report).await;
+        assert_eq!(told(&seen), []);
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_is_bad_at_one_backend_is_merged_from_the_other() {
+    for (length, bad) in [
+        (BLOB_BYTES, "local"),
+        (BLOB_BYTES, "other"),
+        (LONG, "local"),
+        (LONG, "other"),
+    ] {
+        let told_of = format!("{length} {bad}");
+        let (dir, clock) = fresh();
+        let mut install = Install::open(dir.path(), &clock).await;
+        install.use_bucket_at("both").await;
+        let parts = parts(length);
+        let body = whole(&parts);
+        join(&install, "parts", &parts).await;
+        let content = joined(&install).await[0];
+        for file in files(dir.path(), bad) {
+            flip(&file, length - 10);
+        }
+        let expected = match length {
+            LONG => Merged::Known,
+            _ => Merged::Written,
+        };
+        assert_eq!(merge(&install, content).await, expected, "{told_of}");
+        install.collect_all().await;
+        install.collect_all().await;
+        // Each backend has all of it, except for what nobody read there: that is the scrub's.
+        let seen = fsck(&install, Depth::All, Act::Mend).await;
+        assert_eq!(seen.findings.left, 0, "{told_of}");
+        for away in ["local", "other"] {
+            let root = backend_root(dir.path(), away);
+            std::fs::rename(&root, root.with_extension("away")).unwrap();
+            assert!(
+                install.get("parts").await.as_ref() == Some(&body),
+                "{told_of} {away}"
+            );
+            std::fs::rename(root.with_extension("away"), &root).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn encrypted_parts_are_merged_and_bad_ones_are_not() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    let parts = parts(BLOB_BYTES);
+    let body = whole(&parts);
+    let target = install.namespace.target(&install.bucket, Wanted::S3).await;
+    let new = NewUpload {
+        encryption: target.unwrap().encryption().cloned(),
+        ..NewUpload::default()
+    };
+    let upload = install
+        .namespace
+        .create_upload(&install.bucket, &key("sealed"), new)
+        .await
+        .unwrap();
+    let mut named = Vec::new();
+    for (number, part) in (1..).zip(&parts) {
+        let row = install
+            .namespace
+            .upload(&install.bucket, &key("sealed"), upload)
+            .await
+            .unwrap();
+        let received = install.receive_for(Wanted::S3, part.clone()).await.1;
+        let written = install
+            .namespace
+            .put_part(&row, number, None, None, received)
+            .await
+            .unwrap();
+        named.push(NamedPart {
+            number,
+            etag: Some(written.etag),
+            checksums: Vec::new(),
+        });
+    }
+    complete(&install, "sealed", upload, named).await;
+    let content = joined(&install).await[0];
+    let file = files(dir.path(), "local").remove(1);
+    flip(&file, 1000);
+    let work = Work::new(None, None);
+    let fault = install.content.merge(content, &work).await.unwrap_err();
+    assert_eq!(fault.kind(), Kind::Corrupt);
+    flip(&file, 1000);
+    assert_eq!(merge(&install, content).await, Merged::Known);
+    assert!(install.get("sealed").await == Some(body));
+}
+
+/// Goes on with `work` as [`cut`] does, does `meanwhile`, and then goes on to the end; answers whether it had ended
+/// before that.
+async fn held<T>(
+    work: impl Future<Output = T>,
+    polls: usize,
+    meanwhile: impl Future<Output = ()>,
+) -> (bool, T) {
+    let mut work = pin!(work);
+    let mut left = polls;
+    let ended = future::poll_fn(|context| {
+        left -= 1;
+        match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    match ended {
+        Some(done) => (true, done),
+        None => {
+            meanwhile.await;
+            (false, work.await)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_whose_equal_bytes_were_collected_meanwhile_is_not_done() {
+    // One that is looked up before it is written, and one after.
+    for length in [BLOB_BYTES, 2 * BLOB_BYTES] {
+        for polls in 1.. {
+            let (dir, clock) = fresh();
+            let install = Install::open(dir.path(), &clock).await;
+            let parts = parts(length);
+            let body = whole(&parts);
+            install.put("piece", body.clone()).await;
+            join(&install, "parts", &parts).await;
+            let content = joined(&install).await[0];
+            let collect = async {
+                install.delete("piece").await;
+                install.collect_all().await;
+            };
+            let work = Work::new(None, None);
+            let merging = install.content.merge(content, &work);
+            let (ended, merged) = held(merging, polls, collect).await;
+            match merged {
+                Ok(merged) => assert_ne!(merged, Merged::Nothing, "{length} {polls}"),
+                Err(fault) => {
+                    assert!(fault.is_retryable(), "{fault}");
+                    assert_ne!(merge(&install, content).await, Merged::Nothing);
+                }
+            }
+            assert!(install.get("parts").await.as_ref() == Some(&body));
+            assert_eq!(merge(&install, content).await, Merged::Nothing);
+            if ended {
+                break;
+            }
+            assert!(polls < 10_000, "it does not end");
+        }
+    }
 }
 
 #[tokio::test]
@@ -286,7 +475,7 @@ async fn join_as(install: &Install, name: &str, bodies: &[Bytes], senders: [Opti
 }
 
 /// Whether `sender` has possession of the bytes of these digests: by their SHA-256, and as well by their MD5.
-async fn is_possessed(install: &Install, of: &Digests, sender: SenderId) -> bool {
+pub async fn is_possessed(install: &Install, of: &Digests, sender: SenderId) -> bool {
     let space = install.bucket.space;
     let found = install
         .content

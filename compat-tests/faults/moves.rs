@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use osproxy::content::Work;
+use osproxy::content::{Copied, Route, Work};
+use osproxy::meta::buckets;
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
-use osproxy::model::ids::EPOCH;
+use osproxy::model::fault::Fault;
+use osproxy::model::ids::{BlobId, EPOCH};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{
     Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
 };
-use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
+use osproxy::tasks::{Mirrors, MoveError, MoveOrder, MoveSummary, Mover, Moves, Outcome};
 use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, SHORT_BYTES, backend_root, bytes, key};
@@ -35,6 +38,8 @@ pub fn order(from: &str, to: &str, bucket: Option<&str>) -> MoveOrder {
         to: to.to_owned(),
         bucket: bucket.map(str::to_owned),
         rate: None,
+        // The placements of two backends, which most tests have no use for, name both.
+        mirrors: Mirrors::Lose,
     }
 }
 
@@ -65,7 +70,7 @@ pub async fn finish(install: &Install, id: i64) -> MoveSummary {
         }
         install.clock.advance(GRACE_MILLIS / 3);
         install.beat().await;
-        install.content.collect().await.unwrap();
+        install.content.collect(&untold).await.unwrap();
     }
     panic!("{:?}", moves(install).show(id).await);
 }
@@ -195,7 +200,7 @@ async fn a_move_that_is_cut_anywhere_goes_on_and_leaves_nothing_behind() {
     // What the cuts left is the sweep's.
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(install.blobs_at("other").await.len(), there + 12);
     std::fs::remove_dir_all(backend_root(dir.path(), "local")).unwrap();
     check(&install, &written).await;
@@ -280,7 +285,7 @@ async fn a_bucket_that_moves_and_is_cut_anywhere_keeps_every_version() {
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert!(
         install.blobs().await.is_empty(),
         "nothing is left at the old placement"
@@ -363,7 +368,7 @@ async fn writers_that_race_a_move_lose_nothing() {
         install.collect_all().await;
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         assert!(install.blobs().await.is_empty());
         check(&install, &written).await;
     }
@@ -408,7 +413,7 @@ async fn a_mirror_that_is_gone_is_missed_only_where_all_copies_are_required() {
     assert_eq!(install.blobs_at("other").await.len(), 2);
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(
         install.blobs_at("other").await.len(),
         2,
@@ -437,7 +442,46 @@ async fn a_mirrored_write_that_is_cut_leaves_only_orphans() {
     }
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    assert_eq!(install.content.sweep().await.unwrap().orphans, 2);
+    assert_eq!(install.content.sweep(&untold).await.unwrap().orphans, 2);
+}
+
+#[tokio::test]
+async fn a_move_that_would_leave_one_copy_of_two_is_refused_unless_that_is_wanted() {
+    let (dir, clock) = fresh();
+    let mut install = Install::open(dir.path(), &clock).await;
+    install.use_bucket_at("strict").await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    let keeping = |from: &str, to: &str| MoveOrder {
+        mirrors: Mirrors::Keep,
+        ..order(from, to, None)
+    };
+    for (from, to) in [("local", "other"), ("other", "local")] {
+        let refused = start(&install, keeping(from, to)).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("both, strict would keep one copy") && text.contains("--lose-copies"),
+            "{text}"
+        );
+    }
+    assert!(moves(&install).list(9).await.unwrap().is_empty());
+    for backend in ["local", "other"] {
+        assert_eq!(install.blobs_at(backend).await.len(), 1, "{backend}");
+    }
+    // A third backend may stand for one of the two, and then the third is one of them.
+    let id = start(&install, keeping("local", "short")).await.unwrap();
+    finish(&install, id).await;
+    let refused = start(&install, keeping("short", "other")).await;
+    assert!(matches!(refused, Err(MoveError::Mirrored { .. })));
+    let id = start(&install, order("short", "other", None))
+        .await
+        .unwrap();
+    finish(&install, id).await;
+    // There is nothing left to lose.
+    let id = start(&install, keeping("other", "local")).await.unwrap();
+    finish(&install, id).await;
+    install.put("new", bytes(2, BLOB_BYTES)).await;
+    assert_eq!(install.blobs_at("local").await.len(), 2);
+    assert_eq!(install.get("k").await, Some(bytes(1, BLOB_BYTES)));
 }
 
 #[tokio::test]
@@ -582,6 +626,8 @@ async fn is_all_short(install: &Install, dir: &TempDir, written: &[(String, Byte
         install.collect_all().await;
     }
     assert_eq!(install.contents().await, 0);
+    // What a cut in the middle of a commit has left is the sweep's.
+    install.content.sweep(&untold).await.unwrap();
     assert!(install.blobs_at("short").await.is_empty());
 }
 
@@ -630,7 +676,7 @@ async fn what_is_read_while_it_is_split_is_read_to_its_end() {
         mover(&install).step(id, None).await.unwrap();
         clock.advance(10 * GRACE_MILLIS);
         install.beat().await;
-        install.content.collect().await.unwrap();
+        install.content.collect(&untold).await.unwrap();
     }
     for (name, body, mut reader, mut read) in readers {
         while let Some(bytes) = reader.next().await {
@@ -724,6 +770,46 @@ async fn parts_that_others_stand_for_are_split_no_deeper() {
         install.collect_all().await;
     }
     assert_eq!(install.contents().await, 0);
+    // What a cut in the middle of a commit has left is the sweep's.
+    install.content.sweep(&untold).await.unwrap();
     assert!(install.blobs_at("short").await.is_empty());
     drop(dir);
+}
+
+/// Who looked for missing copies before a move began may write one only after it has ended.
+#[tokio::test]
+async fn nothing_is_copied_to_a_backend_that_was_moved_away_from() {
+    let (dir, clock) = fresh();
+    let install = Install::open(dir.path(), &clock).await;
+    install.put("k", bytes(1, BLOB_BYTES)).await;
+    let backends = install.meta.read("list backends", |session| {
+        Box::pin(buckets::backends(session))
+    });
+    let backends: Result<Vec<(i64, String)>, Fault> = backends.await;
+    let backends = backends.unwrap();
+    let row = |name: &str| backends.iter().find(|(_, found)| found == name).unwrap().0;
+    let (local, other) = (row("local"), row("other"));
+    let seen = install.content.blobs_at(local, BlobId(i64::MIN)).await;
+    let seen = seen.unwrap();
+    assert_eq!(seen.len(), 1);
+    let id = start(&install, order("local", "other", None))
+        .await
+        .unwrap();
+    assert_eq!(finish(&install, id).await.state, "done");
+    let (work, late) = (
+        Work::new(None, None),
+        Route {
+            from: None,
+            to: local,
+        },
+    );
+    let copied = install.content.copy_blob(seen[0], late, &work).await;
+    assert_eq!(copied.unwrap(), Copied::Gone);
+    assert!(install.blobs_at("local").await.is_empty());
+    let left = install.content.blobs_at(local, BlobId(i64::MIN)).await;
+    assert_eq!(left.unwrap(), []);
+    let there = install.content.blobs_at(other, BlobId(i64::MIN)).await;
+    assert_eq!(there.unwrap(), seen);
+    assert_eq!(install.get("k").await, Some(bytes(1, BLOB_BYTES)));
+    install.meta.close().await;
 }

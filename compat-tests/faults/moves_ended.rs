@@ -10,6 +10,7 @@ use std::time::Duration;
 use osproxy::blob::BlobName;
 use osproxy::meta::manifests;
 use osproxy::model::object::{Lock, WriteConditions};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{Bell, CopyRequest, CopySource, Wanted};
 use osproxy::tasks::{MoveError, MoveOrder, MoveSummary, Moves, Outcome};
 
@@ -75,7 +76,7 @@ async fn show(install: &Install, id: i64) -> MoveSummary {
 async fn pass_time(install: &Install) {
     install.clock.advance(GRACE_MILLIS / 3);
     install.beat().await;
-    install.content.collect().await.unwrap();
+    install.content.collect(&untold).await.unwrap();
 }
 
 /// Collects and sweeps all that is due.
@@ -83,7 +84,7 @@ async fn clean(install: &Install) {
     install.collect_all().await;
     install.clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
 }
 
 /// Puts `count` objects in blobs of their own, one of them encrypted.

@@ -7,6 +7,7 @@ use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::ids::EPOCH;
 use osproxy::model::object::{ETagList, WriteConditions};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{Condition, PutRequest};
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, bytes};
@@ -150,9 +151,9 @@ async fn no_reference_dangles_while_the_collector_runs() {
     while !writers.iter().all(|writer| writer.is_finished()) {
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        let report = install.content.collect().await.unwrap();
+        let report = install.content.collect(&untold).await.unwrap();
         collected.fetch_add(report.contents, Ordering::Relaxed);
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         tokio::task::yield_now().await;
     }
     for writer in writers {
@@ -170,6 +171,6 @@ async fn no_reference_dangles_while_the_collector_runs() {
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert!(install.blobs().await.is_empty(), "bytes leaked");
 }

@@ -34,7 +34,7 @@ fn kind(place: &Place) -> &'static str {
 }
 
 /// Runs statements as they are.
-async fn run(place: &Place, sql: &str) {
+pub async fn run(place: &Place, sql: &str) {
     let text = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
     match place {
         Place::Sqlite(path) => rusqlite::Connection::open(path)

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use osproxy::content::{Act, Depth, FsckOrder, FsckReport};
+use osproxy::meta::copy::Place;
 use osproxy::model::fault::Fault;
 use osproxy::model::finding::{Finding, Problem, Repair};
+use osproxy::model::progress::untold;
 use osproxy::tasks::scrub::Config;
 use osproxy::tasks::{Scrub, ScrubReport};
 
-use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes};
-use crate::moves::{again, check, fill, finish, fresh, mover, order, start};
+use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, place};
+use crate::moves::{again, begin, check, fill, finish, fresh, mover, order, part, start};
+use crate::schema::run;
 
 fn scrubber(install: &Install) -> Scrub {
     Scrub {
@@ -25,22 +28,22 @@ fn scrubber(install: &Install) -> Scrub {
     }
 }
 
-async fn scrub(install: &Install) -> ScrubReport {
-    scrubber(install).pass(None).await.unwrap()
+pub async fn scrub(install: &Install) -> ScrubReport {
+    scrubber(install).pass(&untold).await.unwrap()
 }
 
-async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
+pub async fn fsck(install: &Install, depth: Depth, act: Act) -> FsckReport {
     let order = FsckOrder {
         backend: None,
         depth,
         act,
         bytes_per_second: None,
     };
-    install.content.fsck(&order).await.unwrap()
+    install.content.fsck(&order, &untold).await.unwrap()
 }
 
 /// What is wrong, each with what was done, and the keys it is about.
-fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
+pub fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
     let of = |finding: &Finding| {
         let keys = finding.versions.first.iter().map(|it| it.key.clone());
         let mut keys: Vec<_> = keys.collect();
@@ -53,7 +56,7 @@ fn told(report: &FsckReport) -> Vec<(Problem, Repair, Vec<String>)> {
 }
 
 /// The files of a backend's blobs, the oldest first: names begin with the time of birth.
-fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(backend_root(dir, backend)).unwrap() {
         let folder = folder.unwrap().path();
@@ -68,7 +71,7 @@ fn files(dir: &Path, backend: &str) -> Vec<PathBuf> {
     found
 }
 
-fn flip(path: &Path, at: usize) {
+pub fn flip(path: &Path, at: usize) {
     let mut all = std::fs::read(path).unwrap();
     all[at] ^= 0x10;
     std::fs::write(path, all).unwrap();
@@ -91,7 +94,20 @@ async fn change(install: &Install, sql: &'static str) {
         .unwrap();
 }
 
-fn names(keys: &[&str]) -> Vec<String> {
+/// Changes rows with no regard to those that refer to them, as a broken database may.
+async fn tear(dir: &Path, sql: &str) {
+    let place = place(dir).await;
+    let loose = match &place {
+        Place::Sqlite(_) => "PRAGMA foreign_keys = OFF",
+        Place::Server(url) if url.starts_with("postgres") => {
+            "SET session_replication_role = replica"
+        }
+        Place::Server(_) => "SET FOREIGN_KEY_CHECKS = 0",
+    };
+    run(&place, &format!("{loose}; {sql}")).await;
+}
+
+pub fn names(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
 
@@ -272,7 +288,7 @@ async fn a_mirror_mends_what_was_flipped_cut_or_taken_away() {
         // The bad bytes are the sweep's, and each backend has all that is needed.
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        install.content.sweep().await.unwrap();
+        install.content.sweep(&untold).await.unwrap();
         assert_eq!(told(&fsck(&install, Depth::All, Act::Report).await), []);
         for gone in ["local", "other"] {
             assert_eq!(files(dir.path(), gone).len(), before);
@@ -314,7 +330,7 @@ async fn a_mending_that_is_cut_anywhere_is_gone_on_with() {
         flip(&victims[turn as usize % victims.len()], 11);
         let job = scrubber(&install);
         let patience = Duration::from_millis(turn * turn);
-        let _ = tokio::time::timeout(patience, job.pass(None)).await;
+        let _ = tokio::time::timeout(patience, job.pass(&untold)).await;
         install = again(install, &dir, &clock).await;
         check(&install, &written).await;
     }
@@ -323,7 +339,7 @@ async fn a_mending_that_is_cut_anywhere_is_gone_on_with() {
     assert_eq!(install.content.mend(&mending).await.unwrap().failed, 0);
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     for backend in ["local", "other"] {
         assert_eq!(files(dir.path(), backend).len(), blobs, "{backend}");
     }
@@ -354,7 +370,7 @@ async fn a_scrub_that_is_raced_by_writers_a_collector_and_a_move_finds_nothing_t
                     if turn.is_multiple_of(8) {
                         install.clock.advance(GRACE_MILLIS + 1);
                         install.beat().await;
-                        install.content.collect().await.unwrap();
+                        install.content.collect(&untold).await.unwrap();
                     }
                     turn += 1;
                 }
@@ -394,7 +410,7 @@ async fn a_scrub_that_is_raced_by_writers_a_collector_and_a_move_finds_nothing_t
     install.collect_all().await;
     clock.advance(GRACE_MILLIS + 1);
     install.beat().await;
-    install.content.sweep().await.unwrap();
+    install.content.sweep(&untold).await.unwrap();
     assert_eq!(told(&fsck(&install, Depth::All, Act::Report).await), []);
 }
 
@@ -456,7 +472,7 @@ async fn a_backend_that_was_replaced_by_an_empty_one_is_filled_again() {
         act: Act::Mend,
         bytes_per_second: None,
     };
-    let seen = install.content.fsck(&order).await.unwrap();
+    let seen = install.content.fsck(&order, &untold).await.unwrap();
     assert_eq!(
         (seen.findings.all.count, seen.findings.left),
         (blobs as u64, 0)
@@ -468,7 +484,7 @@ async fn a_backend_that_was_replaced_by_an_empty_one_is_filled_again() {
         backend: Some("nowhere".to_owned()),
         ..order
     };
-    assert!(install.content.fsck(&unknown).await.is_err());
+    assert!(install.content.fsck(&unknown, &untold).await.is_err());
 }
 
 #[tokio::test]
@@ -476,7 +492,7 @@ async fn dangling_rows_are_each_told_with_their_keys() {
     let (dir, clock) = fresh();
     // What is done to the rows of a fresh install, and what is to be told of it.
     type Case = (&'static str, Problem, Repair, &'static [&'static str]);
-    let cases: [Case; 7] = [
+    let cases: [Case; 10] = [
         (
             "UPDATE blobs SET state = 'deleting'",
             Problem::ContentWithoutBlob,
@@ -519,6 +535,25 @@ async fn dangling_rows_are_each_told_with_their_keys() {
             Repair::Done,
             &[],
         ),
+        (
+            "DELETE FROM contents WHERE kind = 'composite'",
+            Problem::BrokenExtents,
+            Repair::None,
+            &["joined"],
+        ),
+        (
+            "DELETE FROM blobs",
+            Problem::NoBlob,
+            Repair::None,
+            &["joined", "k"],
+        ),
+        (
+            "DELETE FROM contents WHERE id IN (SELECT p.content_id FROM upload_parts p
+                 JOIN uploads u ON u.uid = p.upload_uid WHERE u.state = 'open')",
+            Problem::PartWithoutContent,
+            Repair::None,
+            &["open"],
+        ),
     ];
     for (number, (sql, problem, repair, keys)) in cases.into_iter().enumerate() {
         let dir = dir.path().join(number.to_string());
@@ -527,10 +562,23 @@ async fn dangling_rows_are_each_told_with_their_keys() {
         install.put("k", bytes(1, BLOB_BYTES)).await;
         let parts = [bytes(7, 5 << 20), bytes(8, BLOB_BYTES)];
         crate::moves::join(&install, "joined", &parts).await;
+        let open = begin(&install, "open").await;
+        part(&install, "open", open, 1, bytes(9, BLOB_BYTES)).await;
         assert_eq!(told(&fsck(&install, Depth::Length, Act::Report).await), []);
-        change(&install, sql).await;
+        tear(&dir, sql).await;
         for act in [Act::Report, Act::Mend] {
-            let seen = told(&fsck(&install, Depth::Length, act).await);
+            let report = fsck(&install, Depth::Length, act).await;
+            for finding in &report.findings.all.first {
+                for lost in &finding.versions.first {
+                    let ids = (lost.version_id.as_deref(), lost.upload_id.clone());
+                    let expected = match lost.key.as_str() {
+                        "open" => (None, Some(open.to_string())),
+                        _ => (Some("null"), None),
+                    };
+                    assert_eq!(ids, expected, "{sql}");
+                }
+            }
+            let seen = told(&report);
             let mut found: Vec<String> = Vec::new();
             for (what, done, keys) in &seen {
                 // A blob without content also has no copy.

@@ -10,6 +10,7 @@ use osproxy::model::fault::Fault;
 use osproxy::model::ids::Uid;
 use osproxy::model::lifecycle::{Calendar, DAY, Expiration, Filter, Lifecycle, Noncurrent, Rule};
 use osproxy::model::notification::{Arn, Configuration, Kind, Notification};
+use osproxy::model::progress::untold;
 use osproxy::namespace::{Condition, ExpireReport, UploadRow};
 use osproxy::tasks::Expire;
 use osproxy::telemetry::Metrics;
@@ -374,7 +375,7 @@ async fn a_collection_that_is_cut_anywhere_is_finished_by_the_next_one() {
         }
         clock.advance(GRACE_MILLIS + 1);
         install.beat().await;
-        let ended = cut(install.content.collect(), cuts.0).await;
+        let ended = cut(install.content.collect(&untold), cuts.0).await;
         let install = again(install, &dir, &clock).await;
         let told = cuts.0;
         assert!(install.get("kept").await == Some(shared), "{told}");

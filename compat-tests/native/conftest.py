@@ -1,8 +1,10 @@
-"""A server with the native API, in both modes of access."""
+"""A server with the native API, in both modes of access, and what all tests of it watch."""
+
+import re
 
 import pytest
 
-from support.native import NativeServer
+from support.native import V0, Native, NativeServer
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +23,34 @@ def native_server(tmp_path_factory, server_database):
         code = server.stop()
         assert code == 0, f"the server ended with {code}:\n{server.tail()}"
         assert not any("panicked" in line for line in server.log), server.tail()
+
+
+@pytest.fixture(scope="session")
+def openapi(native_server):
+    """The OpenAPI document."""
+    answer = native_server("open").native().get("/swagger/openapi.json")
+    assert answer.status == 200, answer
+    return answer.json
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_described(openapi):
+    """Holds the status of every answer that a test gets against the document."""
+    Native.answered.clear()
+    yield
+    missing = {answer for answer in Native.answered if not is_described(openapi, *answer)}
+    assert not missing, f"not in the OpenAPI document: {sorted(missing)}"
+
+
+def is_described(document, method, target, status):
+    path, method = target.split("?")[0], "get" if method == "HEAD" else method.lower()
+    if path.startswith(V0 + "/swagger"):
+        return True
+    for template, operations in document["paths"].items():
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path):
+            return str(status) in operations[method]["responses"] if method in operations else status == 405
+    # What names no route.
+    return status == 404
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 
 from support.native import BOUNDARY, form, ok, parameters, refused
 
+SWAGGER = ("", "/", "/index.html", "/page.js", "/page.css", "/openapi.json", "/doc.json")
+
 
 @pytest.fixture
 def file(client):
@@ -41,6 +43,27 @@ def test_any_other_value_is_refused(client, file, name):
     refused(client.download(link, **{name: None}), 422)
     refused(client.download(link, **{name: ""}), 422)
     assert client.download(link).status == 200
+
+
+@pytest.mark.parametrize("name", ["uid", "expire"])
+@pytest.mark.parametrize("before", ["0", "+", "-", " "])
+def test_numbers_have_one_form(client, file, name, before):
+    link = link_of(client, file)
+    changed = {name: before + parameters(link)[name]}
+    assert refused(client.download(link, **changed), 422) == f"{name}: not understood"
+    [links] = ok(client.upload_links("a.txt"))
+    changed = {name: before + parameters(links["url"]["single"])[name]}
+    assert refused(client.put_whole(links, b"x", **changed), 422) == f"{name}: not understood"
+
+
+@pytest.mark.parametrize("num, size", [("01", 1), (1, "01"), ("+1", 1), (1, "+1")])
+def test_what_is_said_of_a_whole_has_one_form(client, num, size):
+    [links] = ok(client.upload_links("a.txt"))
+    ok(client.put_part(links, 1, b"x"))
+    refused(client.put_part(links, "01", b"x"), 422)
+    md5 = hashlib.md5(b"x").hexdigest()
+    assert "not understood" in refused(client.merge(links, num, size, md5), 422)
+    ok(client.merge(links, 1, 1, md5))
 
 
 def test_every_character_of_a_signature_counts(client, file):
@@ -121,11 +144,16 @@ def test_no_credentials_no_links(basic_server, client, file):
             stranger.resume(("0" * 32, "a")),
             stranger.checkpoint(file),
             stranger.get("/proxy", uid=file),
+            stranger.get("/ping"),
+            stranger.get("/health"),
+            *(stranger.get(f"/swagger{page}") for page in SWAGGER),
         ):
             refused(answer, 401)
             assert answer.headers["www-authenticate"].startswith("Basic ")
     answer = client.send("GET", "/api/storage/v0/checkpoint?uid=7", headers=[("Authorization", "Bearer x")])
     refused(answer, 401)
+    assert ok(client.get("/ping")) == "pong" and ok(client.get("/health")) == "ready"
+    assert {client.get(f"/swagger{page}").status for page in SWAGGER} == {200, 308}
 
 
 def test_a_link_ends_with_the_key_that_made_it(basic_server, client, file):

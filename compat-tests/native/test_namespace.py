@@ -110,17 +110,18 @@ def test_an_upload_of_this_api_can_be_completed_by_s3(client, s3):
     assert client.fetch(links["uid"])[0] == data
 
 
-def test_policies_of_keys_and_buckets_count(basic_server, client, s3, bucket):
-    policy = basic_server.data_dir.parent / "policy.json"
-    statement = {
-        "Effect": "Allow",
-        "Action": ["s3:GetObject", "s3:PutObject"],
-        "Resource": ["arn:aws:s3:::image/*", f"arn:aws:s3:::{bucket}/public/*"],
-    }
+def narrow_client(server, tmp_path, *resources):
+    """A client whose key may get and put there and nowhere else."""
+    policy = tmp_path / "policy.json"
+    statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": list(resources)}
     policy.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
-    pair = json.loads(basic_server.command("keys", "create", "--policy", policy, "--json").stdout)
-    identity = basic_server.identity.__class__(pair["access_key"], pair["secret_key"])
-    narrow = basic_server.native(identity=identity, all_routes=True)
+    pair = json.loads(server.command("keys", "create", "--policy", policy, "--json").stdout)
+    identity = server.identity.__class__(pair["access_key"], pair["secret_key"])
+    return server.native(identity=identity, all_routes=True)
+
+
+def test_policies_of_keys_and_buckets_count(basic_server, client, s3, bucket, tmp_path):
+    narrow = narrow_client(basic_server, tmp_path, "arn:aws:s3:::image/*", f"arn:aws:s3:::{bucket}/public/*")
     public = uid_of(s3.put_object(Bucket=bucket, Key="public/a", Body=b"a"))
     private = uid_of(s3.put_object(Bucket=bucket, Key="private/a", Body=b"b"))
     assert narrow.fetch(public)[0] == b"a"
@@ -194,6 +195,22 @@ def test_equal_bytes_are_stored_once(own_native_server, rng):
     assert server.stats()["stored_bytes"] == stored
     s3.delete_object(Bucket="unknown", Key=f"{first}.bin")
     assert client.fetch(second)[0] == client.fetch(links["uid"])[0] == data
+
+
+def test_the_md5_that_a_client_told_of_parts_is_answered_and_held_against_the_same_merge(own_native_server, rng):
+    server = own_native_server("basic", **PROMPT)
+    client = server.native(identity=server.identity, all_routes=True)
+    data, told = rng.randbytes(2 * PART), hashlib.md5(b"other").hexdigest()
+    [links] = ok(client.upload_links("a.bin"))
+    for number in (1, 2):
+        ok(client.put_part(links, number, data[(number - 1) * PART : number * PART]))
+    ok(client.merge(links, 2, len(data), told))
+    merged(server)
+    assert client.fetch(links["uid"])[1]["md5"] == told
+    found = client.send("GET", f"{V1}/objects/{links['uid']}", headers=client.basic()).json
+    assert found["md5"] == told
+    ok(client.merge(links, 2, len(data), told))
+    refused(client.merge(links, 2, len(data), hashlib.md5(data).hexdigest()), 422)
 
 
 class TestResume:
@@ -293,6 +310,36 @@ class TestResume:
         assert merged(server) == {"written"}
         [found] = ok(client.resume(self.pair(data)))
         assert found["uid"] and client.fetch(found["uid"])[0] == data
+
+    @pytest.mark.parametrize("name", ["", "x" * 3000, "b.pdf"], ids=["none", "too long", "denied"])
+    @pytest.mark.parametrize("version", [0, 1])
+    def test_what_is_refused_makes_nothing(self, basic_server, s3, tmp_path, rng, version, name):
+        narrow = narrow_client(basic_server, tmp_path, "arn:aws:s3:::image/*")
+        data = rng.randbytes(300_000)
+        narrow.upload("a.png", data)
+        before = s3.list_object_versions(Bucket="image")["Versions"]
+        if version == 0:
+            refused(narrow.resume(self.pair(data, "good.png"), ("0" * 32, name)), 401 if name == "b.pdf" else 422)
+        else:
+            item = {"name": "good.png", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            asked = json.dumps({"objects": [item, {**item, "name": name, "sha256": "0" * 64}]}).encode()
+            answer = narrow.send("POST", V1 + "/resume", asked, narrow.basic())
+            assert answer.status == (403 if name == "b.pdf" else 422), answer
+        assert s3.list_object_versions(Bucket="image")["Versions"] == before
+
+    @pytest.mark.parametrize("version", [0, 1])
+    def test_a_digest_that_is_none_makes_nothing(self, client, s3, rng, version):
+        data = rng.randbytes(300_000)
+        client.upload("a.wav", data)
+        before = s3.list_object_versions(Bucket="audio")["Versions"]
+        if version == 0:
+            refused(client.resume(self.pair(data, "good.wav"), ("x", "b")), 422)
+        else:
+            item = {"name": "good.wav", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            asked = json.dumps({"objects": [item, {**item, "sha256": "x"}]}).encode()
+            answer = client.send("POST", V1 + "/resume", asked, client.basic())
+            assert answer.status == 422, answer
+        assert s3.list_object_versions(Bucket="audio")["Versions"] == before
 
     def test_not_in_open_access(self, open_client, rng):
         data = rng.randbytes(300_000)

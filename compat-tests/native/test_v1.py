@@ -44,7 +44,12 @@ def test_whole(v1, client, rng):
         "content_type": "image/png",
         "md5": hashlib.md5(data).hexdigest(),
     }
-    v1.send("PUT", route, data, headers, status=409)
+    again = v1.send("PUT", route, data, headers, status=201).json
+    assert again == {**made, "modified": modified}
+    assert v1.send("PUT", route, data, status=201).json == again
+    other = data[:-1] + bytes([data[-1] ^ 1])
+    for body, said in ((other, []), (data[:-1], []), (b"", []), (data, [("Content-MD5", base64.b64encode(bytes(16)).decode())])):
+        v1.send("PUT", route, body, said, status=409)
     assert v1.send("GET", f"/uploads/{uid}", status=200).json["state"] == "complete"
     answer = v1.send("GET", f"/objects/{uid}/content", status=200)
     assert answer.body == data and answer.headers["etag"] == made["etag"]
@@ -82,6 +87,7 @@ def test_parts(v1, client, rng):
     v1.send("POST", f"/uploads/{uid}/complete", whole, status=201)
     v1.send("POST", f"/uploads/{uid}/complete", {"parts": 2, "size": len(data)}, status=409)
     v1.send("PUT", f"/uploads/{uid}/parts/1", b"x", status=409)
+    v1.send("PUT", f"/uploads/{uid}/content", data, status=409)
     assert client.fetch(uid)[0] == data
 
 
@@ -101,6 +107,7 @@ def test_links(v1, basic_server):
     link = v1.send("POST", "/links", wanted, status=201).json
     assert link["url"].startswith(f"{V1}/uploads/{uid}/content?") and link["expires_at"].endswith("Z")
     stranger.send("PUT", link["url"].replace(uid, other), b"x", status=422)
+    stranger.send("GET", link["url"].replace(f"{uid}/content", other), status=422)
     stranger.send("GET", link["url"].replace("uploads", "objects"), status=422)
     stranger.send("PUT", link["url"].replace("expire=60", "expire=61"), b"x", status=422)
     stranger.send("PUT", link["url"].replace("content", "parts/1"), b"x", status=200)

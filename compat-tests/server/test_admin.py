@@ -31,6 +31,29 @@ def test_healthy_and_ready(server):
     assert server.admin("/nothing")[0] == 404
 
 
+def test_what_may_take_long_tells_how_far_it_is(metered):
+    server, s3 = metered
+    for name in range(3):
+        s3.put_object(Bucket="metered", Key=f"k{name}", Body=bytes([name]) * 1_000_000)
+    order = {"backend": None, "depth": "all", "act": "report", "bytes_per_second": 500_000}
+    *told, last = server.lines("/v1/fsck", order)
+    assert last["report"]["blobs"] == 3
+    assert last["report"]["findings"]["all"]["count"] == 0
+    told = [line["progress"] for line in told]
+    copies = [now for now in told if now["step"] == "looking at copies of blobs"]
+    assert copies, told
+    assert all(now["done"] <= now["total"] == 3 for now in copies)
+
+    *_, last = server.lines("/v1/gc")
+    assert last["report"]["sweep"]["listed"] == 3
+    *_, last = server.lines("/v1/fsck", order | {"backend": "nowhere"})
+    assert last["failure"]["status"] == 500
+    assert "no backend is called nowhere" in last["failure"]["error"]
+    # Without the word for lines it is one document.
+    status, report = server.ask("POST", "/v1/gc")
+    assert (status, report["sweep"]["listed"]) == (200, 3)
+
+
 def test_metrics_have_their_names(metered):
     server, s3 = metered
     s3.put_object(Bucket="metered", Key="k", Body=b"x" * 100_000)

@@ -46,6 +46,17 @@ def test_answers_with_long_headers_pass(balanced, bucket):
     assert answer["Metadata"] == metadata and answer["ContentDisposition"] == disposition
 
 
+def test_requests_with_long_headers_pass(balanced, bucket):
+    # Nearly as much as a node takes; a client's cookies and traces, which are not signed, count too.
+    def lengthen(request, **_):
+        for number in range(5):
+            request.headers[f"x-filler-{number}"] = "f" * 6000
+
+    balanced.meta.events.register("before-send.s3.PutObject", lengthen)
+    balanced.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert balanced.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
 @pytest.mark.parametrize("key", ["a//b", "a/./b/../c", "%2F %25+&=?#", "ä/日本", string.printable[:95]])
 def test_keys_pass_byte_for_byte(balanced, s3, bucket, key):
     balanced.put_object(Bucket=bucket, Key=key, Body=b"x")

@@ -33,7 +33,7 @@ def stored_and_logical(server):
 
 def blob_bytes(server):
     """Bytes of blob files on disk."""
-    return sum(path.stat().st_size for path in (server.data_dir / "blobs").rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in (server.data_dir / "blobs").glob("*/*") if path.is_file())
 
 
 def collect_until(server, stored):

@@ -172,7 +172,8 @@ def test_compose_of_a_cluster():
     interval, looks = re.search(r"inter (\d+)s fall (\d+)", (COMPOSE / "haproxy.cfg").read_text()).groups()
     assert cluster["http"]["drain_delay_seconds"] > int(interval) * int(looks) + 1
     allowed = int(services["postgres"]["command"][-1].split("=")[1])
-    assert allowed > len(nodes) * cluster["meta"]["connections"] + 10
+    # Each node has up to four more, and commands come beside.
+    assert allowed >= len(nodes) * (cluster["meta"]["connections"] + 4) + 10
     for file in ("haproxy.cfg", "nginx.conf"):
         assert set(re.findall(r"(node\d):9000", (COMPOSE / file).read_text())) == set(nodes), file
     # Only the balancer is published, and that on loopback.
@@ -214,6 +215,8 @@ def test_the_unit_is_valid_and_hardened(tmp_path):
     assert done.returncode == 0, done.stdout
     settings = config_check({}, DEPLOY / "systemd" / "osproxy.toml")
     text = UNIT.read_text()
+    # However long the database is away at boot, the unit does not stay failed.
+    assert re.search(r"^Restart=on-failure$", text, re.M) and re.search(r"^StartLimitIntervalSec=0$", text, re.M)
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.M)[1])
     assert stop >= stop_seconds(settings)
 
@@ -307,7 +310,7 @@ def configured(objects, tmp_path, secrets=None):
     _, container = node_of(objects)
     file = tmp_path / "osproxy.toml"
     file.write_text(objects["ConfigMap", "objects-osproxy"]["data"]["osproxy.toml"])
-    env = {variable["name"]: variable["value"] for variable in container["env"]} | (secrets or {})
+    env = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable} | (secrets or {})
     return config_check(env | {"OSPROXY_CONFIG": str(file)})
 
 
@@ -374,10 +377,30 @@ def test_secrets_of_a_chart_are_named_and_not_written(tmp_path):
         "OSPROXY_BACKEND__STORE__OPTIONS__SECRET_ACCESS_KEY": SECRETS["STORE_SECRET_KEY"],
     }
     assert named == set(given)
-    assert not named & {variable["name"] for variable in container["env"]}
+    assert not named & {variable["name"] for variable in container["env"] if "value" in variable}
     settings = configured(objects, tmp_path, given)
     assert settings["storage.placement"].strip('"') == "store"
     assert settings["backend.store.options.secret_access_key"].strip('"') == "***"
+
+
+def referred(values):
+    """The secrets that variables of a node are taken from, by the variable's name."""
+    _, container = node_of(rendered(values))
+    names = [variable["name"] for variable in container["env"]]
+    assert len(names) == len(set(names)), names
+    return {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "valueFrom" in v}
+
+
+def test_a_cluster_does_not_start_without_its_database_and_its_master_key():
+    """`envFrom` takes what there is. What a cluster cannot do without is named, so that a pod without it is not started."""
+    needed = {"OSPROXY_META__URL", "OSPROXY_MASTER_KEY"}
+    values = yaml.safe_load(CLUSTER.read_text())
+    assert referred(values) == {name: {"name": "objects", "key": name, "optional": False} for name in needed}
+    assert referred({}) == {}
+    # A database's own secret, as its operator makes it.
+    other = {"name": "database", "key": "uri"}
+    values["env"] = [{"name": "OSPROXY_META__URL", "valueFrom": {"secretKeyRef": other}}]
+    assert referred(values)["OSPROXY_META__URL"] == other and set(referred(values)) == needed
 
 
 ONE_BACKEND = """

@@ -122,6 +122,31 @@ def test_each_kind_of_damage_is_found_and_told_with_its_keys(own_server, is_runn
     assert sealed.exists()
 
 
+def test_versions_are_told_as_s3_names_them(own_server):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    uids = {}
+
+    def put():
+        put = s3.put_object(Bucket="bucket", Key="k", Body=body(len(uids), 100 * KIB))
+        uids[put.get("VersionId", "null")] = int(put["ResponseMetadata"]["HTTPHeaders"]["x-osproxy-uid"])
+
+    put()
+    s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    put()
+    put()
+    for blob in blobs(server):
+        blob.unlink()
+    found = [finding["versions"]["first"] for finding in fsck(server, code=1)["findings"]["all"]["first"]]
+    assert {version["version_id"]: version["uid"] for [version] in found} == uids
+    text = server.command("fsck", check=False).stdout
+    for version_id, uid in uids.items():
+        assert f"bucket/k version {version_id} uid {uid}\n" in text + "\n"
+        s3.delete_object(Bucket="bucket", Key="k", VersionId=version_id)
+    assert "Versions" not in s3.list_object_versions(Bucket="bucket")
+
+
 def test_bytes_under_the_servers_key_are_authenticated_and_those_under_a_customers_measured(own_server):
     server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
     s3 = server.endpoint.client()
@@ -149,7 +174,10 @@ def test_a_mirror_mends_and_clients_see_nothing_of_it(mirrored):
     assert told(fsck(server, "--read", "--backend", "b", code=1)) == wrong[1:]
     mended = [(problem, "done", keys) for problem, _, keys in wrong]
     assert told(fsck(server, "--read", "--repair")) == mended
-    assert told(fsck(server, "--read")) in ([], [("orphan", "none", ())])
+    # What was exchanged may be an orphan by now, which is told until the sweep takes it.
+    done = server.command("fsck", "--json", "--read", check=False)
+    left = (done.returncode, told(json.loads(done.stdout)))
+    assert left in [(0, []), (1, [("orphan", "none", ())])]
     for number in range(4):
         assert s3.get_object(Bucket="bucket", Key=f"plain{number}")["Body"].read() == body(number, 100 * KIB)
     for root in ("a", "b"):
@@ -215,6 +243,27 @@ def test_a_scrub_is_asked_for(mirrored):
     wait_until(is_done, what="the pass")
     server.command("jobs", "pause", "scrub")
     assert "osproxy jobs resume scrub" in scrub(code=2)
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["flipped", "gone"])
+def test_bytes_that_are_sent_again_are_those_of_every_key_that_had_lost_them(own_server, is_gone):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    sent = body(1, 600 * KIB)
+    s3.put_object(Bucket="bucket", Key="old", Body=sent)
+    blob = blob_of(server, sent)
+    if is_gone:
+        blob.unlink()
+    else:
+        flip(blob, 70_000)
+    fsck(server, "--read", "--repair", code=1)
+    for key in ("new", "newer"):
+        s3.put_object(Bucket="bucket", Key=key, Body=sent)
+    assert told(fsck(server, "--read")) == []
+    for key in ("old", "new", "newer"):
+        assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == sent
+    wait_until(lambda: len(blobs(server)) == 1, 30, "one blob")
 
 
 def test_a_scrub_that_no_server_does_is_refused(own_server):

@@ -45,7 +45,7 @@ def orphan(s3, key):
 
 
 def blobs(server):
-    return [path for path in (server.data_dir / "blobs").rglob("*") if path.is_file()]
+    return [path for path in (server.data_dir / "blobs").glob("*/*") if path.is_file()]
 
 
 @pytest.fixture

@@ -110,6 +110,21 @@ def test_a_server_that_is_killed_in_a_merge_goes_on_with_it(own_server, rng):
     assert s3.get_object(Bucket="bucket", Key="parts")["Body"].read() == b"".join(parts)
 
 
+def test_a_merge_says_how_far_it_is(own_server, rng):
+    server = own_server(env=PROMPT | {"OSPROXY_MERGE__BYTES_PER_SECOND": str(MIN_PART // 5)})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
+    upload(s3, "parts", [rng.randbytes(2 * MIN_PART) for _ in range(3)])
+
+    def recorded():
+        (merge,) = merges(server)
+        return merge if merge["done"] else None
+
+    merge = wait_until(recorded, 30, "progress of the merge")
+    assert merge["state"] == "running"
+    assert merge["done"] < merge["total"] == 6 * MIN_PART
+
+
 def test_downloads_go_on_while_parts_are_merged_and_collected(prompt, rng):
     server, s3 = prompt
     parts = [rng.randbytes(MIN_PART) for _ in range(3)] + [b"end"]

@@ -3,8 +3,10 @@
 import itertools
 import json
 import random
+import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -264,6 +266,31 @@ def test_a_move_that_waits_for_its_rate_takes_another_at_once(install):
     assert (done["moved"], done["remains"]) == (1, 0), done
 
 
+def test_a_move_that_is_ordered_while_it_is_cancelled_goes_on(install):
+    server = install(TWO_DISKS)
+    client = server.endpoint.client()
+    client.create_bucket(Bucket="bucket")
+    bodies = {f"k{number}": body(number, 200 * KIB) for number in range(10)}
+    for key, data in bodies.items():
+        client.put_object(Bucket="bucket", Key=key, Body=data)
+    order = ("--from", "a", "--to", "b", "--rate", str(10 * KIB))
+    id = begin(server, *order)["id"]
+    wait_until(lambda: move_jobs(server)[0]["state"] == "running", 20, "the begin of the move")
+    [job] = move_jobs(server)
+    server.command("jobs", "cancel", job["id"])
+    # Its run hears of that when it renews its lease.
+    assert begin(server, *order)["id"] == id
+    wait_until(lambda: not move_jobs(server)[0]["cancelling"], 60, "the end of the run")
+    [again] = move_jobs(server)
+    assert (again["id"], again["ended"]) == (job["id"], None)
+    wait_until(lambda: move_jobs(server)[0]["runs"] > job["runs"], 20, "the next run")
+    begin(server, *order[:-2])
+    assert ended(server, id)["state"] == "done"
+    assert blobs(server, "a") == [] and len(blobs(server, "b")) == 10
+    for key, data in bodies.items():
+        assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == data
+
+
 def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
     server = install(TWO_DISKS)
     s3 = server.endpoint.client()
@@ -283,6 +310,26 @@ def test_an_order_that_cannot_be_is_refused_and_changes_nothing(install):
     assert moves(server) == []
     s3.put_object(Bucket="here", Key="k", Body=body(1, MIB))
     assert len(blobs(server, "a")) == 1
+
+
+def test_a_move_that_would_collapse_a_mirror_is_refused_unless_that_is_wanted(install):
+    server = install(TWO_DISKS + BOTH)
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="safe", CreateBucketConfiguration={"LocationConstraint": "us-east-1:both"})
+    s3.put_object(Bucket="safe", Key="k", Body=body(1, MIB))
+    wait_until(lambda: len(blobs(server, "a")) == len(blobs(server, "b")) == 1, 60, "both copies")
+    for words in [("--from", "a", "--to", "b"), ("--from", "b", "--to", "a")]:
+        done = server.command("move", *words, check=False)
+        assert done.returncode == 1, done
+        assert "the placement both would keep one copy" in done.stderr and "--lose-copies" in done.stderr, done
+    assert moves(server) == []
+    assert len(blobs(server, "a")) == len(blobs(server, "b")) == 1
+    done = server.command("move", "--from", "a", "--to", "b", "--bucket", "safe", "--lose-copies", check=False)
+    assert done.returncode == 2, "it is about backends"
+    done = ended(server, begin(server, "--from", "a", "--to", "b", "--lose-copies")["id"])
+    assert done["remains"] == 0 and blobs(server, "a") == []
+    assert not (server.data_dir / "a" / "osproxy-install").exists()
+    assert s3.get_object(Bucket="safe", Key="k")["Body"].read() == body(1, MIB)
 
 
 def test_no_node_is_left_without_the_backend_that_is_moved_to(tmp_path, own_server, postgres):
@@ -416,7 +463,8 @@ access_key_id = "{identity.access_key}", secret_access_key = "{identity.secret_k
 
     def blobs(self):
         pages = self.server.endpoint.client().get_paginator("list_objects_v2").paginate(Bucket="blobs")
-        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        found = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return [key for key in found if key != "osproxy-install"]
 
     def kill(self):
         self.server.kill()
@@ -459,8 +507,14 @@ def test_a_mirror_may_be_away_and_is_repaired(install, own_server):
     with pytest.raises(s3.exceptions.ClientError):
         s3.head_object(Bucket="strict", Key="refused")
     vendor.start()
-    wait_until(lambda: len(vendor.blobs()) >= 9, 60, "the repair of the mirror")
-    assert len(blobs(server, "a")) == 9
+
+    def is_repaired():
+        # An object is there before its row says so, and only then it is read.
+        with closing(sqlite3.connect(f"file:{server.data_dir}/meta.db?mode=ro", uri=True)) as rows:
+            return rows.execute("SELECT COUNT(*) FROM copies WHERE state = 'missing'").fetchone() == (0,)
+
+    wait_until(is_repaired, 60, "the repair of the mirror")
+    assert len(blobs(server, "a")) == 9 and len(vendor.blobs()) >= 9
     s3.put_object(Bucket="strict", Key="taken", Body=body(61, MIB))
     # Either backend alone has all of it.
     server.stop()

@@ -13,6 +13,7 @@ from support.cluster import MASTER_KEY, Cluster, Load
 from support.keys import MIN_PART
 from support.multipart import Upload, etag_of_parts
 from support.ports import free_port
+from support.server import Server
 from support.times import HASTY, SWEEPING
 from support.wait import wait_until
 
@@ -133,6 +134,35 @@ def test_while_a_node_is_down_what_it_holds_is_503_and_nothing_else_is(cluster, 
     cluster.nodes[0].start()
     wait_until(lambda: not blobs(cluster.nodes[0]), 30, "the blob to be deleted by its own node")
     assert cluster.nodes[0].endpoint.client().get_object(Bucket="bucket", Key="away")["Body"].read() == other
+
+
+def test_a_pause_of_the_collector_holds_on_a_nodes_own_disk_too(cluster, rng):
+    clients = cluster.clients()
+    clients[0].put_object(Bucket="bucket", Key="k", Body=rng.randbytes(300_000))
+    # Condemned while its node is away.
+    cluster.nodes[0].kill()
+    clients[1].delete_object(Bucket="bucket", Key="k")
+    wait_until(lambda: cluster.query("SELECT id FROM blobs WHERE state = 'deleting'"), 30, "the end of the content")
+    cluster.nodes[1].command("jobs", "pause", "collect")
+    cluster.nodes[0].start()
+    time.sleep(4)  # several passes
+    assert len(blobs(cluster.nodes[0])) == 1
+    cluster.nodes[1].command("jobs", "resume", "collect")
+    wait_until(lambda: not blobs(cluster.nodes[0]), 30, "the blob to be deleted by its own node")
+
+
+def test_a_pause_of_the_sweep_holds_on_the_nodes_own_disks_too(cluster):
+    cluster.nodes[0].command("jobs", "pause", "sweep")
+    # No row names it, and it is as old as can be.
+    stray = "00000000000000010000000000000001"
+    for node in cluster.nodes:
+        path = node.data_dir / "blobs" / stray[16:18] / stray
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stray")
+    time.sleep(4)  # several sweeps
+    assert [blobs(node) for node in cluster.nodes] == [{stray}] * 3
+    cluster.nodes[1].command("jobs", "resume", "sweep")
+    wait_until(lambda: not any(blobs(node) for node in cluster.nodes), 30, "the sweep of each disk")
 
 
 def test_a_node_that_is_back_at_another_port_is_found(cluster, rng):
@@ -322,8 +352,36 @@ def test_what_lies_on_nodes_is_moved_to_where_all_reach_it_and_not_back_to_nobod
         refusal = node.command("move", *words, check=False)
         assert refusal.returncode == 1 and "@node1" in refusal.stderr, refusal.stderr
     # A node is emptied before it is taken away.
-    node.command("move", "--from", "local@node2", "--to", "shared")
+    refusal = node.command("move", "--from", "local@node2", "--to", "shared", check=False)
+    assert refusal.returncode == 1 and "safe@node2" in refusal.stderr, refusal.stderr
+    node.command("move", "--from", "local@node2", "--to", "shared", "--lose-copies")
     wait_until(lambda: not blobs(placed.nodes[2]), 60, "an empty disk of node 2")
     placed.nodes[2].stop()
     for client in clients[:2]:
         whole(client)
+
+
+@pytest.mark.op("PutObject", "GetObject")
+def test_a_node_is_refused_beside_another_of_its_name_and_not_after_its_own_crash(cluster, rng):
+    first = cluster.nodes[0]
+    namesake = Server(cluster.home / "namesake", env=first.env | own(0))
+    namesake.launch()
+    try:
+        assert namesake.wait(30) != 0
+        assert "node.name" in namesake.tail() and "node0" in namesake.tail()
+        assert not any("ready" in line for line in namesake.log)
+    finally:
+        if namesake.process.poll() is None:
+            namesake.kill()
+    body = rng.randbytes(300_000)
+    first.endpoint.client().put_object(Bucket="bucket", Key="k", Body=body)
+    assert cluster.nodes[1].endpoint.client().get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    # Its row from before the crash is there still, and does not change any more.
+    first.kill()
+    first.start()
+    assert cluster.nodes[1].endpoint.client().get_object(Bucket="bucket", Key="k")["Body"].read() == body
+    # After a farewell there is nothing to wait for.
+    assert first.stop() == 0
+    before = len(first.log)
+    first.start()
+    assert not any("waits to see" in line for line in first.log[before:])

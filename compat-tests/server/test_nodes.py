@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -286,13 +287,14 @@ def test_clocks_follow_the_database(cluster, clients, rng):
         pytest.skip("faketime is not installed")
     skewed = Server(cluster.home / f"skewed{random.random()}", env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": "skewed"})
     skewed.arguments = cluster.nodes[0].arguments
-    library = next(iter(__import__("glob").glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
-    if not library:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
         pytest.skip("libfaketime is not installed")
-    skewed.env |= {"LD_PRELOAD": library, "FAKETIME": "+5m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    skewed.env |= {"LD_PRELOAD": str(library), "FAKETIME": "+5m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     skewed.start()
     try:
-        # Signed by the right time: the node goes by the database's clock, not by its own.
+        # What is stored goes by the database's clock. Signatures are held against the machine's own, within the 15 minutes
+        # that S3 allows: a request that is signed by the right time passes.
         client = skewed.endpoint.client()
         client.put_object(Bucket="bucket", Key="skewed", Body=b"x")
         modified = clients[0].head_object(Bucket="bucket", Key="skewed")["LastModified"].timestamp()
@@ -302,3 +304,44 @@ def test_clocks_follow_the_database(cluster, clients, rng):
         assert client.get_object(Bucket="bucket", Key="skewed")["Body"].read() == b"y"
     finally:
         skewed.stop()
+
+
+@pytest.mark.op("PutObject")
+def test_a_step_of_a_nodes_clock_ends_nothing_early(cluster, clients, rng):
+    library = next(iter(__import__("glob").glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
+    if not library:
+        pytest.skip("libfaketime is not installed")
+    step = cluster.home / "step"
+    step.write_text("+0\n")
+    name = f"stepped{rng.random()}"
+    stepped = Server(cluster.home / name, env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": name})
+    stepped.arguments = cluster.nodes[0].arguments
+    stepped.env |= {
+        "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    clients[0].create_bucket(Bucket="steps")
+    rule = {"ID": "month", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}
+    clients[0].put_bucket_lifecycle_configuration(Bucket="steps", LifecycleConfiguration={"Rules": [rule]})
+    clients[0].put_object(Bucket="steps", Key="kept", Body=b"x")
+    upload = Upload(clients[0], "steps", "unfinished")
+    upload.put(1, b"y" * 100)
+    stepped.start()
+    try:
+        clients[0].get_object(Bucket="steps", Key="kept")
+        step.write_text("+40d\n")
+        until, answers = time.monotonic() + 8, set()  # more than a beat, and many looks at what is due
+        while time.monotonic() < until:
+            answers.add(stepped.admin("/readyz")[0])
+            time.sleep(0.2)
+        assert clients[0].head_object(Bucket="steps", Key="kept")["ContentLength"] == 1
+        assert [part["PartNumber"] for part in upload.list()["Parts"]] == [1]
+        assert answers == {200}
+        step.write_text("+0\n")
+        time.sleep(2)
+        client = stepped.endpoint.client()
+        client.put_object(Bucket="steps", Key="after", Body=b"z")
+        modified = client.head_object(Bucket="steps", Key="after")["LastModified"].timestamp()
+        assert abs(modified - time.time()) < 60
+    finally:
+        stepped.stop()

@@ -364,7 +364,7 @@ def test_what_is_newer_or_missing_is_told(own_server, rng):
     s3.put_object(Bucket="bucket", Key="lost", Body=rng.randbytes(100_000))
     wait_for_manifests(server)
     server.stop()
-    kept = [path for path in (server.data_dir / "blobs").rglob("*") if path.is_file()]
+    kept = [path for path in (server.data_dir / "blobs").glob("*/*") if path.is_file()]
     with sqlite3.connect(server.data_dir / "meta.db") as database:
         (name,) = database.execute(
             "SELECT p.name FROM objects o JOIN contents c ON c.id = o.content_id JOIN copies p USING (blob_id)"
@@ -479,7 +479,7 @@ def test_blobs_and_manifests_at_an_s3_vendor(own_server, rng):
     front.start()
     assert everything(front.endpoint.client(), CUSTOMER_KEYS) == seen[0]
     for entry in vendor.endpoint.client().list_objects_v2(Bucket="blobs")["Contents"]:
-        assert len(entry["Key"].split("/")[-1]) == 32, entry["Key"]
+        assert entry["Key"] == "osproxy-install" or len(entry["Key"].split("/")[-1]) == 32, entry["Key"]
 
 
 MOVED = """

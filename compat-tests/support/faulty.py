@@ -281,6 +281,7 @@ class FaultyVendor(S3Process):
         names = set()
         for page in self.real.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
             names |= {entry["Key"] for entry in page.get("Contents", [])}
+        names = {name for name in names if not name.endswith("osproxy-install")}
         return names
 
     def lose(self, keys):

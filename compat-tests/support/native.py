@@ -76,6 +76,9 @@ def form(data, field="file", name="blob"):
 class Native:
     """One client: `identity` says who it is by HTTP Basic, on the routes that no link opens or on `all_routes`."""
 
+    # Method, target and status of what was answered to any client.
+    answered = []
+
     def __init__(self, port, identity=None, all_routes=False):
         self.port, self.identity, self.all_routes = port, identity, all_routes
 
@@ -98,6 +101,7 @@ class Native:
             except (BrokenPipeError, ConnectionResetError):
                 pass
             response = connection.getresponse()
+            self.answered.append((method, target, response.status))
             return Answer(response.status, response.getheaders(), response.read())
 
     def basic(self):

@@ -157,6 +157,18 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
+    def lines(self, path, body=None):
+        """The lines with which the admin API answers to what may take long."""
+        run = json.loads((self.data_dir / "run.json").read_text())
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method="POST")
+        request.add_header("Authorization", f"Bearer {run['token']}")
+        request.add_header("Accept", "application/x-ndjson")
+        request.add_header("Content-Type", "application/json")
+        request.data = json.dumps(body).encode()
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.headers["Content-Type"] == "application/x-ndjson"
+            return [json.loads(line) for line in answer]
+
     def metrics(self):
         """Samples of /metrics as {(name, frozenset of label pairs): value}."""
         status, text = self.admin("/metrics")

@@ -5,8 +5,8 @@
 //!   GET  /readyz     200 while it can serve: the database answers, ids are left, it is not draining; else 503
 //!   GET  /metrics    OpenMetrics text
 //!   POST /v1/gc      collects and sweeps now; answers with a report        } with the token of run.json,
-//!   POST /v1/fsck    compares rows and backends: an `FsckOrder`, answered with a report   }
-//!   GET  /v1/stats   what the install holds                               } see `RunFile`
+//!   POST /v1/fsck    compares rows and backends: an `FsckOrder`, answered with a report   } see `RunFile`
+//!   GET  /v1/stats   what the install holds                               }
 //!   GET  /v1/load                   how busy the nodes say they are           }
 //!   GET  /v1/nodes   the nodes that share the database                     }
 //!   GET  /v1/notifications          how delivery of events goes, by target  }
@@ -21,6 +21,10 @@
 //!   POST /v1/keys    wrapping keys: a `KeyCommand`, answered with a `KeyReport`   }
 //! ```
 //!
+//! `gc`, `fsck` and `keys` may take long. To whom accepts `application/x-ndjson` they tell in lines how far they are:
+//! `{"progress": {"step": S, "done": N, "total": N or null}}` every second, and in the end `{"report": ...}` or
+//! `{"failure": {"status": N, "error": TEXT}}`.
+//!
 //! The first three need no credentials. The others need the token that the server wrote, for its owner alone,
 //! into its data directory: who can read that directory may ask. They also refuse a `Host` that is a name
 //! other than `localhost`, so that no web page can reach them by having its own name resolve to this address.
@@ -31,6 +35,7 @@ mod extract;
 mod jobs;
 mod peers;
 mod run_file;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,19 +139,25 @@ async fn metrics(State(parts): State<Arc<Parts>>) -> Response {
 }
 
 /// A client that leaves ends the pass; what is left is done by the next.
-async fn gc(State(parts): State<Arc<Parts>>) -> Response {
-    match parts.collector.pass().await {
-        Ok(report) => Json(report).into_response(),
-        Err(fault) => failed(&fault),
-    }
+async fn gc(State(parts): State<Arc<Parts>>, headers: HeaderMap) -> Response {
+    told::answer(&headers, async move |tell| {
+        let report = parts.collector.pass(&tell).await;
+        report.map_err(|fault| Refusal::of(&fault))
+    })
+    .await
 }
 
 /// A client that leaves ends it; what was repaired stays repaired.
-async fn fsck(State(parts): State<Arc<Parts>>, Json(order): Json<FsckOrder>) -> Response {
-    match parts.collector.fsck(&order).await {
-        Ok(report) => Json(report).into_response(),
-        Err(fault) => failed(&fault),
-    }
+async fn fsck(
+    State(parts): State<Arc<Parts>>,
+    headers: HeaderMap,
+    Json(order): Json<FsckOrder>,
+) -> Response {
+    told::answer(&headers, async move |tell| {
+        let report = parts.collector.fsck(&order, &tell).await;
+        report.map_err(|fault| Refusal::of(&fault))
+    })
+    .await
 }
 
 async fn stats(State(parts): State<Arc<Parts>>) -> Response {
@@ -169,28 +180,59 @@ async fn nodes(State(parts): State<Arc<Parts>>) -> Response {
 }
 
 /// A client that leaves ends the wrapping; the rest is done by a task.
-async fn keys(State(parts): State<Arc<Parts>>, Json(command): Json<KeyCommand>) -> Response {
-    match parts.keyring.run(command).await {
-        Ok(report) => Json(report).into_response(),
-        Err(KeyError::Fault(fault)) => failed(&fault),
-        Err(error) => refusal(StatusCode::CONFLICT, &error.to_string()),
+async fn keys(
+    State(parts): State<Arc<Parts>>,
+    headers: HeaderMap,
+    Json(command): Json<KeyCommand>,
+) -> Response {
+    told::answer(&headers, async move |tell| {
+        let report = parts.keyring.run(command, &tell).await;
+        report.map_err(|error| match error {
+            KeyError::Fault(fault) => Refusal::of(&fault),
+            error => Refusal {
+                status: StatusCode::CONFLICT,
+                error: error.to_string(),
+            },
+        })
+    })
+    .await
+}
+
+/// Why something was not done, for an operator: whoever has the token is one and is told what went wrong.
+struct Refusal {
+    status: StatusCode,
+    error: String,
+}
+
+impl Refusal {
+    fn of(fault: &Fault) -> Self {
+        tracing::warn!(%fault, "admin request failed");
+        let status = match fault.kind() {
+            Kind::Busy | Kind::Unavailable | Kind::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NotFound | Kind::Unknown | Kind::Corrupt | Kind::Config | Kind::Internal => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Self {
+            status,
+            error: fault.to_string(),
+        }
     }
 }
 
-/// Whoever has the token is an operator and is told what went wrong.
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.error }))).into_response()
+    }
+}
+
 fn failed(fault: &Fault) -> Response {
-    tracing::warn!(%fault, "admin request failed");
-    let status = match fault.kind() {
-        Kind::Busy | Kind::Unavailable | Kind::Full => StatusCode::SERVICE_UNAVAILABLE,
-        Kind::NotFound | Kind::Unknown | Kind::Corrupt | Kind::Config | Kind::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
-    };
-    refusal(status, &fault.to_string())
+    Refusal::of(fault).into_response()
 }
 
 fn refusal(status: StatusCode, error: &str) -> Response {
-    (status, Json(json!({ "error": error }))).into_response()
+    let error = error.to_owned();
+    Refusal { status, error }.into_response()
 }
 
 /// Lets a request to `/v1` pass.

@@ -6,13 +6,17 @@ use super::directory::Held;
 use super::stores::{Stores, called, open_meta};
 use super::{Error, Secret};
 use crate::config::Config;
-use crate::import::{Import, Numbers, Places, Progress, Report};
+use crate::import::{Import, Numbers, Places, Report};
 use crate::meta::identities;
 use crate::meta::original::Original;
 use crate::model::clock::Clock;
 use crate::model::fault::{Fault, Kind};
 use crate::model::file::bucket_names;
+use crate::model::progress::Tell;
 use crate::telemetry::Metrics;
+
+/// What an import keeps for itself, in the data directory.
+const SCRATCH: &str = "import.scratch";
 
 /// What is to be taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +32,7 @@ pub struct ImportOrder {
 }
 
 /// Adopts what an old database names, and says what it could not adopt. May be run again.
-pub async fn import(
-    config: &Config,
-    order: &ImportOrder,
-    tell: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Report, Error> {
+pub async fn import(config: &Config, order: &ImportOrder, tell: Tell<'_>) -> Result<Report, Error> {
     let wrong = |what: String| Fault::new(Kind::Config, "import").context(what);
     let backend = |name: &String| match config.backend.get(name) {
         Some(backend) => Ok(called(config, name, backend)),
@@ -82,6 +82,7 @@ pub async fn import(
                 names,
                 places,
                 owned: !order.keep_objects,
+                scratch: held.path().join(SCRATCH),
                 numbers,
             };
             let outcome = import.run(tell).await;

@@ -30,18 +30,16 @@ use crate::model::fault::{Fault, Kind};
 pub use crate::auth::{DEFAULT_TENANT, KeyState, KeySummary, NewKey, Pair, Refused, TenantSummary};
 pub use crate::cluster::NodeStatus;
 pub use crate::content::{Act, Depth, FsckOrder, FsckReport};
-pub use crate::import::{Progress as ImportProgress, Report as ImportReport};
+pub use crate::import::Report as ImportReport;
 pub use crate::keys::{KeyError, KeyStatus, NewKmsKey, Secret};
-pub use crate::manifest::{
-    Options as RecoverOptions, Progress as RecoverProgress, Report as RecoverReport,
-};
+pub use crate::manifest::{Options as RecoverOptions, Report as RecoverReport};
 pub use crate::meta::copy::{
     CopiedTable, CopyReport, Phase as CopyPhase, Progress as CopyProgress,
 };
 pub use crate::model::finding::{Finding, LostObject, Repair};
 pub use crate::tasks::{
     BucketUsage, GcReport, JobError, JobFilter, JobSummary, JobsReport, KeyCommand, KeyReport,
-    KmsName, MoveError, MoveOrder, MoveSummary, ScrubReport, Stats, Wish,
+    KmsName, Mirrors, MoveError, MoveOrder, MoveSummary, ScrubReport, Stats, Wish,
 };
 pub use health::{Probe, probe};
 pub use import::{ImportOrder, import};

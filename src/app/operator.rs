@@ -18,6 +18,7 @@ use crate::keys::MasterKey;
 use crate::meta::MetaStore;
 use crate::model::clock::Clock;
 use crate::model::ids::JobId;
+use crate::model::progress::Tell;
 use crate::tasks::scrub::SCRUB;
 use crate::tasks::{Backlog, Moves, Scrub, Survey};
 use crate::telemetry::Metrics;
@@ -201,26 +202,26 @@ impl Operator {
     }
 
     /// Collects and sweeps: by the server that runs on the install, or here when none does.
-    pub async fn gc(&self) -> Result<GcReport, Error> {
+    pub async fn gc(&self, tell: Tell<'_>) -> Result<GcReport, Error> {
         match self.hold() {
-            Ok(held) => self.gc_here(held).await,
-            Err(Error::InUse { dir, pid }) => self.gc_there(dir, pid).await,
+            Ok(held) => self.gc_here(held, tell).await,
+            Err(Error::InUse { dir, pid }) => self.gc_there(dir, pid, tell).await,
             Err(error) => Err(error),
         }
     }
 
     /// Compares rows and backends: by the server that runs on the install, or here when none does.
-    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Error> {
+    pub async fn fsck(&self, order: &FsckOrder, tell: Tell<'_>) -> Result<FsckReport, Error> {
         match self.hold() {
             Ok(held) => {
                 let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
-                let report = stores.collector.fsck(order).await;
+                let report = stores.collector.fsck(order, tell).await;
                 stores.close().await;
                 Ok(report?)
             }
             Err(Error::InUse { dir, pid }) => {
                 let (client, pid) = self.server(dir, pid)?;
-                let asked = client.fsck(order).await;
+                let asked = client.fsck(order, tell).await;
                 asked.map_err(|source| Error::Server { pid, source })
             }
             Err(error) => Err(error),
@@ -239,14 +240,14 @@ impl Operator {
     }
 
     /// Reads every copy here, and mends what it can. No server may run on the data directory.
-    pub async fn scrub_here(&self) -> Result<ScrubReport, Error> {
+    pub async fn scrub_here(&self, tell: Tell<'_>) -> Result<ScrubReport, Error> {
         let held = self.hold()?;
         let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
         let scrub = Scrub {
             content: Arc::clone(&stores.content),
             config: self.config.scrub.clone(),
         };
-        let report = scrub.pass(None).await;
+        let report = scrub.pass(tell).await;
         stores.close().await;
         Ok(report?)
     }
@@ -271,32 +272,37 @@ impl Operator {
         }
     }
 
-    async fn gc_here(&self, held: Held) -> Result<GcReport, Error> {
+    async fn gc_here(&self, held: Held, tell: Tell<'_>) -> Result<GcReport, Error> {
         let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
-        let report = Arc::clone(&stores.collector).pass().await;
+        let report = stores.collector.pass(tell).await;
         stores.close().await;
         Ok(report?)
     }
 
-    async fn gc_there(&self, dir: PathBuf, pid: Option<u32>) -> Result<GcReport, Error> {
+    async fn gc_there(
+        &self,
+        dir: PathBuf,
+        pid: Option<u32>,
+        tell: Tell<'_>,
+    ) -> Result<GcReport, Error> {
         let (client, pid) = self.server(dir, pid)?;
-        let asked = client.gc().await;
+        let asked = client.gc(tell).await;
         asked.map_err(|source| Error::Server { pid, source })
     }
 
     /// Works on the wrapping keys: by the server that runs on the install, so that it uses them at once, or
     /// here when none does.
-    pub async fn keyring(&self, command: KeyCommand) -> Result<KeyReport, Error> {
+    pub async fn keyring(&self, command: KeyCommand, tell: Tell<'_>) -> Result<KeyReport, Error> {
         match self.hold() {
             Ok(held) => {
                 let stores = Stores::open(&self.config, &held, &Metrics::new(), None).await?;
-                let report = stores.keyring().run(command).await;
+                let report = stores.keyring().run(command, tell).await;
                 stores.close().await;
                 Ok(report?)
             }
             Err(Error::InUse { dir, pid }) => {
                 let (client, pid) = self.server(dir, pid)?;
-                let asked = client.keys(&command).await;
+                let asked = client.keys(&command, tell).await;
                 asked.map_err(|source| Error::Server { pid, source })
             }
             Err(error) => Err(error),

@@ -7,8 +7,9 @@ use super::directory::{self, Held};
 use super::stores::{open_blobs, open_meta};
 use crate::config::Config;
 use crate::keys::MasterKey;
-use crate::manifest::{self, Options, Progress, Recovery, Report};
+use crate::manifest::{self, Options, Recovery, Report};
 use crate::model::clock::Clock;
+use crate::model::progress::Tell;
 use crate::telemetry::Metrics;
 
 /// The scratch database of a recovery, in the data directory.
@@ -16,11 +17,7 @@ const SCRATCH: &str = "recover.tmp";
 
 /// Rebuilds the install of a configuration whose database is lost, and says what it found. The master key must be
 /// there; the database must be new, or hold the begin of the same recovery.
-pub async fn recover(
-    config: &Config,
-    options: &Options,
-    tell: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Report, Error> {
+pub async fn recover(config: &Config, options: &Options, tell: Tell<'_>) -> Result<Report, Error> {
     let held = Held::create(&config.data_dir)?;
     let dir = held.path();
     let master_key = MasterKey::require(dir, config.secrets.master_key.as_ref())?;

@@ -25,8 +25,8 @@ use crate::native;
 use crate::s3;
 use crate::tasks::{
     AbortStale, Backlog, Collect, CollectOwn, Deliver, DeliverLogs, Engine, Expire, MeasureOutbox,
-    Mend, Merge, Mover, Outbox, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey, Sweep,
-    SweepOwn, TendOutbox, WriteManifests, engine,
+    Mend, Merge, Mover, Outbox, Pausable, PurgeJobs, PurgeKeys, Rewrap, Runner, Scrub, Survey,
+    Sweep, SweepOwn, TendOutbox, WriteManifests, engine,
 };
 use crate::telemetry::Metrics;
 
@@ -491,11 +491,19 @@ fn start_loops(
     if config.backend.values().any(|it| config.is_of_node(it)) {
         runner.every(
             seconds(config.storage.collect_interval_seconds),
-            CollectOwn(Arc::clone(&stores.collector)),
+            Pausable {
+                kind: "collect",
+                meta: stores.meta.clone(),
+                handler: CollectOwn(Arc::clone(&stores.collector)),
+            },
         );
         runner.every(
             seconds(config.storage.sweep_interval_seconds),
-            SweepOwn(Arc::clone(&stores.collector)),
+            Pausable {
+                kind: "sweep",
+                meta: stores.meta.clone(),
+                handler: SweepOwn(Arc::clone(&stores.collector)),
+            },
         );
     }
     runner

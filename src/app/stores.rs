@@ -13,7 +13,7 @@ use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
 use crate::manifest::{self, Manifests};
 use crate::meta::placements::{self, Placement, Recorded};
-use crate::meta::{self, MetaStore, buckets, manifests, moves};
+use crate::meta::{self, MetaStore, buckets, copies, manifests, moves};
 use crate::model::clock::{Clock, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::namespace::{self, Namespace};
@@ -72,8 +72,15 @@ impl Stores {
             Arc::clone(metrics),
         );
         let node = claimed.await?;
+        if config.backend.values().any(|it| config.is_of_node(it))
+            && let Err(refused) = node.refuse_namesakes().await
+        {
+            node.leave().await;
+            return Err(refused.into());
+        }
         let hints = Hints::start(&config.redis, Role::Node(node.id()), metrics)?;
         let placements = record_placements(config, &meta, &node).await?;
+        look_for_bytes(&meta, &blobs).await?;
         let given = config.secrets.master_key.as_ref();
         let master_key = MasterKey::load(held.path(), given, &meta).await?;
         let keys = Arc::new(Keys::new(
@@ -236,6 +243,33 @@ async fn check_lineage(meta: &MetaStore, blobs: &BlobStore) -> Result<(), Error>
             Ok(_) => return Err(Error::ForeignManifests(backend)),
             // The others must serve; the sweep looks again before it deletes anything.
             Err(fault) => tracing::warn!(%fault, "look for manifests"),
+        }
+    }
+    Ok(())
+}
+
+/// Says so where nothing lies at a directory of which the database names blobs. It is served all the same: a disk that was
+/// exchanged is filled again from its mirrors.
+async fn look_for_bytes(meta: &MetaStore, blobs: &BlobStore) -> Result<(), Fault> {
+    let known = meta
+        .read("list backends", |session| {
+            Box::pin(buckets::backends(session))
+        })
+        .await?;
+    for (id, backend) in known {
+        if !blobs.was_bare(&backend) {
+            continue;
+        }
+        let is_named = meta
+            .scan("find copies", move |session| {
+                Box::pin(copies::any_live_at(session, id))
+            })
+            .await?;
+        if is_named {
+            tracing::error!(
+                backend,
+                "nothing lies at the root of this backend, and the database names blobs there: is it mounted?"
+            );
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! A whole server in this process, and commands beside it.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +11,7 @@ use super::serve::Running;
 use super::*;
 use crate::admin::RunFile;
 use crate::config::Config;
+use crate::model::progress::untold;
 use crate::telemetry::Metrics;
 
 fn config(dir: &tempfile::TempDir) -> Config {
@@ -57,10 +59,13 @@ async fn commands_work_beside_a_server_and_without_it() {
     assert_eq!(beside.stats().await.unwrap().stored_bytes, 0);
     assert!(beside.buckets().await.unwrap().is_empty());
     // By the server, which holds the lock, and then without it.
-    assert_eq!(beside.gc().await.unwrap(), GcReport::default());
+    let told = Mutex::new(0);
+    let tell = |_| *told.lock().unwrap() += 1;
+    assert_eq!(beside.gc(&tell).await.unwrap(), GcReport::default());
+    assert!(*told.lock().unwrap() > 0, "the server tells nothing");
     running.stop(Duration::ZERO).await;
     assert!(RunFile::read(&config.data_dir).unwrap().is_none());
-    assert_eq!(beside.gc().await.unwrap(), GcReport::default());
+    assert_eq!(beside.gc(&untold).await.unwrap(), GcReport::default());
     beside.close().await;
 }
 
@@ -142,12 +147,12 @@ async fn a_server_that_holds_the_lock_and_does_not_answer_is_an_error() {
     let beside = operator(&config).await;
     file.admin.set_port(1);
     file.write(&config.data_dir).unwrap();
-    let error = beside.gc().await.unwrap_err();
+    let error = beside.gc(&untold).await.unwrap_err();
     assert!(matches!(error, Error::Server { .. }), "{error}");
     // Of another process: left behind, and not to be asked.
     file.pid += 1;
     file.write(&config.data_dir).unwrap();
-    let error = beside.gc().await.unwrap_err();
+    let error = beside.gc(&untold).await.unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
     beside.close().await;
     running.stop(Duration::ZERO).await;

@@ -32,13 +32,25 @@ use tokio_util::task::TaskTracker;
 use crate::model::fault::{Fault, Kind};
 
 pub use config::{BackendConfig, Durability, Limits, shown};
-pub use name::{BlobName, CopyName};
+pub use name::{BlobName, CopyName, MARKER};
 
 /// The longest blob of any backend, unless its configuration says less: what a vendor takes in one object
 /// differs, and this much all of them take.
 pub const BLOB_MAX_BYTES: u64 = 4 << 30;
 /// The shortest that a longest blob may be: shorter ones would make rows of contents instead of blobs.
 pub const BLOB_MAX_AT_LEAST: u64 = 1 << 20;
+
+/// Bytes of a marker that are read; no install's name is as long.
+const MARKER_MAX_BYTES: u64 = 1024;
+
+/// When a marker is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Where there is none.
+    IfNone,
+    /// In the place of any other.
+    Always,
+}
 
 /// What an [`Observer`] is told of a backend.
 #[derive(Debug)]
@@ -246,6 +258,37 @@ impl BlobStore {
         Ok(BlobList { inner })
     }
 
+    /// What the marker of a backend says; `None` where there is none, or an empty one that a crash left.
+    pub async fn marker(&self, backend: &str) -> Result<Option<String>, Fault> {
+        let name = CopyName::marker();
+        let size = match self.size(backend, &name).await {
+            Err(fault) if fault.kind() == Kind::NotFound => return Ok(None),
+            size => size?.min(MARKER_MAX_BYTES),
+        };
+        let mut reader = self.read(backend, &name, 0..size).await?;
+        let mut text = Vec::new();
+        while let Some(bytes) = reader.next().await {
+            text.extend_from_slice(&bytes?);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    /// Writes the marker of a backend. Of several that do so at a time where there was none one stays, as far as the
+    /// service can promise that: look at it afterwards.
+    pub async fn mark(&self, backend: &str, text: &str, claim: Claim) -> Result<(), Fault> {
+        match self.backend(backend, "write blob")? {
+            Backend::Fs(store) => store.mark(text, claim).await,
+            Backend::Dal(store) => store.mark(text, claim).await,
+        }
+    }
+
+    /// Deletes the marker of a backend.
+    pub async fn unmark(&self, backend: &str) -> Result<(), Fault> {
+        self.delete(backend, CopyName::marker()).await
+    }
+
     /// Bytes of the longest blob that a backend takes: what was configured, or less where the service takes less.
     pub fn blob_max_bytes(&self, backend: &str) -> Result<u64, Fault> {
         Ok(match self.backend(backend, "write blob")? {
@@ -257,6 +300,11 @@ impl BlobStore {
     /// Whether a backend is a directory of this machine, where reading costs nothing but the disk's time.
     pub fn is_disk(&self, backend: &str) -> bool {
         matches!(self.inner.backends.get(backend), Some(Backend::Fs(_)))
+    }
+
+    /// Whether a backend is a directory in which nothing lay when it was opened.
+    pub fn was_bare(&self, backend: &str) -> bool {
+        matches!(self.inner.backends.get(backend), Some(Backend::Fs(store)) if store.was_bare())
     }
 
     /// The names of the backends, in order.
@@ -374,7 +422,7 @@ impl BlobList {
         }
     }
 
-    /// How many names were passed over so far because they are not ours.
+    /// How many names were passed over so far because they are not ours. The marker is not counted.
     pub fn skipped(&self) -> u64 {
         match &self.inner {
             ListKind::Fs(list) => list.skipped(),

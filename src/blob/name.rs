@@ -8,6 +8,8 @@
 //! A blob that was adopted from another system keeps its name there, which may be any: see [`CopyName`]. Nothing is ever
 //! written under such a name, and no listing gives it.
 //!
+//! Beside the directories lies [`MARKER`], which says of which install the blobs are, and is none of them.
+//!
 //! Manifests have names of the same shape: the first digit, the sign of the id, is 8 or more, all others are random
 //! but the two of the directory, which is the last one. So they are found without listing every blob.
 
@@ -21,6 +23,9 @@ pub(super) const FAN_OUT: usize = 256;
 /// The directory of manifests, which blobs share.
 pub(super) const MANIFESTS: usize = FAN_OUT - 1;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The object at the root of a backend that says whose the blobs there are.
+pub const MARKER: &str = "osproxy-install";
 
 /// The name of one copy of a blob at its backend.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,15 +136,20 @@ enum Named {
 
 impl CopyName {
     /// The name of an object to be adopted that lies at `path` below the root of its backend. `None` for a path that
-    /// is not plain, or at which a blob of ours could lie: that one would be swept.
+    /// is not plain, or at which a blob of ours could lie: that one would be swept; or for that of the marker.
     pub fn adopt(path: &str) -> Option<Self> {
         let is_plain = |part: &str| {
             let is_odd = |c: char| c == '\\' || c.is_control();
             !part.is_empty() && part != "." && part != ".." && !part.contains(is_odd)
         };
         let fits = path.len() < ADOPTED_MAX_BYTES && path.split('/').all(is_plain);
-        let is_free = BlobName::from_path(path).is_none();
+        let is_free = BlobName::from_path(path).is_none() && path != MARKER;
         (fits && is_free).then(|| Self(Named::Adopted(format!("{ADOPTED_MARK}{path}").into())))
+    }
+
+    /// The name of the marker, which is read and deleted as an adopted object is.
+    pub(super) fn marker() -> Self {
+        Self(Named::Adopted(format!("{ADOPTED_MARK}{MARKER}").into()))
     }
 
     /// The name in `text`, as a copy's row holds it.
@@ -161,6 +171,14 @@ impl CopyName {
     /// Whether it was made by another system.
     pub fn is_adopted(&self) -> bool {
         self.ours().is_none()
+    }
+
+    /// The path of the object below the root of its backend, when it was made by another system.
+    pub fn adopted_path(&self) -> Option<&str> {
+        match &self.0 {
+            Named::Ours(_) => None,
+            Named::Adopted(text) => Some(text.trim_start_matches(ADOPTED_MARK)),
+        }
     }
 
     /// The name that was made here.
@@ -277,7 +295,8 @@ mod tests {
         let ours = BlobName::new(3).path();
         let long = "a".repeat(ADOPTED_MAX_BYTES);
         for path in [
-            "", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "./a", "a\\b", "a\0", &ours, &long,
+            "", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "./a", "a\\b", "a\0", &ours,
+            &long, MARKER,
         ] {
             assert!(CopyName::adopt(path).is_none(), "{path}");
             assert!(CopyName::parse(&format!("/{path}")).is_none(), "{path}");

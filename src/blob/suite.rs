@@ -293,6 +293,42 @@ async fn listing_gives_every_blob_and_counts_what_is_not_ours() {
     assert_eq!(list.skipped(), 5);
 }
 
+#[tokio::test]
+async fn a_marker_is_read_back_kept_replaced_and_never_listed() {
+    let fixture = fixture(&Limits::default()).await;
+    let store = &fixture.store;
+    for backend in BACKENDS {
+        assert_eq!(store.marker(backend).await.unwrap(), None);
+        store.unmark(backend).await.unwrap();
+        for (text, claim, stays) in [
+            ("first", Claim::IfNone, "first"),
+            ("second", Claim::IfNone, "first"),
+            ("third", Claim::Always, "third"),
+        ] {
+            store.mark(backend, text, claim).await.unwrap();
+            let found = store.marker(backend).await.unwrap();
+            assert_eq!(found.as_deref(), Some(stays), "{backend}");
+        }
+        let name = put(store, backend, &content(1), 1).await;
+        let mut list = store.list(backend).unwrap();
+        assert_eq!(list.next().await.unwrap().unwrap(), name);
+        assert!(list.next().await.is_none());
+        assert_eq!(list.skipped(), 0, "{backend}");
+        store.unmark(backend).await.unwrap();
+        assert_eq!(store.marker(backend).await.unwrap(), None);
+    }
+    // What a crash may leave of one, and one that was written by hand.
+    let path = fixture.root.path().join(MARKER);
+    std::fs::write(&path, [0; 64]).unwrap();
+    assert_eq!(store.marker("local").await.unwrap(), None);
+    std::fs::write(&path, "").unwrap();
+    store.mark("local", "new", Claim::IfNone).await.unwrap();
+    assert_eq!(store.marker("local").await.unwrap().as_deref(), Some("new"));
+    std::fs::write(&path, "by hand\n").unwrap();
+    let found = store.marker("local").await.unwrap();
+    assert_eq!(found.as_deref(), Some("by hand"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_in_parallel_do_not_mix() {
     let limits = Limits {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::text::date;
 use super::{Failure, Printer, encode};
 use crate::app::{self, KeyCommand, KeyReport, KeyStatus, KmsName, NewKmsKey, Operator};
+use crate::model::progress::untold;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EncryptionCommand {
@@ -70,7 +71,7 @@ pub(super) async fn encryption(
 ) -> Result<(), Failure> {
     match command {
         EncryptionCommand::Status => {
-            let report = operator.keyring(KeyCommand::Status).await?;
+            let report = operator.keyring(KeyCommand::Status, &untold).await?;
             printer.table(report.keys.iter().map(row))
         }
         EncryptionCommand::Rotate { tenant } => {
@@ -87,7 +88,7 @@ pub(super) async fn kms(
 ) -> Result<(), Failure> {
     let (command, what) = match command {
         KmsCommand::List => {
-            let report = operator.keyring(KeyCommand::Status).await?;
+            let report = operator.keyring(KeyCommand::Status, &untold).await?;
             let is_kms = |key: &&KeyStatus| key.key_id.is_some();
             return printer.table(report.keys.iter().filter(is_kms).map(row));
         }
@@ -113,7 +114,7 @@ pub(super) async fn kms(
         KmsCommand::Enable(named) => (KeyCommand::EnableKms(named.into()), "enabled"),
         KmsCommand::Disable(named) => (KeyCommand::DisableKms(named.into()), "disabled"),
     };
-    let report = operator.keyring(command).await?;
+    let report = operator.keyring(command, &untold).await?;
     let key = report.keys.first();
     let name = key
         .and_then(|key| key.key_id.as_deref())
@@ -130,10 +131,8 @@ async fn rotate(
     printer: &Printer,
     command: KeyCommand,
 ) -> Result<KeyReport, Failure> {
-    let spinner = printer.spinner("wrapping data keys");
-    let report = operator.keyring(command).await;
-    spinner.finish_and_clear();
-    Ok(report?)
+    let watch = printer.watch("wrapping data keys");
+    Ok(operator.keyring(command, &|now| watch.tell(now)).await?)
 }
 
 fn rotated(printer: &Printer, report: &KeyReport) -> Result<(), Failure> {

@@ -43,10 +43,9 @@ pub(super) fn fsck(config: Config, printer: &Printer, command: FsckCommand) -> R
         bytes_per_second: command.rate,
     };
     let outcome = operate(config, async |operator| {
-        let spinner = printer.spinner("comparing");
-        let report = operator.fsck(&order).await;
-        spinner.finish_and_clear();
-        let report = report?;
+        let watch = printer.watch("comparing");
+        let report = operator.fsck(&order, &|now| watch.tell(now)).await?;
+        drop(watch);
         printer.done(&encode(&report)?, &text_of(&report))?;
         if report.findings.left > 0 {
             return Err(Failure::Found);
@@ -117,8 +116,7 @@ fn show(text: &mut String, finding: &Finding) {
     };
     let _ = writeln!(text, "{}{done}", finding.detail);
     for version in finding.versions.first.iter().take(SHOWN_MAX) {
-        let (bucket, key, uid) = (&version.bucket, &version.key, version.uid);
-        let _ = writeln!(text, "  {bucket}/{key} version {uid}");
+        let _ = writeln!(text, "  {version}");
     }
     if finding.versions.count > SHOWN_MAX as u64 {
         let _ = writeln!(text, "  {} versions in all", finding.versions.count);

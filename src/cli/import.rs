@@ -2,22 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::process::block_on;
 use super::text::size;
 use super::{Failure, OPERATING_THREADS, Printer, encode};
-use crate::app::{self, ImportOrder, ImportProgress, ImportReport, Secret};
+use crate::app::{self, ImportOrder, ImportReport, Secret};
 use crate::config::Config;
 use crate::telemetry;
 
 /// Files that are shown to people; JSON has up to ten thousand.
 const SHOWN_MAX: usize = 20;
-/// Time between two drawings of progress.
-const DRAWN_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct ImportCommand {
@@ -72,19 +68,10 @@ pub(super) fn import(
         buckets,
         keep_objects: command.keep_objects,
     };
-    let spinner = printer.spinner("looking at the old database");
-    let last = Mutex::new(None::<Instant>);
-    let tell = |progress: ImportProgress| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < DRAWN_EVERY) {
-            return;
-        }
-        *last = Some(Instant::now());
-        spinner.set_message(format!("{} of {} files", progress.done, progress.total));
-    };
-    let imported = block_on(OPERATING_THREADS, app::import(config, &order, &tell));
-    spinner.finish_and_clear();
-    let report = imported??;
+    let watch = printer.watch("looking at the old database");
+    let tell = |now| watch.tell(now);
+    let report = block_on(OPERATING_THREADS, app::import(config, &order, &tell))??;
+    drop(watch);
     printer.done(&encode(&report)?, &describe(&report))
 }
 
@@ -106,11 +93,13 @@ fn describe(report: &ImportReport) -> String {
         "files        {}\n\
          adopted      {}, {}\n\
          already      {}\n\
+         handed over  {}\n\
          not adopted  {}\n",
         report.files,
         report.adopted,
         size(report.adopted_bytes),
         report.already,
+        report.handed_over,
         report.refused.values().sum::<u64>(),
     );
     for refusal in report.refusals.iter().take(SHOWN_MAX) {

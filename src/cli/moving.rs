@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::text::{date, size};
 use super::{Failure, Printer, encode};
-use crate::app::{MoveOrder, MoveSummary, Operator};
+use crate::app::{Mirrors, MoveOrder, MoveSummary, Operator};
 
 /// Time between two looks at a move.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +31,9 @@ pub(super) struct MoveCommand {
     /// Read and write at most so many bytes per second; given again, it is the new rate of the same move
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// Do it although placements name both backends, and have one copy fewer from then on
+    #[arg(long, conflicts_with = "bucket")]
+    lose_copies: bool,
     /// Begin it, and do not wait for its end
     #[arg(long)]
     background: bool,
@@ -55,6 +58,10 @@ pub(super) async fn moving(
         to,
         bucket: command.bucket,
         rate: command.rate,
+        mirrors: match command.lose_copies {
+            true => Mirrors::Lose,
+            false => Mirrors::Keep,
+        },
     };
     let begun = operator.start_move(order).await?;
     if command.background {

@@ -1,9 +1,6 @@
 //! `recover`: a lost database, rebuilt from the manifests at the backends.
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -17,8 +14,6 @@ use crate::telemetry;
 /// Entries of a list that are shown to people; JSON has up to a thousand.
 const SHOWN_MAX: usize = 20;
 const DAY: i64 = 86_400_000;
-/// Time between two lines of progress where nothing can be drawn over.
-const LINE_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct RecoverCommand {
@@ -52,22 +47,10 @@ pub(super) fn recover(
         dry_run: command.dry_run,
         spare: i64::from(command.spare_days) * DAY,
     };
-    let spinner = printer.spinner("recovering");
-    let last = Mutex::new(None::<Instant>);
-    let tell = |progress: app::RecoverProgress| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < LINE_INTERVAL) {
-            return;
-        }
-        *last = Some(Instant::now());
-        spinner.set_message(match progress.total {
-            Some(total) => format!("{}: {} of {total}", progress.step, progress.done),
-            None => format!("{}: {}", progress.step, progress.done),
-        });
-    };
-    let report = block_on(OPERATING_THREADS, app::recover(config, &options, &tell))?;
-    spinner.finish_and_clear();
-    let report = report?;
+    let watch = printer.watch("recovering");
+    let tell = |now| watch.tell(now);
+    let report = block_on(OPERATING_THREADS, app::recover(config, &options, &tell))??;
+    drop(watch);
     printer.done(&encode(&report)?, &describe(&report))
 }
 
@@ -101,11 +84,7 @@ fn describe(report: &RecoverReport) -> String {
     }
     let lost = |text: &mut String, objects: &[LostObject]| {
         for object in objects.iter().take(SHOWN_MAX) {
-            let _ = writeln!(
-                text,
-                "  {}/{} version {}",
-                object.bucket, object.key, object.uid
-            );
+            let _ = writeln!(text, "  {object}");
         }
         if objects.len() > SHOWN_MAX {
             let _ = writeln!(text, "  and more; --json lists them");

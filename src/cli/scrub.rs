@@ -39,10 +39,8 @@ pub(super) fn scrub(
                 return Err(Failure::Other(text.to_owned()));
             }
             None => {
-                let spinner = printer.spinner("reading every copy");
-                let report = operator.scrub_here().await;
-                spinner.finish_and_clear();
-                report?
+                let watch = printer.watch("reading every copy");
+                operator.scrub_here(&|now| watch.tell(now)).await?
             }
         };
         printer.done(&encode(&report)?, &text_of(&report))?;

@@ -796,6 +796,12 @@ mod tests {
             "redis://hush@host/first",
             "redis-sentinel://hush@host",
             "redis-cluster://hush@host?node=other",
+            "redis-cluster://hush@host?foo=bar",
+            "redis-cluster://hush@host?sentinelServiceName=main",
+            "redis://hush@host?node=other:6379",
+            "redis://user:12?hush@host",
+            "redis://user:12#hush@host",
+            "redis-sentinel://h?sentinelServiceName=m&sentinelPasword=hush",
             "unix:///hush",
         ] {
             let problem = check(url).unwrap_err();

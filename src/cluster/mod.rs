@@ -57,6 +57,8 @@ const RESERVED_AHEAD: Millis = 60_000;
 const RESERVED_SLACK: Millis = 5_000;
 /// Beats in a lease.
 const BEATS: u32 = 6;
+/// Longest time between two looks at a node of the same name.
+const NAMESAKE_LOOK: Duration = Duration::from_secs(1);
 /// Shortest time after which a beat is given up.
 const ROUND_MIN: Duration = Duration::from_secs(5);
 /// A clock that differs less from the database's is left as it is: the way to the database takes its time too.
@@ -92,6 +94,8 @@ impl Default for Config {
     }
 }
 
+/// Longest lease.
+const LEASE_MAX_SECONDS: u64 = 3600;
 /// Longest name of a node.
 const NAME_MAX: usize = 63;
 
@@ -161,7 +165,7 @@ impl Config {
     }
 
     fn lease(&self) -> Duration {
-        Duration::from_secs(self.lease_seconds.get().min(3600))
+        Duration::from_secs(self.lease_seconds.get().min(LEASE_MAX_SECONDS))
     }
 }
 
@@ -359,6 +363,59 @@ impl Node {
         Ok(())
     }
 
+    /// Refuses to run beside another live node of the same name, with [`Kind::Config`]; for a node that has a backend
+    /// for itself, which is found by that name: one would be asked for what the other has.
+    ///
+    /// A row of this name is mostly this process's own, from before a crash, and stays as it is. So it is watched for as
+    /// long as a node may be silent, counted from its last beat, and only one that beats meanwhile is another. Of two
+    /// that start at the same time, each may take the other for that.
+    pub async fn refuse_namesakes(&self) -> Result<(), Fault> {
+        let mut watched = self.namesakes().await?;
+        let now = self.clock.now();
+        let patience = watched.iter().map(|row| may_be_silent(row, now)).max();
+        let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
+            return Ok(());
+        };
+        tracing::info!(
+            name = self.who.name,
+            seconds = patience.as_secs(),
+            "a node of this name has not left; this one waits to see whether it is alive"
+        );
+        let began = Instant::now();
+        while !watched.is_empty() && began.elapsed() < patience {
+            tokio::time::sleep((self.lease / BEATS / 2).min(NAMESAKE_LOOK)).await;
+            // Nobody shall declare this one dead for its patience.
+            self.beat_now().await?;
+            let found = self.namesakes().await?;
+            let again = |row: &nodes::NodeRow| found.iter().find(|found| found.id == row.id);
+            watched.retain(|row| again(row).is_some());
+            let alive = |row: &nodes::NodeRow| {
+                again(row).is_some_and(|again| again.lease_until != row.lease_until)
+            };
+            if watched.iter().any(alive) {
+                return Err(
+                    Fault::new(Kind::Config, "become a node").context(format_args!(
+                        "node.name: another node named {} is running, and a backend of scope \"node\" is found by that \
+                         name; give each node one of its own",
+                        self.who.name
+                    )),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The other nodes of this one's name.
+    async fn namesakes(&self) -> Result<Vec<nodes::NodeRow>, Fault> {
+        let found = self
+            .life
+            .read("list nodes", |session| Box::pin(nodes::list(session)))
+            .await
+            .map_err(|fault: Fault| fault)?;
+        let is_namesake = |row: &nodes::NodeRow| row.who.name == self.who.name && row.id != self.id;
+        Ok(found.into_iter().filter(is_namesake).collect())
+    }
+
     /// Every node that is not declared dead, this one included.
     pub async fn all(&self) -> Result<Vec<NodeStatus>, Fault> {
         nodes_of(&self.meta, &self.clock).await
@@ -367,7 +424,8 @@ impl Node {
     /// Whether the node can serve: the database answers within `deadline` and ids are left to mint.
     pub async fn check(&self, deadline: Duration) -> Result<(), Fault> {
         let unfit = |why| Err(Fault::new(Kind::Unavailable, "check node").context(why));
-        if self.clock.now() >= self.reserved_until.load(Ordering::SeqCst) {
+        // Minted and thrown away: nothing else says as surely that a write will have its id.
+        if self.uids.next().is_err() {
             return unfit("no reserved time left");
         }
         let worker = self.worker;
@@ -534,6 +592,13 @@ async fn warn_of_namesakes(meta: &MetaStore, name: &str, own: i64) -> Result<(),
         );
     }
     Ok(())
+}
+
+/// How much longer a node may be silent and still be alive.
+fn may_be_silent(row: &nodes::NodeRow, now: Millis) -> Duration {
+    let lease = (row.lease_until - row.beaten).clamp(0, LEASE_MAX_SECONDS as Millis * 1000);
+    let left = (row.beaten + lease - now).clamp(0, lease);
+    Duration::from_millis(left as u64)
 }
 
 /// Puts the clock right by the database's, as far as the way there allows.
@@ -743,6 +808,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_whose_clock_was_far_ahead_mints_as_soon_as_it_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let node = claim(&open(&dir), clock.clone()).await.unwrap();
+        let (second, far) = (Duration::from_secs(1), 40 * 86_400_000);
+        clock.advance(far);
+        assert_eq!(node.uids().next().unwrap_err().kind(), Kind::Busy);
+        node.check(second).await.unwrap_err();
+        clock.advance(-far);
+        node.check(second).await.unwrap();
+        assert!(minted_at(node.uids().next().unwrap()) < NOW + RESERVED_AHEAD);
+    }
+
+    #[tokio::test]
+    async fn a_node_is_fit_only_while_it_can_mint() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let node = claim(&open(&dir), clock.clone()).await.unwrap();
+        let second = Duration::from_secs(1);
+        node.check(second).await.unwrap();
+        // Ids never go back with the clock: they stay in the last reserved millisecond, and use it up.
+        clock.advance(RESERVED_AHEAD - 1);
+        while node.uids().next().is_ok() {
+            clock.advance(NOW - clock.now());
+        }
+        let fault = node.check(second).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::Unavailable);
+        node.beat_now().await.unwrap();
+        node.check(second).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_beat_that_is_not_recorded_is_a_fault() {
         let dir = tempfile::tempdir().unwrap();
         let meta = open(&dir);
@@ -787,6 +884,32 @@ mod tests {
             }
             assert!(seen.insert(node.uids().next().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_node_of_the_same_name_is_given_the_rest_of_its_lease() {
+        let row = |beaten, lease_until| nodes::NodeRow {
+            id: 1,
+            who: Who {
+                name: "a".to_owned(),
+                address: None,
+                backends: Vec::new(),
+            },
+            worker: None,
+            lease_until,
+            beaten,
+            oldest_read: beaten,
+            oldest_write: beaten,
+        };
+        let seconds = |row: nodes::NodeRow| may_be_silent(&row, NOW).as_secs();
+        assert_eq!(seconds(row(NOW, NOW + 30_000)), 30);
+        assert_eq!(seconds(row(NOW - 20_000, NOW + 10_000)), 10);
+        assert_eq!(seconds(row(NOW - 30_000, NOW)), 0);
+        assert_eq!(seconds(row(NOW - 90_000, NOW - 60_000)), 0);
+        // Rows of clocks that were wrong keep nobody for longer than a lease.
+        assert_eq!(seconds(row(NOW + 90_000_000, NOW + 90_030_000)), 30);
+        assert_eq!(seconds(row(NOW, NOW + 90_000_000)), 3600);
+        assert_eq!(seconds(row(NOW, NOW - 1)), 0);
     }
 
     #[test]

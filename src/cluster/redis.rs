@@ -15,6 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::model::fault::{Fault, Kind};
+use crate::model::url::check_query;
 
 /// How long a farewell may take.
 const QUIT_DEADLINE: Duration = Duration::from_secs(1);
@@ -43,6 +44,18 @@ pub(super) fn parse(url: &str) -> Result<Config, String> {
             SCHEMES.join(", ")
         ));
     }
+    // What the client does not know it ignores.
+    let parameters: &[&str] = match scheme {
+        _ if scheme.ends_with("-sentinel") => &[
+            "node",
+            "sentinelServiceName",
+            "sentinelUsername",
+            "sentinelPassword",
+        ],
+        _ if scheme.ends_with("-cluster") => &["node"],
+        _ => &[],
+    };
+    check_query(url, parameters)?;
     Config::from_url(url).map_err(|error| match error.kind() {
         fred::error::ErrorKind::Tls => {
             "the certificates this system trusts cannot be read; see SSL_CERT_FILE".to_owned()

@@ -12,7 +12,7 @@ use super::receive::{Begun, Hashing, Incoming, Received};
 use super::sealing::Seal;
 use super::target::Segment;
 use crate::blob::CopyName;
-use crate::meta::contents::{CopyRow, NewBlob};
+use crate::meta::contents::{CopyRow, NewBlob, Owner};
 use crate::meta::{Session, adoptions, buckets, placements};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -38,8 +38,18 @@ pub struct Adoption {
     pub shared: bool,
     /// At least one.
     pub objects: Vec<Foreign>,
-    /// Whether the objects are ours to delete, once nothing refers to them.
-    pub owned: bool,
+    /// Whose the objects are.
+    pub owner: Owner,
+}
+
+/// A blob whose objects are another system's yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Which.
+    pub blob: BlobId,
+    /// The objects that it lies in, each by the name of its backend and the path below its root. Empty when all of it has
+    /// been moved away.
+    pub objects: Vec<(String, String)>,
 }
 
 /// Why objects were not adopted.
@@ -82,6 +92,7 @@ impl ContentStore {
         let begun = Begun {
             id: ContentId(self.uids.next()?),
             open: self.open.write(),
+            uids: Arc::clone(&self.uids),
         };
         let placement = self.placement_of(incoming.space).await?;
         let mut segments = Vec::with_capacity(adoption.objects.len());
@@ -103,7 +114,7 @@ impl ContentStore {
                     name: name.as_str().to_owned(),
                 }],
                 missing: missing.map(|it| mirrored::copy_to_come(id, it)).collect(),
-                owned: adoption.owned,
+                owner: adoption.owner,
             };
             segments.push(Segment::adopted(
                 ContentId(self.uids.next()?),
@@ -166,6 +177,36 @@ impl ContentStore {
             Fault::new(Kind::Config, "adopt object")
                 .context(format_args!("no backend {name} is configured"))
         })
+    }
+
+    /// Blobs above `after` whose objects are another system's until they are handed over, in order, at most `limit`.
+    pub async fn unsettled(&self, after: BlobId, limit: usize) -> Result<Vec<Unsettled>, Fault> {
+        let found = self.meta.scan("find adopted objects", move |session| {
+            Box::pin(async move {
+                let backends = buckets::backends(session).await?;
+                let blobs = adoptions::not_handed_over(session, after, limit).await?;
+                Ok::<_, Fault>((backends, blobs))
+            })
+        });
+        let (backends, blobs) = found.await?;
+        let name_of = |id| backends.iter().find(|(known, _)| *known == id);
+        let mut unsettled = Vec::with_capacity(blobs.len());
+        for (blob, copies) in blobs {
+            let mut objects = Vec::new();
+            for copy in copies {
+                let corrupt = || {
+                    Fault::new(Kind::Corrupt, "find adopted objects")
+                        .context(format_args!("blob {blob}"))
+                };
+                let name = CopyName::parse(&copy.name).ok_or_else(corrupt)?;
+                if let Some(path) = name.adopted_path() {
+                    let (_, backend) = name_of(copy.backend).ok_or_else(corrupt)?;
+                    objects.push((backend.clone(), path.to_owned()));
+                }
+            }
+            unsettled.push(Unsettled { blob, objects });
+        }
+        Ok(unsettled)
     }
 
     /// Notes in the transaction that linked `received` as `content` which objects became blobs by it. `false` when one

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
 use super::ContentStore;
+use super::claim::{Owner, Seen};
 use crate::blob::{BlobName, CopyName};
 use crate::meta::{TRANSACTION_MAX, buckets, contents, copies, manifests, nodes, releases};
 use crate::model::clock::{Millis, millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, minted_at};
+use crate::model::progress::{Progress, Tell, untold};
 
 /// Releases looked at, releases of one content forgotten, and blobs deleted in one round.
 const ROUND: usize = 500;
@@ -44,6 +46,9 @@ pub struct SweepReport {
     pub orphans: u64,
     /// Objects at the backends that are not blobs of ours, left alone.
     pub foreign: u64,
+    /// Backends that were left alone, because the blobs there may be another install's; the log says why.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// Which backends are worked on.
@@ -53,6 +58,16 @@ enum Whose {
     Common,
     /// Those on this node's own disk.
     Own,
+}
+
+/// What became of the sweep of one backend.
+enum Swept {
+    /// All of it was looked at. So many manifests lie there, which are none of the sweep's.
+    All { manifests: u64 },
+    /// Nothing was deleted, because it cannot be told yet whose the blobs are.
+    NotYet(Seen),
+    /// Nothing was deleted, because they may be another's.
+    Not,
 }
 
 enum Verdict {
@@ -72,19 +87,26 @@ impl ContentStore {
 
     /// Deletes what no reference is left to. Stops when nothing is due; may be called at any time. What fails is
     /// counted and keeps nothing else from its turn.
-    pub async fn collect(&self) -> Result<CollectReport, Fault> {
+    pub async fn collect(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.0;
         let open_read = self.horizon(0).await?.0;
-        let judged = self.judge_due(before, &mut report).await;
-        let condemned = self.delete_condemned(Whose::Common, &mut report).await;
-        let outdated = self.delete_outdated(open_read, &mut report).await;
+        let judged = self.judge_due(before, tell, &mut report).await;
+        let condemned = self
+            .delete_condemned(Whose::Common, tell, &mut report)
+            .await;
+        let outdated = self.delete_outdated(open_read, tell, &mut report).await;
         judged.and(condemned).and(outdated)?;
         Ok(report)
     }
 
     /// Decides on every content with a release from before `before`, once for each page of its releases.
-    async fn judge_due(&self, before: Millis, report: &mut CollectReport) -> Result<(), Fault> {
+    async fn judge_due(
+        &self,
+        before: Millis,
+        tell: Tell<'_>,
+        report: &mut CollectReport,
+    ) -> Result<(), Fault> {
         let mut after = (Millis::MIN, i64::MIN);
         let mut failed = BTreeSet::new();
         loop {
@@ -104,6 +126,7 @@ impl ContentStore {
                     continue;
                 }
                 report.looked_at += 1;
+                tell(Progress::new("looking at contents", report.looked_at, None));
                 match self.judge(content, before).await {
                     Ok(Verdict::Deleted) => report.contents += 1,
                     Ok(Verdict::Kept) => {}
@@ -123,10 +146,10 @@ impl ContentStore {
     }
 
     /// Deletes condemned blobs on this node's own disk, which no other node does.
-    pub async fn collect_own(&self) -> Result<CollectReport, Fault> {
+    pub async fn collect_own(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
         if self.here.is_some() {
-            self.delete_condemned(Whose::Own, &mut report).await?;
+            self.delete_condemned(Whose::Own, tell, &mut report).await?;
         }
         Ok(report)
     }
@@ -193,6 +216,7 @@ impl ContentStore {
     async fn delete_condemned(
         &self,
         whose: Whose,
+        tell: Tell<'_>,
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = self.clock.now() - self.retention() + 1;
@@ -228,6 +252,7 @@ impl ContentStore {
                         report.failed += 1;
                     }
                 }
+                tell(Progress::new("deleting blobs", report.blobs, None));
             }
         }
     }
@@ -242,6 +267,7 @@ impl ContentStore {
     async fn delete_outdated(
         &self,
         open_read: Millis,
+        tell: Tell<'_>,
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = open_read.min(self.clock.now() - self.retention() + 1);
@@ -279,6 +305,11 @@ impl ContentStore {
                         report.failed += 1;
                     }
                 }
+                tell(Progress::new(
+                    "deleting old copies",
+                    report.old_copies,
+                    None,
+                ));
             }
         }
     }
@@ -338,16 +369,16 @@ impl ContentStore {
 
     /// Deletes blobs that no row names and that are older than the grace and than every open write: what
     /// crashes, cancelled uploads and commits of unknown outcome left behind.
-    pub async fn sweep(&self) -> Result<SweepReport, Fault> {
-        self.sweep_all(Whose::Common).await
+    pub async fn sweep(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Common, tell).await
     }
 
     /// The same on this node's own disk, which no other node sweeps.
-    pub async fn sweep_own(&self) -> Result<SweepReport, Fault> {
-        self.sweep_all(Whose::Own).await
+    pub async fn sweep_own(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
+        self.sweep_all(Whose::Own, tell).await
     }
 
-    async fn sweep_all(&self, whose: Whose) -> Result<SweepReport, Fault> {
+    async fn sweep_all(&self, whose: Whose, tell: Tell<'_>) -> Result<SweepReport, Fault> {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         if self.is_spared().await? {
@@ -371,35 +402,56 @@ impl ContentStore {
             here.contains(name) && is_own == (whose == Whose::Own)
         };
         for (_, backend) in rows.iter().filter(|(_, name)| is_due(name)) {
-            if let Err(fault) = self.sweep_backend(backend, before, &mut report).await {
-                // The others are swept all the same.
-                tracing::warn!(%fault, backend, "sweep ended early");
-                refused = Some(fault);
+            let swept = self.sweep_backend(backend, before, tell, &mut report);
+            match swept.await {
+                Ok(Swept::Not) => report.refused += 1,
+                Ok(Swept::All { .. } | Swept::NotYet(_)) => {}
+                Err(fault) => {
+                    // The others are swept all the same.
+                    tracing::warn!(%fault, backend, "sweep ended early");
+                    refused = Some(fault);
+                }
             }
         }
         refused.map_or(Ok(report), Err)
     }
 
-    /// Sweeps one backend; answers how many manifests lie there, which are none of the sweep's. `None` when it is not
-    /// swept, because of manifests that lie there.
+    /// Sweeps one backend, if its blobs are this install's.
     async fn sweep_backend(
         &self,
         backend: &str,
         before: Millis,
+        tell: Tell<'_>,
         report: &mut SweepReport,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Swept, Fault> {
         if self.is_of_another(backend).await? {
             tracing::error!(
                 backend,
                 "not swept: manifests of another database lie there, whose blobs these may be"
             );
-            return Ok(None);
+            return Ok(Swept::Not);
+        }
+        match self.owner_of(backend, before).await? {
+            Owner::Ours => {}
+            Owner::Unknown(seen) => {
+                tracing::info!(
+                    backend,
+                    ?seen,
+                    "not swept yet: it cannot be told whose these are"
+                );
+                return Ok(Swept::NotYet(seen));
+            }
+            Owner::Another(why) => {
+                tracing::error!(backend, why, "not swept");
+                return Ok(Swept::Not);
+            }
         }
         let mut list = self.blobs.list(backend)?;
         let mut manifests = 0;
         while let Some(name) = list.next().await {
             let name = name?;
             report.listed += 1;
+            tell(Progress::new("sweeping", report.listed, None));
             if name.is_manifest() {
                 manifests += 1;
                 continue;
@@ -409,7 +461,7 @@ impl ContentStore {
             }
         }
         report.foreign += list.skipped();
-        Ok(Some(manifests))
+        Ok(Swept::All { manifests })
     }
 
     /// Whether nothing may be taken for an orphan: the database was recovered a short time ago, and what it does not name
@@ -445,33 +497,40 @@ impl ContentStore {
     }
 
     /// Sweeps one backend whose blobs were moved away, and counts what is left there. Where nothing may be taken for an
-    /// orphan, because the database was recovered a short time ago or manifests of another one lie there, nothing is
+    /// orphan, because the database was recovered a short time ago or blobs of another one may lie there, nothing is
     /// deleted, and all of it is counted as what is not ours.
     pub async fn sweep_source(&self, backend: i64) -> Result<Left, Fault> {
         let mut report = SweepReport::default();
         let before = self.horizon(millis(self.config.grace())).await?.1;
         let name = self.backend(backend).await?.name.clone();
         let swept = match self.is_spared().await? {
-            true => None,
+            true => Swept::Not,
             false => {
-                let swept = self.sweep_backend(&name, before, &mut report);
+                let swept = self.sweep_backend(&name, before, &untold, &mut report);
                 swept.await?
             }
         };
-        let Some(manifests) = swept else {
-            tracing::warn!(
-                backend = name,
-                "only counted what is left there: it may be wanted"
-            );
-            return Ok(Left {
-                ours: 0,
-                foreign: self.count_objects(&name).await?,
-            });
-        };
-        Ok(Left {
-            ours: report.listed - report.orphans - manifests,
-            foreign: report.foreign + manifests,
-        })
+        match swept {
+            Swept::All { manifests } => Ok(Left {
+                ours: report.listed - report.orphans - manifests,
+                foreign: report.foreign + manifests,
+            }),
+            // They are named, or old, by and by.
+            Swept::NotYet(seen) => Ok(Left {
+                ours: seen.named + seen.old + seen.young,
+                foreign: 0,
+            }),
+            Swept::Not => {
+                tracing::warn!(
+                    backend = name,
+                    "only counted what is left there: it may be wanted"
+                );
+                Ok(Left {
+                    ours: 0,
+                    foreign: self.count_objects(&name).await?,
+                })
+            }
+        }
     }
 
     /// How many objects lie at a backend, blobs or not.

@@ -18,7 +18,7 @@ use super::{ContentStore, Work};
 use crate::blob::{BlobName, CopyName};
 use crate::meta::contents::CopyRow;
 use crate::meta::copies::{self, AnyCopy, CopyState};
-use crate::meta::{Session, buckets};
+use crate::meta::{Session, buckets, findings};
 use crate::model::clock::Millis;
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
@@ -49,7 +49,7 @@ pub struct MendReport {
 pub enum Copied {
     /// It has a live copy at the target, of so many bytes.
     Live(u64),
-    /// It has none and needs none: it is condemned or gone.
+    /// It has none and needs none: it is condemned or gone, or nothing goes to the target any more.
     Gone,
     /// It has none, because it is longer than the target takes: see [`ContentStore::split_blob`].
     TooLong,
@@ -238,6 +238,11 @@ impl ContentStore {
                     if there.is_some_and(|copy| copy.state == CopyState::Live) {
                         give_up(session, blob, from, &all, now).await?;
                         return Ok(Plan::Nothing(Copied::Live(locked.size)));
+                    }
+                    // Who asked may have looked before a move began, which comes to each blob once: under this lock,
+                    // so that a copy which is begun here before that does it no harm, and one after it would stay.
+                    if from.is_none() && !findings::is_in_use(session, to).await? {
+                        return Ok(Plan::Nothing(Copied::Gone));
                     }
                     if from.is_some_and(|from| !is_wanted(&all, from)) {
                         return Ok(Plan::Nothing(Copied::Gone));

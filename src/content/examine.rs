@@ -17,6 +17,7 @@ use crate::meta::contents::{CopyRow, Location, Place};
 use crate::meta::findings::{Promise, Promised};
 use crate::model::digest::{Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
+use crate::model::ids::ContentId;
 
 /// A copy that was read to its end, and has nothing wrong that could be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,7 @@ impl ContentStore {
 
     /// What a content's bytes are held against; `None` when there is nothing.
     async fn check_of(&self, content: &Promised) -> Result<Option<Check>, Fault> {
-        let expected = match (content.sha256, content.md5) {
-            (Some(sha256), _) => Expected::Sha256(Sha256::new(), sha256),
-            (None, Some(md5)) => Expected::Md5(Md5Hasher::default(), md5),
-            (None, None) => Expected::Nothing,
-        };
+        let expected = Expected::of(content.sha256, content.md5);
         let opener = match &content.sealing {
             None if matches!(expected, Expected::Nothing) => return Ok(None),
             None => None,
@@ -110,10 +107,20 @@ enum Expected {
     Nothing,
 }
 
-/// One content of a blob while a copy of that is read.
-struct Check {
+impl Expected {
+    fn of(sha256: Option<Sha256Digest>, md5: Option<[u8; 16]>) -> Self {
+        match (sha256, md5) {
+            (Some(sha256), _) => Self::Sha256(Sha256::new(), sha256),
+            (None, Some(md5)) => Self::Md5(Md5Hasher::default(), md5),
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
+/// One content while the bytes that it lies in are read: those of a copy of its blob, or of what it is a part of.
+pub(super) struct Check {
     content: i64,
-    /// Where it lies in the blob.
+    /// Where it lies in them.
     stored: Range<u64>,
     /// Bytes of it that are still to come.
     left: u64,
@@ -122,8 +129,30 @@ struct Check {
 }
 
 impl Check {
-    /// Takes the bytes of the blob from `at` on.
-    fn take(&mut self, at: u64, bytes: &Bytes) -> Result<(), Fault> {
+    /// A content that lies at `stored` as it is; `None` when it is known by no digest.
+    pub(super) fn plain(
+        content: ContentId,
+        stored: Range<u64>,
+        sha256: Option<Sha256Digest>,
+        md5: Option<[u8; 16]>,
+    ) -> Option<Self> {
+        let expected = Expected::of(sha256, md5);
+        (!matches!(expected, Expected::Nothing)).then_some(Self {
+            content: content.0,
+            left: stored.end - stored.start,
+            stored,
+            opener: None,
+            expected,
+        })
+    }
+
+    /// Where its last byte lies, and the one after it begins.
+    pub(super) fn end(&self) -> u64 {
+        self.stored.end
+    }
+
+    /// Takes the bytes from `at` on.
+    pub(super) fn take(&mut self, at: u64, bytes: &Bytes) -> Result<(), Fault> {
         let start = self.stored.start.max(at);
         let end = self.stored.end.min(at + bytes.len() as u64);
         if start >= end {
@@ -158,7 +187,8 @@ impl Check {
         }
     }
 
-    fn finish(self) -> Result<(), Fault> {
+    /// [`Kind::Corrupt`] unless all of it was taken and is right.
+    pub(super) fn finish(self) -> Result<(), Fault> {
         let is_right = self.left == 0
             && match self.expected {
                 Expected::Sha256(hasher, wanted) => {

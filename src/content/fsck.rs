@@ -8,6 +8,7 @@
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use super::claim::Owner;
 use super::{Act, ContentStore, Depth, Scrutiny, Work};
 use crate::blob::BlobName;
 use crate::meta::dangling::{self, Dangling, Which};
@@ -16,11 +17,25 @@ use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::{Finding, Findings, Problem, Repair};
 use crate::model::ids::{BlobId, ContentId, minted_at};
+use crate::model::progress::{Progress, Tell};
 
 /// Blobs looked at in one round.
 const ROUND: usize = 500;
 /// Blobs looked at at a time.
 const AT_A_TIME: usize = 4;
+
+/// What rows may dangle, and what that is called.
+const DANGLING: [(Dangling, Problem); 7] = [
+    (Dangling::ContentWithoutBlob, Problem::ContentWithoutBlob),
+    (Dangling::BrokenExtents, Problem::BrokenExtents),
+    (Dangling::ExtentsWithoutContent, Problem::BrokenExtents),
+    (Dangling::UnreferencedContent, Problem::UnreferencedContent),
+    (Dangling::BlobWithoutCopy, Problem::NoCopy),
+    (Dangling::UnusedBlob, Problem::UnusedBlob),
+    (Dangling::CopyWithoutBlob, Problem::NoBlob),
+];
+/// Versions that may be without a content.
+const VERSIONS: [Which; 3] = [Which::Current, Which::Noncurrent, Which::Parts];
 
 /// What is to be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +83,7 @@ impl FsckReport {
 
 impl ContentStore {
     /// Compares as `order` says.
-    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Fault> {
+    pub async fn fsck(&self, order: &FsckOrder, tell: Tell<'_>) -> Result<FsckReport, Fault> {
         let rows = self
             .meta
             .read("list backends", |session| {
@@ -87,7 +102,7 @@ impl ContentStore {
         };
         let mut report = FsckReport::default();
         if only.is_none() {
-            self.fsck_rows(order.act, &mut report).await?;
+            self.fsck_rows(order.act, tell, &mut report).await?;
         }
         for (id, name) in rows {
             // Another node's own disk is that node's to list, and what is not configured here cannot be.
@@ -95,7 +110,8 @@ impl ContentStore {
             if !is_here || only.is_some_and(|only| only != id) {
                 continue;
             }
-            if let Err(fault) = self.fsck_listing(&name, order.act, &mut report).await {
+            let listed = self.fsck_listing(&name, order.act, tell, &mut report);
+            if let Err(fault) = listed.await {
                 report.not_checked(&fault);
             }
         }
@@ -106,7 +122,8 @@ impl ContentStore {
             act: order.act,
         };
         let work = Work::new(order.bytes_per_second, None);
-        self.fsck_copies(&scrutiny, &work, &mut report).await?;
+        self.fsck_copies(&scrutiny, &work, tell, &mut report)
+            .await?;
         Ok(report)
     }
 
@@ -115,8 +132,18 @@ impl ContentStore {
         &self,
         scrutiny: &Scrutiny,
         work: &Work,
+        tell: Tell<'_>,
         report: &mut FsckReport,
     ) -> Result<(), Fault> {
+        let total = match scrutiny.backend {
+            None => Some(self.count_blobs().await?),
+            Some(_) => None,
+        };
+        let told = |blobs: u64| {
+            let total = total.map(|total| blobs.max(total));
+            tell(Progress::new("looking at copies of blobs", blobs, total));
+        };
+        told(report.blobs);
         let mut after = BlobId(i64::MIN);
         loop {
             let blobs = match scrutiny.backend {
@@ -133,6 +160,7 @@ impl ContentStore {
             while let Some(scrubbed) = looks.next().await {
                 let scrubbed = scrubbed?;
                 report.blobs += 1;
+                told(report.blobs);
                 report.copies += scrubbed.copies;
                 report.bytes += scrubbed.bytes;
                 report.unchecked += scrubbed.unchecked;
@@ -149,6 +177,7 @@ impl ContentStore {
         &self,
         backend: &str,
         act: Act,
+        tell: Tell<'_>,
         report: &mut FsckReport,
     ) -> Result<(), Fault> {
         let before = self.orphans_before().await?;
@@ -156,6 +185,25 @@ impl ContentStore {
             return Err(Fault::new(Kind::Config, "list blobs")
                 .context(format_args!("backend {backend}"))
                 .context("manifests of another database lie there, whose blobs these may be"));
+        }
+        let refused = |why: String| {
+            Fault::new(Kind::Config, "list blobs")
+                .context(format_args!("backend {backend}"))
+                .context(why)
+        };
+        match self.owner_of(backend, before).await? {
+            Owner::Ours => {}
+            Owner::Another(why) => return Err(refused(why)),
+            Owner::Unknown(seen) => {
+                report.listed += seen.named + seen.old + seen.young;
+                report.young += seen.young;
+                return match seen.old {
+                    0 => Ok(()),
+                    old => Err(refused(format!(
+                        "{old} blobs that no row names lie there beside too many young ones: ask again after the grace"
+                    ))),
+                };
+            }
         }
         let mut list = self.blobs.list(backend)?;
         let mut orphans = Vec::new();
@@ -165,6 +213,7 @@ impl ContentStore {
                 continue;
             }
             report.listed += 1;
+            tell(Progress::new("listing blobs", report.listed, None));
             if self.is_named(name).await? {
                 continue;
             }
@@ -214,16 +263,18 @@ impl ContentStore {
     }
 
     /// Looks for rows that dangle.
-    async fn fsck_rows(&self, act: Act, report: &mut FsckReport) -> Result<(), Fault> {
-        for (what, problem) in [
-            (Dangling::ContentWithoutBlob, Problem::ContentWithoutBlob),
-            (Dangling::BrokenExtents, Problem::BrokenExtents),
-            (Dangling::ExtentsWithoutContent, Problem::BrokenExtents),
-            (Dangling::UnreferencedContent, Problem::UnreferencedContent),
-            (Dangling::BlobWithoutCopy, Problem::NoCopy),
-            (Dangling::UnusedBlob, Problem::UnusedBlob),
-            (Dangling::CopyWithoutBlob, Problem::NoBlob),
-        ] {
+    async fn fsck_rows(
+        &self,
+        act: Act,
+        tell: Tell<'_>,
+        report: &mut FsckReport,
+    ) -> Result<(), Fault> {
+        let told = |looked: usize| {
+            let total = (DANGLING.len() + VERSIONS.len()) as u64;
+            tell(Progress::new("looking at rows", looked as u64, Some(total)));
+        };
+        for (looked, (what, problem)) in DANGLING.into_iter().enumerate() {
+            told(looked);
             let mut after = i64::MIN;
             loop {
                 let page = self
@@ -242,7 +293,8 @@ impl ContentStore {
                 }
             }
         }
-        for which in [Which::Current, Which::Noncurrent, Which::Parts] {
+        for (looked, which) in VERSIONS.into_iter().enumerate() {
+            told(DANGLING.len() + looked);
             let mut after = i64::MIN;
             loop {
                 let page = self

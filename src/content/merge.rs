@@ -1,7 +1,10 @@
 //! Joined parts made known by the digest of the whole, so that they are stored once with what came in one piece.
 //!
 //! ```text
-//!   read all of it --> equal bytes are known: one extent of those, and the parts are given up
+//!   read all of it, each part held against its digest
+//!                  --> a part is not what was stored: its copies are mended where one is well, and all is read again;
+//!                      else nothing is changed, so that nothing is known by the digest of wrong bytes
+//!                  --> equal bytes are known: one extent of those, and the parts are given up
 //!                  --> they are not: the composite itself is known by its digests from here on
 //!   many small parts: written anew as one content, and that is what it is an extent of
 //! ```
@@ -14,16 +17,19 @@ use std::sync::Arc;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 
+use super::proven::Proven;
 use super::receive::{BodyError, Hashing, Incoming, ReceiveError, Received};
+use super::scrub::{Act, Depth, Scrutiny};
 use super::sealing::Seal;
-use super::{ContentStore, Linked, Reader, Work};
-use crate::meta::contents;
+use super::{ContentStore, Linked, Work};
+use crate::meta::contents::{self, Standing};
 use crate::meta::jobs::{self, NewJob};
 use crate::meta::joined::{self, Joined};
-use crate::meta::{Session, releases};
+use crate::meta::{Session, findings, releases};
 use crate::model::clock::Millis;
 use crate::model::digest::Digests;
 use crate::model::fault::{Fault, Kind};
+use crate::model::finding::Repair;
 use crate::model::ids::{ContentId, SpaceId, UidGenerator};
 
 /// The type of the jobs that merge.
@@ -82,15 +88,52 @@ impl ContentStore {
         jobs::insert(session, &job).await.map(|_| ())
     }
 
-    /// Merges the parts of a composite content that is known by no digest, reading all of it.
+    /// Merges the parts of a composite content that is known by no digest, reading all of it. [`Kind::Corrupt`] when
+    /// that is not what was stored, and no copy has it.
     pub async fn merge(self: &Arc<Self>, content: ContentId, work: &Work) -> Result<Merged, Fault> {
+        let fault = match self.merge_once(content, work).await {
+            Err(fault) if fault.kind() == Kind::Corrupt => fault,
+            outcome => return outcome,
+        };
+        if !self.mend_below(content, work).await? {
+            return Err(fault);
+        }
+        tracing::warn!(%fault, %content, "joined parts read again from other copies");
+        self.merge_once(content, work).await
+    }
+
+    /// Scrubs what a composite is made of; whether nothing bad is left.
+    async fn mend_below(&self, content: ContentId, work: &Work) -> Result<bool, Fault> {
+        let blobs = self.meta.scan("find blobs of parts", move |session| {
+            Box::pin(findings::blobs_of(session, content))
+        });
+        let scrutiny = Scrutiny {
+            backend: None,
+            depth: Depth::All,
+            act: Act::Mend,
+        };
+        let mut is_well = true;
+        for blob in blobs.await? {
+            let found = self.scrub_blob(blob, &scrutiny, work).await?.findings;
+            is_well &= found.iter().all(|it| it.repair != Repair::None);
+        }
+        Ok(is_well)
+    }
+
+    async fn merge_once(
+        self: &Arc<Self>,
+        content: ContentId,
+        work: &Work,
+    ) -> Result<Merged, Fault> {
         let found = self.meta.read("find joined parts", move |session| {
             Box::pin(joined::find(session, content))
         });
         let Some(joined) = found.await? else {
             return Ok(Merged::Nothing);
         };
+        work.expect(joined.length);
         let reader = self.open_unlocated(content, 0..joined.length);
+        let reader = self.proven(reader, content).await?;
         let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
         let is_here = self.space_here(joined.space).await? == joined.space;
         if is_small && is_here && !joined.encrypted {
@@ -116,10 +159,10 @@ impl ContentStore {
     pub(super) async fn rewrite(
         &self,
         incoming: Incoming,
-        reader: Reader,
+        reader: impl Into<Proven>,
         work: &Work,
     ) -> Result<Received, Fault> {
-        let bytes = stream::unfold(reader, async |mut reader| {
+        let bytes = stream::unfold(reader.into(), async |mut reader| {
             let next = reader.next().await?;
             if let Ok(bytes) = &next {
                 work.pace.take(bytes.len()).await;
@@ -143,7 +186,7 @@ impl ContentStore {
     async fn digest_whole(
         &self,
         joined: &Joined,
-        mut reader: Reader,
+        mut reader: Proven,
         work: &Work,
     ) -> Result<Digests, Fault> {
         let incoming = incoming(joined.space, joined.length);
@@ -196,12 +239,20 @@ async fn end(
         Whole::Written(received) => match ContentStore::link(session, received, now).await? {
             Linked::To(id) if id == received.new_id => (Merged::Written, id),
             Linked::To(id) => (Merged::Shared, id),
-            Linked::Gone => return nothing,
+            // It was read once as what is gone: there are no bytes here to run the transaction again with.
+            Linked::Gone => {
+                return Err(Fault::new(Kind::Busy, "merge parts").context("collected in between"));
+            }
         },
         Whole::Read(digests) => {
             let (sha256, length) = (&digests.sha256, digests.length);
-            match contents::find(session, joined.space, sha256, length).await? {
-                Some(known) => {
+            match contents::standing(session, joined.space, sha256, length).await? {
+                // Two cannot be known by one digest. Whoever sends the bytes, or a scrub, may mend it yet.
+                Some(Standing::Lost) => {
+                    return Err(Fault::new(Kind::Busy, "merge parts")
+                        .context("the equal content that is known is lost"));
+                }
+                Some(Standing::Well(known)) => {
                     if !contents::lock(session, known.id).await? {
                         return Err(contents::collected_meanwhile(session, "merge parts"));
                     }

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::ContentStore;
 use super::health::Health;
 use crate::blob::{BlobName, BlobStore, Writer};
-use crate::meta::contents::{CopyRow, NewBlob};
+use crate::meta::contents::{CopyRow, NewBlob, Owner};
 use crate::meta::placements;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, SpaceId};
@@ -195,7 +195,7 @@ impl Mirrored {
                 size: expected,
                 copies: Vec::new(),
                 missing: Vec::new(),
-                owned: true,
+                owner: Owner::Ours,
             },
             blobs: self.blobs.clone(),
             copies: Vec::new(),

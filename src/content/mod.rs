@@ -14,6 +14,8 @@
 //!   is decided before any backend write whether they are known; long ones go to a new blob meanwhile.
 //! - [`ContentStore::link`] runs inside the transaction that takes the reference. Of two uploads of equal
 //!   bytes one wins there, and the other's blob is dropped by [`ContentStore::settle`] after the commit.
+//! - A content whose bytes a scrub found to be bad or missing at every backend is not known any more: whoever sends
+//!   them is taken at their word, and what was lost has them again.
 //! - Order of writes: bytes, then the row that names them; and the row goes before the bytes. A crash
 //!   anywhere leaves at worst a blob that no row names, which the sweep finds by listing.
 //! - What is to be encrypted is encrypted after it is hashed, in frames under a key of its own, so that digests
@@ -22,6 +24,7 @@
 //! - A commit with an unknown outcome is not undone: its blob stays for the sweep.
 
 mod adopt;
+mod claim;
 mod collect;
 mod copies;
 mod elsewhere;
@@ -33,9 +36,11 @@ mod merge;
 mod mirrored;
 mod open;
 mod pace;
+mod proven;
 mod reader;
 mod receive;
 mod rehome;
+mod renew;
 mod rewrap;
 mod scrub;
 mod sealing;
@@ -46,6 +51,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -54,7 +60,7 @@ use tokio::sync::Semaphore;
 use crate::blob::BlobStore;
 use crate::keys::Keys;
 use crate::meta::buckets::BackendRow;
-use crate::meta::contents::{self, Known, Location, NewContent, Place};
+use crate::meta::contents::{self, Known, Location, NewContent, Place, Placed};
 use crate::meta::{MetaStore, Session, buckets, placements};
 use crate::model::clock::Clock;
 use crate::model::digest::Sha256Digest;
@@ -62,7 +68,7 @@ use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, SenderId, SpaceId, UidGenerator};
 use crate::telemetry::Metrics;
 
-pub use adopt::{AdoptError, Adopted, Adoption, Foreign};
+pub use adopt::{AdoptError, Adopted, Adoption, Foreign, Unsettled};
 pub use collect::{CollectReport, Left, SweepReport};
 pub use copies::{Copied, MendReport, Route};
 pub use elsewhere::{CopyReader, Elsewhere, Here, ReadElsewhere};
@@ -145,8 +151,8 @@ pub struct ContentStore {
 pub enum Linked {
     /// The content to refer to.
     To(ContentId),
-    /// It was known when the body came and is gone now, and the bytes were not kept: the client must send
-    /// them again.
+    /// It was known when the body came and is gone or lost now, and the bytes were not kept: the client must
+    /// send them again.
     Gone,
 }
 
@@ -195,7 +201,7 @@ impl ContentStore {
         self.open.write()
     }
 
-    /// The content of these bytes in `space`, if it is known and `sender` has possession of it: sent these
+    /// The content of these bytes in `space`, if it is known, is not lost, and `sender` has possession of it: sent these
     /// bytes in full by itself, through a reference that still stands.
     pub async fn possessed(
         &self,
@@ -223,7 +229,8 @@ impl ContentStore {
     }
 
     /// Takes the place of a received content in `session`'s transaction: inserts it, or finds the equal one
-    /// that stands. The caller writes the reference in the same transaction.
+    /// that stands. An equal one that is lost gets the bytes. The caller writes the reference in the same
+    /// transaction.
     pub async fn link(
         session: &mut Session,
         received: &Received,
@@ -243,15 +250,20 @@ impl ContentStore {
             }
             receive::Holding::Stored(segments) => {
                 let runs: Vec<_> = segments.iter().map(target::Segment::run).collect();
-                Linked::To(contents::insert_stored(session, &new, &runs).await?)
+                received.renewed.store(false, Ordering::SeqCst);
+                Linked::To(match contents::insert_stored(session, &new, &runs).await? {
+                    Placed::As(id) => id,
+                    Placed::Lost(id) => received.renew(session, id, &new, &runs).await?,
+                })
             }
-            receive::Holding::Known(id) => {
-                if contents::lock(session, *id).await? {
-                    Linked::To(*id)
-                } else {
-                    Linked::Gone
-                }
-            }
+            receive::Holding::Known(id) => match contents::lock_well(session, *id).await? {
+                true => Linked::To(*id),
+                false => Linked::Gone,
+            },
+            receive::Holding::Same(id) => match contents::lock(session, *id).await? {
+                true => Linked::To(*id),
+                false => Linked::Gone,
+            },
         })
     }
 
@@ -260,7 +272,7 @@ impl ContentStore {
     /// [`Received::begin_commit`].
     pub fn settle(&self, received: &Received, outcome: Result<ContentId, Option<Kind>>) {
         match outcome {
-            Ok(content) if content == received.new_id => {}
+            Ok(content) if received.is_in(content) => {}
             Ok(_) => {
                 self.metrics.dedup_hit();
                 received.discard();

@@ -1,6 +1,7 @@
 //! On which terms work in the background moves bytes: how fast, and for which job.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use crate::meta::jobs::Lease;
 use crate::meta::{Session, moves};
 use crate::model::fault::Fault;
+use crate::model::job::Progress;
 
 /// Time that was not used is not saved up beyond this: what follows a pause comes no faster.
 const BURST: Duration = Duration::from_millis(500);
@@ -18,6 +20,7 @@ pub struct Work {
     /// How fast it may go.
     pub pace: Pace,
     hold: Hold,
+    total: OnceLock<u64>,
 }
 
 impl Work {
@@ -26,7 +29,21 @@ impl Work {
         Self {
             pace: Pace::new(bytes_per_second),
             hold: Hold { lease, of: None },
+            total: OnceLock::new(),
         }
+    }
+
+    /// Says how many bytes it is about, once that is known.
+    pub fn expect(&self, total: u64) {
+        // A run is about one thing, and the first word holds.
+        let _ = self.total.set(total);
+    }
+
+    /// How many bytes were moved, of as many as it is about.
+    pub fn progress(&self) -> Progress {
+        let done = self.pace.taken.load(Ordering::Relaxed);
+        let total = self.total.get().map(|total| done.max(*total));
+        Progress { done, total }
     }
 
     /// The same, of a move: what it changes, it changes only while the move is open, too.
@@ -71,6 +88,8 @@ impl Hold {
 /// A limit of bytes per second, shared by all that work at a time.
 pub struct Pace {
     state: Mutex<State>,
+    /// Bytes that were asked for.
+    taken: AtomicU64,
     /// Wakes those who wait when there is another limit.
     changed: Notify,
 }
@@ -89,6 +108,7 @@ impl Pace {
                 bytes_per_second,
                 paid: Instant::now(),
             }),
+            taken: AtomicU64::new(0),
             changed: Notify::new(),
         }
     }
@@ -103,6 +123,7 @@ impl Pace {
 
     /// Waits until so many more bytes may be moved.
     pub async fn take(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
         // Made before the limit is read: one that is set in between wakes it.
         let mut changed = self.changed.notified();
         let Some(mut ticket) = self.lock().take(Instant::now(), bytes) else {

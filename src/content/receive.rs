@@ -11,6 +11,8 @@
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -24,7 +26,7 @@ use crate::meta::contents::{self, Known, Sealing};
 use crate::meta::releases;
 use crate::model::digest::{Digests, IdentityHasher, Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::{ContentId, SpaceId};
+use crate::model::ids::{ContentId, SpaceId, UidGenerator};
 
 /// Bytes hashed and written in one go while few bodies are received: each hop to another thread is shared
 /// by many bytes.
@@ -94,6 +96,9 @@ pub struct Received {
     pub(super) shared: bool,
     pub(super) new_id: ContentId,
     pub(super) holding: Holding,
+    /// Whether the content that was lost got these bytes, in the transaction that ran last.
+    pub(super) renewed: AtomicBool,
+    pub(super) uids: Arc<UidGenerator>,
     /// Keeps the sweep from this blob until the transaction has ended.
     _open: Token,
 }
@@ -102,6 +107,8 @@ pub(super) enum Holding {
     /// As they go into the row, and how they are encrypted.
     Inline(Bytes, Option<Sealing>),
     Known(ContentId),
+    /// What a version refers to that is copied: as well or as ill as it is.
+    Same(ContentId),
     /// In blobs: one, or several where the backend takes none of that length. In order, never empty.
     Stored(Vec<Segment>),
 }
@@ -110,7 +117,7 @@ impl Received {
     /// The content these bytes are known as, when they were known before they came.
     pub fn known(&self) -> Option<ContentId> {
         match &self.holding {
-            Holding::Known(id) => Some(*id),
+            Holding::Known(id) | Holding::Same(id) => Some(*id),
             Holding::Inline(..) | Holding::Stored(_) => None,
         }
     }
@@ -132,7 +139,7 @@ impl Received {
     pub(super) fn segments(&self) -> &[Segment] {
         match &self.holding {
             Holding::Stored(segments) => segments,
-            Holding::Inline(..) | Holding::Known(_) => &[],
+            Holding::Inline(..) | Holding::Known(_) | Holding::Same(_) => &[],
         }
     }
 }
@@ -142,6 +149,7 @@ pub(super) struct Begun {
     /// The id its content will have, if that is new.
     pub(super) id: ContentId,
     pub(super) open: Token,
+    pub(super) uids: Arc<UidGenerator>,
 }
 
 /// A body's hashing in two halves that can run side by side.
@@ -203,6 +211,7 @@ impl ContentStore {
         let begun = Begun {
             id: ContentId(self.uids.next()?),
             open: self.open.write(),
+            uids: Arc::clone(&self.uids),
         };
         let memory_max = self.config.memory_max_bytes as usize;
         if let Some(known) = self.known_by_signature(&incoming).await? {
@@ -240,7 +249,7 @@ impl ContentStore {
         Ok(known.filter(|known| !incoming.sha1 || known.digests.sha1.is_some()))
     }
 
-    /// A content that is known and stays for at least the grace: something refers to it now, and whatever is
+    /// A content that is known, is not lost, and stays for at least the grace: something refers to it now, and whatever is
     /// released from now on is kept that long.
     async fn find(
         &self,
@@ -263,14 +272,30 @@ impl ContentStore {
             .await
     }
 
-    /// A content known already: what is left is to refer to it.
+    /// A content known already: what is left is to refer to it, unless it is lost by then.
     pub fn known(&self, space: SpaceId, known: Known) -> Result<Received, Fault> {
+        self.referring(space, known.digests, Holding::Known(known.id))
+    }
+
+    /// The content of a version that is copied: the copy is as well or as ill as that.
+    pub fn same(&self, space: SpaceId, known: Known) -> Result<Received, Fault> {
+        self.referring(space, known.digests, Holding::Same(known.id))
+    }
+
+    fn referring(
+        &self,
+        space: SpaceId,
+        digests: Digests,
+        holding: Holding,
+    ) -> Result<Received, Fault> {
         Ok(Received {
-            digests: known.digests,
+            digests,
             space,
             shared: true,
             new_id: ContentId(self.uids.next()?),
-            holding: Holding::Known(known.id),
+            holding,
+            renewed: AtomicBool::new(false),
+            uids: Arc::clone(&self.uids),
             _open: self.open.write(),
         })
     }
@@ -356,6 +381,8 @@ impl Begun {
             shared: incoming.is_shared(),
             new_id: self.id,
             holding,
+            renewed: AtomicBool::new(false),
+            uids: self.uids,
             _open: self.open,
         }
     }

@@ -22,7 +22,7 @@ use super::open::Token;
 use super::receive::{Incoming, Received};
 use super::split;
 use super::{ContentStore, Linked, Work};
-use crate::meta::contents::{self, Location, NewContent, NewRun, Place, Sealing};
+use crate::meta::contents::{self, Location, NewContent, NewRun, Place, Placed, Sealing, Standing};
 use crate::meta::copies::{self, AnyCopy, CopyState};
 use crate::meta::rehoming::{self, Identity};
 use crate::meta::{Session, joined, placements, releases, wrap_keys};
@@ -109,7 +109,7 @@ impl Rehomed {
     /// itself, where that moved. `None` when what it is made of was collected meanwhile.
     pub async fn place(&self, session: &mut Session) -> Result<Option<ContentId>, Fault> {
         match &self.how {
-            How::Known(id) => Ok(contents::lock(session, *id).await?.then_some(*id)),
+            How::Known(id) => Ok(contents::lock_well(session, *id).await?.then_some(*id)),
             How::Leaf(leaf) => leaf.place(session, self.now).await.map(Some),
             How::Anew(received) => match ContentStore::link(session, received, self.now).await? {
                 Linked::To(id) => Ok(Some(id)),
@@ -121,12 +121,19 @@ impl Rehomed {
                 digests,
                 extents,
             } => {
-                // Made known meanwhile by who sent it again.
-                if let Some(digests) = digests
-                    && let Some(known) =
-                        contents::find(session, *space, &digests.sha256, digests.length).await?
-                {
-                    return Ok(contents::lock(session, known.id).await?.then_some(known.id));
+                let mut digests = digests.as_deref();
+                if let Some(of) = digests {
+                    match contents::standing(session, *space, &of.sha256, of.length).await? {
+                        // Made known meanwhile by who sent it again.
+                        Some(Standing::Well(known)) => {
+                            return Ok(contents::lock(session, known.id)
+                                .await?
+                                .then_some(known.id));
+                        }
+                        // Two cannot be known by one digest.
+                        Some(Standing::Lost) => digests = None,
+                        None => {}
+                    }
                 }
                 for (extent, _) in extents {
                     if !contents::lock(session, extent.child).await? {
@@ -191,13 +198,13 @@ impl Rehomed {
 
     /// Says how the transaction ended: `Ok` with the content that was referred to, or the fault.
     pub fn settle(&self, outcome: Result<Option<ContentId>, Kind>) {
-        let id = match &self.how {
-            How::Leaf(leaf) => leaf.id,
-            How::Anew(received) => received.new_id,
-            How::Known(_) | How::Composite { .. } | How::InPlace { .. } => return,
+        let is_in = |placed| match &self.how {
+            How::Leaf(leaf) => placed == leaf.id,
+            How::Anew(received) => received.is_in(placed),
+            How::Known(_) | How::Composite { .. } | How::InPlace { .. } => true,
         };
         match outcome {
-            Ok(Some(placed)) if placed == id => {}
+            Ok(Some(placed)) if is_in(placed) => {}
             // It may be committed.
             Err(Kind::Unknown) => {}
             Ok(_) | Err(_) => self.discard(),
@@ -232,13 +239,16 @@ impl Leaf {
                 contents::insert_inline(session, &new, bytes, sealing).await
             }
             LeafBytes::Stored(stored) => {
-                let run = NewRun {
+                let runs = [NewRun {
                     content: self.id,
                     length: self.digests.length,
                     blob: stored.blob(),
                     sealing,
-                };
-                contents::insert_stored(session, &new, &[run]).await
+                }];
+                match contents::insert_stored(session, &new, &runs).await? {
+                    Placed::As(id) => Ok(id),
+                    Placed::Lost(_) => contents::insert_beside(session, &new, &runs).await,
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::keys::KeyError;
 use crate::meta::contents;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{ContentId, KeyVersionId, WrapKeyId};
+use crate::model::progress::{Progress, Tell};
 
 /// Contents whose keys are replaced in one transaction.
 const ROUND: usize = 200;
@@ -25,20 +26,19 @@ pub struct RewrapReport {
 impl ContentStore {
     /// Wraps anew what older versions of usable keys wrap, until nothing is left. May be called at any time,
     /// also twice at once, and dropped at any point: what is left is found by the next pass.
-    pub async fn rewrap(&self) -> Result<RewrapReport, Fault> {
+    pub async fn rewrap(&self, tell: Tell<'_>) -> Result<RewrapReport, Fault> {
         let mut report = RewrapReport::default();
         loop {
-            let mut moved = 0;
+            let before = report.rewrapped;
             for (version, key) in self.keys.outdated(VERSIONS).await? {
                 let failed = report.failed;
-                moved += self.rewrap_version(version, key, &mut report).await?;
+                self.rewrap_version(version, key, tell, &mut report).await?;
                 if report.failed > failed {
                     tracing::warn!(%version, "some data keys cannot be unwrapped");
                 }
             }
-            report.rewrapped += moved;
             // What fails would fail again.
-            if moved == 0 || report.failed > 0 {
+            if report.rewrapped == before || report.failed > 0 {
                 return Ok(report);
             }
         }
@@ -48,9 +48,10 @@ impl ContentStore {
         &self,
         old: KeyVersionId,
         key: WrapKeyId,
+        tell: Tell<'_>,
         report: &mut RewrapReport,
-    ) -> Result<u64, Fault> {
-        let (mut after, mut moved) = (ContentId(0), 0);
+    ) -> Result<(), Fault> {
+        let mut after = ContentId(0);
         loop {
             let batch = self
                 .meta
@@ -59,7 +60,7 @@ impl ContentStore {
                 })
                 .await?;
             let Some((last, _)) = batch.last() else {
-                return Ok(moved);
+                return Ok(());
             };
             after = *last;
             let mut wrapped = Vec::with_capacity(batch.len());
@@ -68,7 +69,7 @@ impl ContentStore {
                     Ok(data) => {
                         let new = match self.keys.wrap(key, &data, content).await {
                             // Disabled meanwhile: its contents wait until it is enabled.
-                            Err(KeyError::Disabled(_)) => return Ok(moved),
+                            Err(KeyError::Disabled(_)) => return Ok(()),
                             new => new?,
                         };
                         // The newest version may be remembered a moment too long; the next pass sees it.
@@ -76,7 +77,7 @@ impl ContentStore {
                             wrapped.push((content, new));
                         }
                     }
-                    Err(KeyError::Disabled(_)) => return Ok(moved),
+                    Err(KeyError::Disabled(_)) => return Ok(()),
                     Err(KeyError::Fault(fault)) if fault.kind() == Kind::Corrupt => {
                         tracing::error!(%fault, "rewrap");
                         report.failed += 1;
@@ -84,7 +85,7 @@ impl ContentStore {
                     Err(error) => return Err(error.into()),
                 }
             }
-            moved += wrapped.len() as u64;
+            let count = wrapped.len() as u64;
             self.meta
                 .transact("rewrap", move |session| {
                     let wrapped = wrapped.clone();
@@ -97,6 +98,8 @@ impl ContentStore {
                     })
                 })
                 .await?;
+            report.rewrapped += count;
+            tell(Progress::new("wrapping data keys", report.rewrapped, None));
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::meta::placements::{self, Placement};
 use crate::meta::{Durability, buckets, identities};
 use crate::model::content::Protection;
 use crate::model::ids::{EPOCH, TenantId};
+use crate::model::progress::untold;
 
 const FRAME: usize = 64 * 1024;
 const INLINE: usize = 16 * 1024;
@@ -424,13 +425,13 @@ async fn rotation_wraps_every_data_key_anew_and_every_byte_is_still_there() {
     let customers = (install.plain, Seal::Customer(customer(1)));
     let customers = install.put(customers, body(0, 300)).await;
     assert_eq!(
-        install.content.rewrap().await.unwrap(),
+        install.content.rewrap(&untold).await.unwrap(),
         RewrapReport::default()
     );
     install.keys.rotate_tenants(None).await.unwrap();
     let status = install.keys.list().await.unwrap();
     assert_eq!((status[0].contents, status[0].outdated), (211, 211));
-    let report = install.content.rewrap().await.unwrap();
+    let report = install.content.rewrap(&untold).await.unwrap();
     assert_eq!((report.rewrapped, report.failed), (211, 0));
     let status = install.keys.list().await.unwrap();
     assert_eq!((status[0].contents, status[0].outdated), (211, 0));
@@ -465,7 +466,7 @@ async fn a_disabled_kms_key_neither_takes_nor_gives_bytes_and_its_contents_wait(
         .await
         .unwrap();
     assert!(install.read(id, 0..10, None).await.is_err());
-    assert_eq!(install.content.rewrap().await.unwrap().rewrapped, 0);
+    assert_eq!(install.content.rewrap(&untold).await.unwrap().rewrapped, 0);
     let incoming = Incoming {
         space: under.0,
         shared: true,
@@ -483,7 +484,7 @@ async fn a_disabled_kms_key_neither_takes_nor_gives_bytes_and_its_contents_wait(
         .enable_kms("default", "k1", true)
         .await
         .unwrap();
-    assert_eq!(install.content.rewrap().await.unwrap().rewrapped, 1);
+    assert_eq!(install.content.rewrap(&untold).await.unwrap().rewrapped, 1);
     assert_eq!(
         install.read(id, 0..5 * FRAME, None).await.unwrap(),
         body(6, 5 * FRAME)

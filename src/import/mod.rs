@@ -11,10 +11,15 @@
 //! an import can be run again: it adopts what is new, and not what was deleted since.
 //!
 //! What cannot be adopted is reported by its number and left as it is. A store that does not answer ends the import.
+//!
+//! An object becomes ours to delete at the end of an import by which all rows that name it were adopted; until then it
+//! stays, whatever becomes of the files that were.
 
+mod ledger;
 mod plan;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -23,17 +28,20 @@ use serde::Serialize;
 
 use crate::meta::MetaStore;
 use crate::meta::adoptions::{self, Reserved};
+use crate::meta::contents::Owner;
 use crate::meta::nodes::COMMAND_WORKER;
 use crate::meta::original::{OldFile, OldPart, Original};
 use crate::model::bucket::Settings;
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
-use crate::model::ids::{TenantId, Uid, minted_at, worker_of};
+use crate::model::ids::{BlobId, TenantId, Uid, minted_at, worker_of};
 use crate::model::names::BucketName;
+use crate::model::progress::{Progress, Tell};
 use crate::namespace::{
-    AdoptError, AdoptRequest, Condition, Namespace, NewBucket, NotAdopted, Standing,
+    AdoptError, AdoptRequest, Condition, Foreign, Namespace, NewBucket, NotAdopted, Standing,
 };
 
+use ledger::Ledger;
 pub use plan::Places;
 use plan::{Plan, plan};
 
@@ -64,19 +72,12 @@ pub struct Import {
     pub names: Vec<BucketName>,
     /// Where objects lie.
     pub places: Places,
-    /// Whether objects are ours to delete, once nothing refers to them.
+    /// Whether objects are handed over: once all files in them are adopted they are ours to delete.
     pub owned: bool,
+    /// Where a file may be kept for as long as this takes.
+    pub scratch: PathBuf,
     /// Which old numbers are never minted here.
     pub numbers: Numbers,
-}
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Files looked at.
-    pub done: u64,
-    /// Files there were when it began.
-    pub total: u64,
 }
 
 /// Why a file was not adopted.
@@ -141,6 +142,8 @@ pub struct Report {
     pub adopted_bytes: u64,
     /// Files adopted by an import before; some may have been deleted since.
     pub already: u64,
+    /// Blobs whose objects became ours to delete now.
+    pub handed_over: u64,
     /// How many were not adopted, by reason.
     pub refused: BTreeMap<Reason, u64>,
     /// The first of them, in order.
@@ -198,34 +201,97 @@ impl Numbers {
 }
 
 impl Import {
-    /// Adopts all files that are not adopted yet.
-    pub async fn run(&self, tell: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, Fault> {
+    /// Adopts all files that are not adopted yet, and then hands over the objects that no other file needs.
+    pub async fn run(&self, tell: Tell<'_>) -> Result<Report, Fault> {
         let total = self.original.count().await?;
         let mut report = Report::default();
+        let mut ledger = Ledger::create(&self.scratch)?;
         let mut after = i64::MIN;
         loop {
             let page = self.original.files(after, PAGE).await?;
             let Some(last) = page.last() else {
-                return Ok(report);
+                break;
             };
             after = last.id;
             let mut work = stream::iter(page)
-                .map(|file| async move { self.adopt(&file).await })
+                .map(|file| async move {
+                    let outcome = self.adopt(&file).await;
+                    (file, outcome)
+                })
                 .buffered(AT_A_TIME);
-            while let Some(outcome) = work.next().await {
+            while let Some((file, outcome)) = work.next().await {
                 report.files += 1;
                 match outcome? {
-                    Outcome::Adopted(bytes) => {
+                    Outcome::Adopted(objects) => {
                         report.adopted += 1;
-                        report.adopted_bytes += bytes;
+                        report.adopted_bytes +=
+                            objects.iter().map(|object| object.size).sum::<u64>();
+                        ledger.adopted(&objects)?;
                     }
-                    Outcome::Already => report.already += 1,
-                    Outcome::Refused(refusal) => report.refuse(refusal),
+                    Outcome::Already(objects) => {
+                        report.already += 1;
+                        ledger.adopted(&objects)?;
+                    }
+                    Outcome::Refused(refusal) => {
+                        report.refuse(refusal);
+                        ledger.needed(self.places.find(&file.object))?;
+                    }
                 }
-                tell(Progress {
-                    done: report.files,
-                    total: total.max(report.files),
-                });
+                let total = total.max(report.files);
+                tell(Progress::new("looking at files", report.files, Some(total)));
+            }
+        }
+        if self.owned {
+            report.handed_over = self.hand_over(ledger, tell).await?;
+        }
+        Ok(report)
+    }
+
+    /// Makes those objects ours to delete that files were adopted from and that no file needs which was not. What an
+    /// import before this one left undone is done, too.
+    async fn hand_over(&self, mut ledger: Ledger, tell: Tell<'_>) -> Result<u64, Fault> {
+        let mut handed_over = 0;
+        let mut after = BlobId(i64::MIN);
+        let mut page = self.namespace.unsettled(after, PAGE).await?;
+        if page.is_empty() {
+            return Ok(0);
+        }
+        self.note_parts(&mut ledger).await?;
+        while let Some(last) = page.last() {
+            after = last.blob;
+            let mut settled = Vec::new();
+            for blob in &page {
+                if ledger.is_free(&blob.objects)? {
+                    settled.push(blob.blob);
+                }
+            }
+            handed_over += settled.len() as u64;
+            tell(Progress::new("handing objects over", handed_over, None));
+            if !settled.is_empty() {
+                self.namespace.hand_over(settled).await?;
+            }
+            page = self.namespace.unsettled(after, PAGE).await?;
+        }
+        Ok(handed_over)
+    }
+
+    /// Notes the objects of all parts whose file was not adopted, or is not there.
+    async fn note_parts(&self, ledger: &mut Ledger) -> Result<(), Fault> {
+        let mut after = i64::MIN;
+        loop {
+            let page = self.original.part_rows(after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            let mut uids: Vec<Uid> = page.iter().map(|part| Uid(part.uid)).collect();
+            uids.sort();
+            uids.dedup();
+            let adopted = self.namespace.adopted_among(uids).await?;
+            for part in page {
+                if !adopted.contains(&Uid(part.uid)) {
+                    ledger.needed(self.places.find(&part.object))?;
+                }
             }
         }
     }
@@ -245,7 +311,13 @@ impl Import {
         }
         let uid = Uid(file.uid);
         match self.namespace.standing_of(uid).await? {
-            Standing::Adopted => return Ok(Outcome::Already),
+            Standing::Adopted => {
+                // A row that was changed since names nothing that was adopted by it.
+                let planned = self.plan(file).await?;
+                return Ok(Outcome::Already(
+                    planned.map_or_else(|_| Vec::new(), |plan| plan.objects),
+                ));
+            }
             Standing::Taken => return refused(Reason::Taken, "the number is in use here"),
             Standing::Free => {}
         }
@@ -255,11 +327,7 @@ impl Import {
                 "it may be minted here: it is newer than the begin of this import, or a running node mints such numbers",
             );
         }
-        let parts: Vec<OldPart> = match file.parts {
-            Some(_) => self.original.parts(file.uid, PARTS_MAX + 1).await?,
-            None => Vec::new(),
-        };
-        let planned = plan(file, &parts, &self.places);
+        let planned = self.plan(file).await?;
         let Plan {
             name,
             key,
@@ -280,7 +348,7 @@ impl Import {
         };
         let bucket = self.namespace.ensure_bucket(new).await;
         let bucket = bucket.map_err(|condition| Failed::of(file, condition))?;
-        let bytes = objects.iter().map(|object| object.size).sum();
+        let adopted = objects.clone();
         let request = AdoptRequest {
             bucket,
             key,
@@ -289,12 +357,23 @@ impl Import {
             modified: file.modified,
             objects,
             md5,
-            owned: self.owned,
+            owner: match self.owned {
+                true => Owner::TheirsYet,
+                false => Owner::Theirs,
+            },
         };
         match self.namespace.adopt(request).await {
-            Ok(()) => Ok(Outcome::Adopted(bytes)),
+            Ok(()) => Ok(Outcome::Adopted(adopted)),
             Err(error) => Err(Failed::not_adopted(file, error)),
         }
+    }
+
+    async fn plan(&self, file: &OldFile) -> Result<Result<Plan, (Reason, String)>, Fault> {
+        let parts: Vec<OldPart> = match file.parts {
+            Some(_) => self.original.parts(file.uid, PARTS_MAX + 1).await?,
+            None => Vec::new(),
+        };
+        Ok(plan(file, &parts, &self.places))
     }
 
     /// Ends the connection to the old database.
@@ -303,9 +382,10 @@ impl Import {
     }
 }
 
+/// What became of a file; of one that is adopted, with the objects that it is made of.
 enum Outcome {
-    Adopted(u64),
-    Already,
+    Adopted(Vec<Foreign>),
+    Already(Vec<Foreign>),
     Refused(Refusal),
 }
 

@@ -30,19 +30,24 @@ impl Places {
             let detail = format!("a size of {} bytes", object.size);
             (Reason::InvalidRow, detail)
         })?;
-        let (backend, path) = match (self.own.get(&object.bucket), &self.common) {
-            (Some(backend), _) => (backend, object.name.clone()),
-            (None, Some(backend)) => (backend, format!("{}/{}", object.bucket, object.name)),
-            (None, None) => {
-                let detail = format!("no backend was named for bucket {}", object.bucket);
-                return Err((Reason::NoBackend, detail));
-            }
-        };
+        let (backend, path) = self.find(object).ok_or_else(|| {
+            let detail = format!("no backend was named for bucket {}", object.bucket);
+            (Reason::NoBackend, detail)
+        })?;
         Ok(Foreign {
-            backend: backend.clone(),
+            backend: backend.to_owned(),
             path,
             size,
         })
+    }
+
+    /// The backend of an object and the path below its root; `None` when none was named for its bucket.
+    pub(super) fn find(&self, object: &OldObject) -> Option<(&str, String)> {
+        match (self.own.get(&object.bucket), &self.common) {
+            (Some(backend), _) => Some((backend, object.name.clone())),
+            (None, Some(backend)) => Some((backend, format!("{}/{}", object.bucket, object.name))),
+            (None, None) => None,
+        }
     }
 }
 

@@ -123,7 +123,8 @@ impl MasterKey {
     /// The key `given` by the environment, else the one in the data directory `dir`; checked against what the
     /// install's key has sealed. While there is nothing, a missing key is made: it is on stable storage, readable
     /// by its owner alone, when this returns. Of several processes that begin one install, each with a key of its
-    /// own, one wins; the others are refused.
+    /// own, one wins; the others are refused. A key made for a server's database is said in the log: its nodes may be
+    /// many, and their directories may go with them.
     pub async fn load(
         dir: &Path,
         given: Option<&Secret>,
@@ -163,11 +164,18 @@ impl MasterKey {
             }
             return Err(MasterKeyError::Wrong);
         }
+        if let Some(path) = made.filter(|_| meta.is_shared()) {
+            tracing::warn!(
+                file = %path.display(),
+                "master key made, in this node's data directory alone: keep it, and give it to every other node, as \
+                 OSPROXY_MASTER_KEY or as the same file; without it nothing in the database opens"
+            );
+        }
         Ok(master_key)
     }
 
     /// Whether this is the install's key; where none is recorded, it becomes that.
-    async fn is_recorded(&self, meta: &MetaStore) -> Result<bool, MasterKeyError> {
+    pub async fn is_recorded(&self, meta: &MetaStore) -> Result<bool, Fault> {
         let own = seal::seal(&self.cipher, CHECK, CHECK)?;
         let recorded = meta
             .transact("record master key", move |session| {

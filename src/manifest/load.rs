@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::recover::{PAGE, Progress, Recovery, Tell, each, lost_object, mark};
+use super::recover::{PAGE, Recovery, each, lost_object, mark};
 use super::report::Report;
+use crate::blob::Claim;
 use crate::meta::catalog::{
     CONTENTS, EXTENTS, Group, OBJECTS, TABLES, Table, TableId, VERSIONS, Value, table,
 };
 use crate::meta::manifests::{self, PartRow};
 use crate::meta::scratch::Scratch;
-use crate::meta::{MetaStore, nodes, releases};
+use crate::meta::{MetaStore, install, nodes, releases};
 use crate::model::clock::{Clock, Millis};
-use crate::model::fault::Fault;
+use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, UidGenerator, minted_at};
+use crate::model::progress::{Progress, Tell};
 
 /// How far above the newest id that is known others may have been given: more than a node ever reserves.
 const UNKNOWN_IDS: Millis = 120_000;
@@ -181,7 +183,39 @@ pub(super) async fn insert(
         }
     }
     let uids = reserve(meta, plan.newest_id, plan.adopted, now).await?;
-    finish(meta, usage, plan.parts, &uids, now, tell).await
+    let seq = finish(meta, usage, plan.parts, &uids, now, tell).await?;
+    take_over(recovery).await?;
+    meta.transact("end recovery", move |session| {
+        Box::pin(manifests::end_recovery(session, now, seq))
+    })
+    .await
+}
+
+/// Makes the database one that is known by itself, and says at each backend that the blobs there are its own: those of
+/// other nodes are theirs to hand over.
+async fn take_over(recovery: &Recovery) -> Result<(), Fault> {
+    let Recovery {
+        meta,
+        blobs,
+        master_key,
+        ..
+    } = recovery;
+    if !master_key.is_recorded(meta).await? {
+        return Err(Fault::new(Kind::Config, "record master key")
+            .context("the recovery was begun under another one"));
+    }
+    let identity = meta
+        .read("find install", |session| {
+            Box::pin(install::identity(session))
+        })
+        .await?;
+    if let Some(identity) = identity {
+        let backends: Vec<String> = blobs.backends().map(str::to_owned).collect();
+        for backend in backends {
+            blobs.mark(&backend, &identity, Claim::Always).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a version to what its bucket holds.
@@ -226,11 +260,7 @@ async fn write_table(
     let (mut done, total) = (0, scratch.count(table)?);
     let mut after: Option<Vec<Value>> = None;
     loop {
-        tell(Progress {
-            step: step(table.id),
-            done,
-            total: Some(total),
-        });
+        tell(Progress::new(step(table.id), done, Some(total)));
         let mut page = scratch.page(table, after.as_deref(), PAGE)?;
         let Some(last) = page.last() else {
             return Ok(());
@@ -306,7 +336,7 @@ async fn reserve(
     Ok(uids)
 }
 
-/// Writes what is derived from the rows, and that the recovery is done.
+/// Writes what is derived from the rows; answers the newest manifest.
 async fn finish(
     meta: &MetaStore,
     usage: BTreeMap<i64, (i64, i64)>,
@@ -314,7 +344,7 @@ async fn finish(
     uids: &UidGenerator,
     now: Millis,
     tell: Tell<'_>,
-) -> Result<(), Fault> {
+) -> Result<i64, Fault> {
     let seq = parts.iter().map(|part| part.seq).max().unwrap_or_default();
     let usage: Vec<_> = usage.into_iter().collect();
     for page in usage.chunks(PAGE) {
@@ -344,10 +374,7 @@ async fn finish(
         })
         .await?;
     }
-    meta.transact("end recovery", move |session| {
-        Box::pin(manifests::end_recovery(session, now, seq))
-    })
-    .await
+    Ok(seq)
 }
 
 /// Hands to the collector what nothing refers to: parts of uploads that were under way, and what had been released
@@ -360,11 +387,7 @@ async fn release_unreferenced(
 ) -> Result<(), Fault> {
     let (mut content, mut done) = (ContentId(0), 0);
     loop {
-        tell(Progress {
-            step: "finding what nothing refers to",
-            done,
-            total: None,
-        });
+        tell(Progress::new("finding what nothing refers to", done, None));
         let page = meta
             .scan("find unreferenced", move |session| {
                 Box::pin(releases::references_of(session, content, PAGE * 5))

@@ -34,7 +34,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-pub use recover::{Options, Progress, RecoverError, Recovery, recover};
+pub use recover::{Options, RecoverError, Recovery, recover};
 pub use report::{Report, UnnamedBlob};
 pub use writer::{Manifests, Parts, Written};
 

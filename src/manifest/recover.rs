@@ -25,7 +25,8 @@ use crate::meta::scratch::Scratch;
 use crate::model::clock::{Clock, Millis};
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::LostObject;
-use crate::model::ids::{minted_at, worker_of};
+use crate::model::ids::{Uid, minted_at, worker_of};
+use crate::model::progress::{Progress, Tell};
 
 /// Bytes of an object that are read for its head.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -116,20 +117,6 @@ pub struct Recovery {
     /// The file of the scratch database.
     pub scratch: PathBuf,
 }
-
-/// How far a recovery is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is done now.
-    pub step: &'static str,
-    /// How much of it is done.
-    pub done: u64,
-    /// How much there is, where that is known.
-    pub total: Option<u64>,
-}
-
-/// Told of progress, often.
-pub(super) type Tell<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// An object of a manifest at a backend.
 struct Object {
@@ -234,7 +221,7 @@ type Parts = Vec<Arc<Object>>;
 
 impl Run<'_> {
     fn tell(&self, step: &'static str, done: u64, total: Option<u64>) {
-        (self.tell)(Progress { step, done, total });
+        (self.tell)(Progress::new(step, done, total));
     }
 
     /// All objects of manifests that open.
@@ -719,15 +706,17 @@ pub(super) fn lost_object(
         Value::Bytes(key) => String::from_utf8_lossy(key).into_owned(),
         _ => String::new(),
     };
-    let uid = table.column("uid").and_then(|uid| group.row(0).nth(uid));
+    let bucket = match name {
+        Some(Value::Text(name)) => name.clone(),
+        _ => String::new(),
+    };
+    let number = |name| {
+        let value = table.column(name).and_then(|at| group.row(0).nth(at));
+        value.and_then(Value::int).unwrap_or_default()
+    };
     Ok(LostObject {
-        bucket: match name {
-            Some(Value::Text(name)) => name.clone(),
-            _ => String::new(),
-        },
-        key,
-        uid: uid.and_then(Value::int).unwrap_or_default(),
         is_current: table.id == catalog::OBJECTS.id,
+        ..LostObject::version(bucket, key, Uid(number("uid")), number("is_null") != 0)
     })
 }
 

@@ -1,12 +1,23 @@
-//! Rows of what was adopted from an existing osproxy. They are never deleted: a number that was adopted is not adopted
-//! again after its version was deleted, and no object gets a second blob.
+//! Rows of what was adopted from an existing osproxy. A number is noted for good: it is not adopted again after its
+//! version was deleted. So is an object that is ours to delete: it gets no second blob.
+//!
+//! ```text
+//!   adopted, theirs yet --> handed over: ours --> deleted when nothing refers to it
+//!            |
+//!            +--> nothing refers to it: left where it is, and free to be adopted again
+//! ```
+//!
+//! Several files of an existing osproxy may lie in one object, of which some cannot be adopted now. So an object is handed
+//! over only when all of them were adopted, which the importer finds out.
 
-use super::catalog::{ADOPTED_OBJECTS, ADOPTED_UIDS};
+use super::catalog::{ADOPTED_OBJECTS, ADOPTED_UIDS, BLOBS};
+use super::contents::Owner;
+use super::copies::{self, AnyCopy};
 use super::session::{Session, params};
 use super::{nodes, objects, uploads};
 use crate::model::clock::Millis;
 use crate::model::fault::Fault;
-use crate::model::ids::Uid;
+use crate::model::ids::{BlobId, Uid};
 
 /// No node has this number.
 const NOBODY: i64 = -1;
@@ -22,8 +33,8 @@ pub enum Standing {
     Taken,
 }
 
-/// What a number stands for.
-pub async fn standing(session: &mut Session, uid: Uid) -> Result<Standing, Fault> {
+/// Whether a number was adopted.
+pub async fn is_adopted(session: &mut Session, uid: Uid) -> Result<bool, Fault> {
     let found = session
         .query_one(
             "SELECT at FROM adopted_uids WHERE uid = $1",
@@ -31,7 +42,12 @@ pub async fn standing(session: &mut Session, uid: Uid) -> Result<Standing, Fault
             |row| row.int(0),
         )
         .await?;
-    if found.is_some() {
+    Ok(found.is_some())
+}
+
+/// What a number stands for.
+pub async fn standing(session: &mut Session, uid: Uid) -> Result<Standing, Fault> {
+    if is_adopted(session, uid).await? {
         return Ok(Standing::Adopted);
     }
     let is_taken = objects::find_by_uid(session, uid).await?.is_some()
@@ -54,7 +70,7 @@ pub async fn note_uid(session: &mut Session, uid: Uid, now: Millis) -> Result<()
         .await
 }
 
-/// Whether an object became a blob once, which may be gone.
+/// Whether an object became a blob, which may be gone if it was ours.
 pub async fn was_adopted(session: &mut Session, backend: i64, name: &str) -> Result<bool, Fault> {
     let found = session
         .query_one(
@@ -78,6 +94,53 @@ pub async fn note_object(
         .execute(
             "INSERT INTO adopted_objects (backend_id, name, at) VALUES ($1, $2, $3)",
             params![backend, name.as_bytes(), now],
+        )
+        .await
+}
+
+/// Forgets that an object became a blob, which it is no more and which was not ours.
+pub(super) async fn forget_object(
+    session: &mut Session,
+    backend: i64,
+    name: &str,
+) -> Result<(), Fault> {
+    session.changed(&ADOPTED_OBJECTS, params![backend, name.as_bytes()]);
+    session
+        .execute(
+            "DELETE FROM adopted_objects WHERE backend_id = $1 AND name = $2",
+            params![backend, name.as_bytes()],
+        )
+        .await
+}
+
+/// Live blobs above `after` whose objects are not handed over yet, in order, at most `limit`, each with its copies of any
+/// state. A scan.
+pub async fn not_handed_over(
+    session: &mut Session,
+    after: BlobId,
+    limit: usize,
+) -> Result<Vec<(BlobId, Vec<AnyCopy>)>, Fault> {
+    let blobs = session
+        .query(
+            "SELECT id FROM blobs WHERE owned = $1 AND state = 'live' AND id > $2 ORDER BY id LIMIT $3",
+            params![Owner::TheirsYet.column(), after.0, limit as i64],
+            |row| row.int(0).map(BlobId),
+        )
+        .await?;
+    let mut found = Vec::with_capacity(blobs.len());
+    for blob in blobs {
+        found.push((blob, copies::of_blob(session, blob).await?));
+    }
+    Ok(found)
+}
+
+/// Makes the objects of a blob ours to delete. One that is condemned by now has left them where they are.
+pub async fn hand_over(session: &mut Session, blob: BlobId) -> Result<(), Fault> {
+    session.changed(&BLOBS, params![blob.0]);
+    session
+        .execute(
+            "UPDATE blobs SET owned = $1 WHERE id = $2 AND owned = $3 AND state = 'live'",
+            params![Owner::Ours.column(), blob.0, Owner::TheirsYet.column()],
         )
         .await
 }

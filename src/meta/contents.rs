@@ -5,12 +5,15 @@ use bytes::Bytes;
 use super::catalog;
 use super::codec;
 use super::copies::{self, AnyCopy, CopyState};
+use super::findings::{self, suspect};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
 use crate::model::digest::{Digests, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, KeyVersionId, SenderId, SpaceId};
+
+pub use super::known::{Known, Standing, find, find_by_md5, lock_well, standing};
 
 /// One live copy of a blob: which backend, and the blob's name there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +62,31 @@ pub enum Place {
     Composite,
 }
 
-/// A content as the index knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// Its id.
-    pub id: ContentId,
-    /// What it is known by; the ETag and checksums a request may be compared with.
-    pub digests: Digests,
+/// Whose those copies of a blob are that another system wrote. What was written here is ours in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// That system's, for good: they are never deleted.
+    Theirs,
+    /// Ours to delete, once nothing refers to the blob.
+    Ours,
+    /// That system's until nothing there needs them any more and they are handed over.
+    TheirsYet,
+}
+
+impl Owner {
+    /// As a blob's row holds it.
+    pub(super) fn column(self) -> i64 {
+        match self {
+            Self::Theirs => 0,
+            Self::Ours => 1,
+            Self::TheirsYet => 2,
+        }
+    }
+
+    /// Whether a row says that they are ours to delete.
+    pub(super) fn is_ours(column: i64) -> bool {
+        column == Self::Ours.column()
+    }
 }
 
 /// A new blob, written and not yet named by a row.
@@ -79,8 +100,8 @@ pub struct NewBlob {
     pub copies: Vec<CopyRow>,
     /// Copies its placement wants beside these, whose bytes are not written yet.
     pub missing: Vec<CopyRow>,
-    /// Whether the bytes of its copies are ours to delete, those included that another system wrote.
-    pub owned: bool,
+    /// Whose its copies are.
+    pub owner: Owner,
 }
 
 /// What [`location`] reads of contents `c` and their live copies `p`; the bytes come last.
@@ -138,69 +159,6 @@ pub(super) fn merge_copies(into: &mut Location, from: Location) {
 fn name(row: &Row<'_>, column: usize) -> Result<String, Fault> {
     String::from_utf8(row.bytes(column)?.to_vec())
         .map_err(|error| Fault::new(Kind::Corrupt, "decode row").source(error))
-}
-
-/// The content of these bytes in `space`, if it is known. A plain read: the row may be collected later, and
-/// [`lock`] decides at commit.
-pub async fn find(
-    session: &mut Session,
-    space: SpaceId,
-    sha256: &Sha256Digest,
-    length: u64,
-) -> Result<Option<Known>, Fault> {
-    session
-        .query_one(
-            "SELECT id, md5, crc32, crc32c, crc64nvme, sha1 FROM contents
-             WHERE space_id = $1 AND sha256 = $2 AND length = $3",
-            params![space.0, &sha256.0, length as i64],
-            |row| {
-                Ok(Known {
-                    id: ContentId(row.int(0)?),
-                    digests: Digests {
-                        length,
-                        sha256: *sha256,
-                        md5: row.array(1)?,
-                        crc32: row.int(2)? as u32,
-                        crc32c: row.int(3)? as u32,
-                        crc64nvme: row.int(4)? as u64,
-                        sha1: row.opt_array(5)?,
-                    },
-                })
-            },
-        )
-        .await
-}
-
-/// Contents in `space` whose MD5 is this, that can be shared and do not lie in their row, at most `limit`. An MD5 is a
-/// hint: more than one may have it.
-pub async fn find_by_md5(
-    session: &mut Session,
-    space: SpaceId,
-    md5: &[u8; 16],
-    limit: usize,
-) -> Result<Vec<Known>, Fault> {
-    session
-        .query(
-            "SELECT id, length, sha256, crc32, crc32c, crc64nvme, sha1 FROM contents
-             WHERE space_id = $1 AND md5 = $2 AND md5 IS NOT NULL AND kind <> 'inline' AND sha256 IS NOT NULL
-             LIMIT $3",
-            params![space.0, md5, limit as i64],
-            |row| {
-                Ok(Known {
-                    id: ContentId(row.int(0)?),
-                    digests: Digests {
-                        length: row.size(1)?,
-                        sha256: Sha256Digest(row.array(2)?),
-                        md5: *md5,
-                        crc32: row.int(3)? as u32,
-                        crc32c: row.int(4)? as u32,
-                        crc64nvme: row.int(5)? as u64,
-                        sha1: row.opt_array(6)?,
-                    },
-                })
-            },
-        )
-        .await
 }
 
 /// The backends that hold live copies of what a composite content is made of, at most two levels below it.
@@ -326,6 +284,15 @@ pub struct NewContent<'a> {
     pub now: Millis,
 }
 
+impl NewContent<'_> {
+    fn unshared(&self) -> Self {
+        Self {
+            shared: false,
+            ..*self
+        }
+    }
+}
+
 /// One run of a new content, in a blob of its own.
 pub struct NewRun<'a> {
     /// The id of the content that fills the blob. The new content's own when there is one run.
@@ -338,45 +305,74 @@ pub struct NewRun<'a> {
     pub sealing: Option<&'a Sealing>,
 }
 
+/// What stands for the bytes of a new content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// This content: the new one, or an equal one that was there.
+    As(ContentId),
+    /// An equal one is there and its bytes are lost: no row of the new one is.
+    Lost(ContentId),
+}
+
 /// Where the bytes of a content row are.
+#[derive(Clone, Copy)]
 enum Holds<'a> {
     Bytes(&'a [u8], Option<&'a Sealing>),
     Blob(&'a NewBlob, Option<&'a Sealing>),
     Extents,
 }
 
-/// Inserts an inline content unless an equal one is known; returns the id of the one that stands.
+/// Inserts an inline content unless an equal one is known; returns the id of the one that stands. Where the equal one
+/// lies in blobs and is lost, the new one stands beside it and is found by nobody.
 pub async fn insert_inline(
     session: &mut Session,
     new: &NewContent<'_>,
     bytes: &[u8],
     sealing: Option<&Sealing>,
 ) -> Result<ContentId, Fault> {
-    insert(session, new, Holds::Bytes(bytes, sealing)).await
+    let holds = Holds::Bytes(bytes, sealing);
+    Ok(match insert(session, new, holds).await? {
+        Placed::As(id) => id,
+        Placed::Lost(_) => {
+            insert(session, &new.unshared(), holds).await?;
+            new.id
+        }
+    })
 }
 
 /// Inserts a content that lies in `runs`, one after the other, with their blobs, unless an equal content is
 /// known; returns the id of the one that stands. One run is the content's own blob; several make it a composite
-/// of contents that only it refers to. When the id is not `new.id`, no row of the blobs is there and their bytes
+/// of contents that only it refers to. When that is not `new.id`, no row of the blobs is there and their bytes
 /// are the caller's to drop after the commit.
 pub async fn insert_stored(
     session: &mut Session,
     new: &NewContent<'_>,
     runs: &[NewRun<'_>],
-) -> Result<ContentId, Fault> {
+) -> Result<Placed, Fault> {
+    let own = Placed::As(new.id);
     if let [only] = runs {
         insert_blob(session, only.blob, new.now).await?;
-        let id = insert(session, new, Holds::Blob(only.blob, only.sealing)).await?;
-        if id != new.id {
+        let placed = insert(session, new, Holds::Blob(only.blob, only.sealing)).await?;
+        if placed != own {
             delete_blob(session, only.blob).await?;
         }
-        return Ok(id);
+        return Ok(placed);
     }
-    let id = insert(session, new, Holds::Extents).await?;
-    if id == new.id {
+    let placed = insert(session, new, Holds::Extents).await?;
+    if placed == own {
         insert_runs(session, new, runs).await?;
     }
-    Ok(id)
+    Ok(placed)
+}
+
+/// Inserts a content as [`insert_stored`] does that is found by nobody, beside an equal one.
+pub async fn insert_beside(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    runs: &[NewRun<'_>],
+) -> Result<ContentId, Fault> {
+    insert_stored(session, &new.unshared(), runs).await?;
+    Ok(new.id)
 }
 
 /// Inserts contents, each alone in its blob, as the extents of a composite that is there.
@@ -385,6 +381,24 @@ pub(super) async fn insert_runs(
     new: &NewContent<'_>,
     runs: &[NewRun<'_>],
 ) -> Result<(), Fault> {
+    if let [only] = runs {
+        insert_blob(session, only.blob, new.now).await?;
+        // All of the composite: known to nobody, and held against the digests of that by who reads it again.
+        let whole = NewContent {
+            id: only.content,
+            shared: false,
+            ..*new
+        };
+        let holds = Holds::Blob(only.blob, only.sealing);
+        insert(session, &whole, holds).await?;
+        let extent = Extent {
+            start: 0,
+            length: only.length,
+            child: only.content,
+            child_offset: 0,
+        };
+        return insert_extent(session, new.id, 0, &extent, None).await;
+    }
     let mut start = 0;
     for (ordinal, run) in runs.iter().enumerate() {
         insert_blob(session, run.blob, new.now).await?;
@@ -407,7 +421,7 @@ async fn insert_blob(session: &mut Session, blob: &NewBlob, now: Millis) -> Resu
     session
         .execute(
             "INSERT INTO blobs (id, size, state, since, owned) VALUES ($1, $2, 'live', $3, $4)",
-            params![blob.id.0, blob.size as i64, now, blob.owned],
+            params![blob.id.0, blob.size as i64, now, blob.owner.column()],
         )
         .await?;
     insert_copies(session, blob, now).await
@@ -498,7 +512,7 @@ async fn insert(
     session: &mut Session,
     new: &NewContent<'_>,
     holds: Holds<'_>,
-) -> Result<ContentId, Fault> {
+) -> Result<Placed, Fault> {
     let (kind, depth, blob, bytes, sealing) = match holds {
         Holds::Bytes(bytes, sealing) => ("inline", 0, None, Some(bytes), sealing),
         Holds::Blob(blob, sealing) => ("stored", 0, Some(blob), None, sealing),
@@ -541,20 +555,27 @@ async fn insert(
         .await?;
     session.changed(&catalog::CONTENTS, params![new.id.0]);
     if sha256.is_none() {
-        return Ok(new.id);
+        return Ok(Placed::As(new.id));
     }
     // The id tells who won, never the number of rows affected.
-    let id = session
+    let found = session
         .query_one(
-            "SELECT id FROM contents WHERE space_id = $1 AND sha256 = $2 AND length = $3 /*FOR SHARE*/",
+            concat!(
+                "SELECT c.id, ",
+                suspect!(),
+                " FROM contents c WHERE c.space_id = $1 AND c.sha256 = $2 AND c.length = $3 /*FOR SHARE*/"
+            ),
             params![new.space.0, sha256, digests.length as i64],
-            |row| row.int(0),
+            |row| Ok((ContentId(row.int(0)?), row.int(1)? != 0)),
         )
         .await?;
-    let Some(id) = id else {
-        return Err(collected_meanwhile(session, "insert content"));
-    };
-    Ok(ContentId(id))
+    Ok(match found {
+        None => return Err(collected_meanwhile(session, "insert content")),
+        Some((id, true)) if id != new.id && findings::is_lost(session, id).await? => {
+            Placed::Lost(id)
+        }
+        Some((id, _)) => Placed::As(id),
+    })
 }
 
 /// Has the transaction run again: what it found to stand was collected before it could be locked.

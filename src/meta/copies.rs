@@ -9,7 +9,9 @@
 //! safe. An old copy's row goes before its bytes. All of it happens under the blob's lock, and only while the
 //! blob is live: a condemned blob takes all its copies along.
 
+use super::adoptions;
 use super::catalog::COPIES;
+use super::contents::Owner;
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::digest::Sha256Digest;
@@ -242,11 +244,15 @@ pub async fn take_outdated(
             "SELECT p.name, b.owned FROM copies p JOIN blobs b ON b.id = p.blob_id
              WHERE p.blob_id = $1 AND p.backend_id = $2 AND p.state = 'deleting' AND p.since < $3",
             params![blob.0, backend, before],
-            |row| Ok((name(row, 0)?, row.int(1)? != 0)),
+            |row| Ok((name(row, 0)?, Owner::is_ours(row.int(1)?))),
         )
         .await?;
-    if found.is_some() {
+    if let Some((name, is_ours)) = &found {
         remove(session, blob, backend).await?;
+        if !is_ours {
+            // It stays where it is, and nobody here reads or deletes it any more.
+            adoptions::forget_object(session, backend, name).await?;
+        }
     }
     Ok(found)
 }
@@ -263,6 +269,18 @@ pub async fn live_at(session: &mut Session, backend: i64) -> Result<(u64, u64), 
         )
         .await?;
     Ok(found.unwrap_or_default())
+}
+
+/// Whether a backend has a live copy. A scan where it has none.
+pub async fn any_live_at(session: &mut Session, backend: i64) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM copies WHERE backend_id = $1 AND state = 'live' LIMIT 1",
+            params![backend],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
 }
 
 /// How many copies a backend has that are live or to come, whether their blobs are condemned or not.

@@ -106,26 +106,30 @@ pub async fn without_content(
 ) -> Result<Vec<(LostObject, Option<i64>)>, Fault> {
     let sql = match which {
         Which::Current => {
-            "SELECT b.name, o.key, o.uid, o.content_id FROM objects o JOIN buckets b ON b.id = o.bucket_id
+            "SELECT b.name, o.key, o.uid, o.is_null, o.content_id FROM objects o JOIN buckets b ON b.id = o.bucket_id
              LEFT JOIN contents c ON c.id = o.content_id
              WHERE o.kind = 'object' AND c.id IS NULL AND o.uid > $1 ORDER BY o.uid LIMIT $2"
         }
         Which::Noncurrent => {
-            "SELECT b.name, o.key, o.uid, o.content_id FROM versions o JOIN buckets b ON b.id = o.bucket_id
+            "SELECT b.name, o.key, o.uid, o.is_null, o.content_id FROM versions o JOIN buckets b ON b.id = o.bucket_id
              LEFT JOIN contents c ON c.id = o.content_id
              WHERE o.kind = 'object' AND c.id IS NULL AND o.uid > $1 ORDER BY o.uid LIMIT $2"
         }
         Which::Parts => {
-            "SELECT b.name, u.key, u.uid, MIN(p.content_id) FROM upload_parts p JOIN uploads u ON u.uid = p.upload_uid
+            "SELECT b.name, u.key, u.uid, 0, MIN(p.content_id) FROM upload_parts p JOIN uploads u ON u.uid = p.upload_uid
              JOIN buckets b ON b.id = u.bucket_id
              LEFT JOIN contents c ON c.id = p.content_id
              WHERE c.id IS NULL AND u.uid > $1 GROUP BY b.name, u.key, u.uid ORDER BY u.uid LIMIT $2"
         }
     };
-    let is_current = which == Which::Current;
     session
         .query(sql, params![after, PAGE as i64], |row| {
-            Ok((lost(row, is_current)?, row.opt_int(3)?))
+            let mut found = lost(row, which == Which::Current)?;
+            if which == Which::Parts {
+                // Both kinds of ids are written alike.
+                found.upload_id = found.version_id.take();
+            }
+            Ok((found, row.opt_int(4)?))
         })
         .await
 }

@@ -8,7 +8,7 @@ use crate::model::clock::Millis;
 use crate::model::digest::Sha256Digest;
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::{Listed, LostObject, Problem};
-use crate::model::ids::{BlobId, ContentId, KeyVersionId};
+use crate::model::ids::{BlobId, ContentId, KeyVersionId, Uid};
 
 /// Versions of one finding that are named; their number is told in full.
 const VERSIONS_MAX: usize = 100;
@@ -128,6 +128,60 @@ pub async fn of_blob(session: &mut Session, blob: BlobId) -> Result<Vec<Found>, 
         .await
 }
 
+/// The blobs that the bytes of content `$1` lie in: its own, and those of what it is made of, at most two levels below.
+macro_rules! blobs_of {
+    () => {
+        "SELECT c.blob_id FROM contents c WHERE c.id = $1 AND c.blob_id IS NOT NULL
+         UNION
+         SELECT c.blob_id FROM extents e JOIN contents c ON c.id = e.child_id
+         WHERE e.content_id = $1 AND c.blob_id IS NOT NULL
+         UNION
+         SELECT c.blob_id FROM extents e JOIN extents f ON f.content_id = e.child_id
+         JOIN contents c ON c.id = f.child_id WHERE e.content_id = $1 AND c.blob_id IS NOT NULL"
+    };
+}
+
+/// The blobs that a content's bytes lie in.
+pub async fn blobs_of(session: &mut Session, content: ContentId) -> Result<Vec<BlobId>, Fault> {
+    session
+        .query(blobs_of!(), params![content.0], |row| {
+            row.int(0).map(BlobId)
+        })
+        .await
+}
+
+/// 1 where a finding may be about the bytes of content `c`, which [`is_lost`] tells: 0 where nothing was found of its blob,
+/// and for one that lies in several, where nothing was found of any.
+macro_rules! suspect {
+    () => {
+        "CASE WHEN EXISTS (SELECT 1 FROM findings f WHERE f.blob_id = c.blob_id)
+                OR (c.kind = 'composite' AND EXISTS (SELECT 1 FROM findings)) THEN 1 ELSE 0 END"
+    };
+}
+pub(super) use suspect;
+
+/// Whether bytes of a content are lost, as far as is known: a blob that they lie in has findings, and no live copy of
+/// which nothing was found.
+pub async fn is_lost(session: &mut Session, content: ContentId) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            concat!(
+                "SELECT 1 FROM (",
+                blobs_of!(),
+                ") b JOIN findings f ON f.blob_id = b.blob_id
+                 WHERE NOT EXISTS
+                     (SELECT 1 FROM copies p WHERE p.blob_id = b.blob_id AND p.state = 'live' AND NOT EXISTS
+                         (SELECT 1 FROM findings g WHERE g.blob_id = p.blob_id AND g.backend_id = p.backend_id
+                          AND g.name = p.name))
+                 LIMIT 1"
+            ),
+            params![content.0],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// Records what was found of a live copy, under its blob's lock. What was found of the same copy before keeps its time.
 pub async fn record(session: &mut Session, blob: BlobId, found: &Found) -> Result<(), Fault> {
     let before = of_blob(session, blob).await?;
@@ -157,6 +211,13 @@ pub async fn clear(session: &mut Session, blob: BlobId, backend: i64) -> Result<
             "DELETE FROM findings WHERE blob_id = $1 AND backend_id = $2",
             params![blob.0, backend],
         )
+        .await
+}
+
+/// Forgets what was found of the copies of a blob.
+pub(super) async fn clear_all(session: &mut Session, blob: BlobId) -> Result<(), Fault> {
+    session
+        .execute("DELETE FROM findings WHERE blob_id = $1", params![blob.0])
         .await
 }
 
@@ -217,13 +278,13 @@ pub async fn versions_of(
     for content in contents {
         for (table, is_current) in VERSIONS {
             let sql = format!(
-                "SELECT b.name, o.key, o.uid FROM {table} o JOIN buckets b ON b.id = o.bucket_id
+                "SELECT b.name, o.key, o.uid, o.is_null FROM {table} o JOIN buckets b ON b.id = o.bucket_id
                  WHERE o.content_id = $1
                  UNION
-                 SELECT b.name, o.key, o.uid FROM extents e JOIN {table} o ON o.content_id = e.content_id
+                 SELECT b.name, o.key, o.uid, o.is_null FROM extents e JOIN {table} o ON o.content_id = e.content_id
                  JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
                  UNION
-                 SELECT b.name, o.key, o.uid FROM extents e JOIN extents f ON f.child_id = e.content_id
+                 SELECT b.name, o.key, o.uid, o.is_null FROM extents e JOIN extents f ON f.child_id = e.content_id
                  JOIN {table} o ON o.content_id = f.content_id
                  JOIN buckets b ON b.id = o.bucket_id WHERE e.child_id = $1
                  ORDER BY 3 LIMIT $2"
@@ -265,13 +326,13 @@ async fn count_versions(
     Ok(found.first().copied().unwrap_or(0))
 }
 
-/// A version from its bucket's name, its key and its id.
+/// A version from its bucket's name, its key, its number, and whether it is the null version.
 pub(super) fn lost(row: &Row<'_>, is_current: bool) -> Result<LostObject, Fault> {
+    let key = String::from_utf8_lossy(row.bytes(1)?).into_owned();
+    let uid = Uid(row.int(2)?);
     Ok(LostObject {
-        bucket: row.str(0)?.to_owned(),
-        key: String::from_utf8_lossy(row.bytes(1)?).into_owned(),
-        uid: row.int(2)?,
         is_current,
+        ..LostObject::version(row.str(0)?.to_owned(), key, uid, row.int(3)? != 0)
     })
 }
 

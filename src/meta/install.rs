@@ -1,5 +1,7 @@
 //! The row of an install as a whole.
 
+use sha2::{Digest, Sha256};
+
 use super::session::{Session, params};
 use crate::model::fault::Fault;
 
@@ -12,6 +14,14 @@ pub async fn master_check(session: &mut Session) -> Result<Option<Vec<u8>>, Faul
             |row| Ok(row.bytes(0)?.to_vec()),
         )
         .await
+}
+
+/// What an install is known by where its blobs lie, as 64 hexadecimal digits: the SHA-256 of what its master key has
+/// sealed, which no two databases have in common unless one is a copy or a backup of the other. `None` before the
+/// first start.
+pub async fn identity(session: &mut Session) -> Result<Option<String>, Fault> {
+    let check = master_check(session).await?;
+    Ok(check.map(|check| hex::encode(Sha256::digest(check))))
 }
 
 /// Records that, once: of two who begin an install at the same time, one loses a race and looks again.

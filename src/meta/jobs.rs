@@ -66,7 +66,8 @@ pub fn shown(text: &str) -> Document {
 }
 
 /// Inserts a job, and answers the one that will do the work: this one, or one of the same key that waits or runs.
-/// One that runs is run again afterwards, so that it sees what this transaction changed; its payload stays as it is.
+/// One that runs is run again afterwards, so that it sees what this transaction changed, also when it is being
+/// cancelled; its payload stays as it is.
 ///
 /// Locks the row of that key: the last thing a transaction does that locks other rows. When the transaction is
 /// committed, the engine's bell is to be rung.
@@ -354,12 +355,35 @@ pub async fn list(session: &mut Session, filter: &Filter) -> Result<Vec<Job>, Fa
     }
 }
 
-/// Deletes at most `limit` jobs that ended before `before`, and says how many.
-pub async fn purge(session: &mut Session, before: Millis, limit: usize) -> Result<usize, Fault> {
+/// Which jobs that ended are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    /// Those that ended before this.
+    pub before: Millis,
+    /// Of those that failed only what is older than the newest so many: they wait for an operator.
+    pub failed_kept: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Deletes jobs that ended, and says how many.
+pub async fn purge(session: &mut Session, old: &Old) -> Result<usize, Fault> {
+    let newest_surplus = session
+        .query_one(
+            "SELECT id FROM jobs WHERE state = 'failed' ORDER BY id DESC LIMIT 1 OFFSET $1",
+            params![old.failed_kept as i64],
+            |row| row.int(0),
+        )
+        .await?;
     let old = session
         .query(
-            "SELECT id FROM jobs WHERE ended < $1 AND due IS NULL ORDER BY ended LIMIT $2",
-            params![before, limit as i64],
+            "SELECT id FROM jobs
+             WHERE ended < $1 AND due IS NULL AND (state <> 'failed' OR id <= $2) ORDER BY ended LIMIT $3",
+            params![
+                old.before,
+                newest_surplus.unwrap_or(i64::MIN),
+                old.limit as i64
+            ],
             |row| row.int(0),
         )
         .await?;
@@ -495,6 +519,13 @@ impl Lease {
     ) -> Result<(), Fault> {
         let mut job = self.locked(session).await?.ok_or_else(|| self.lost())?;
         job.advance(state, progress);
+        save(session, &job).await
+    }
+
+    /// Holds the lease and records how far the run is, which changes nothing else.
+    pub async fn record(&self, session: &mut Session, progress: Progress) -> Result<(), Fault> {
+        let mut job = self.locked(session).await?.ok_or_else(|| self.lost())?;
+        job.record(progress);
         save(session, &job).await
     }
 

@@ -4,7 +4,7 @@ use super::catalog::CONTENTS;
 use super::session::{Session, params};
 use super::{contents, releases};
 use crate::model::content::{DEPTH_MAX, Extent};
-use crate::model::digest::Digests;
+use crate::model::digest::{Digests, Sha256Digest};
 use crate::model::fault::Fault;
 use crate::model::ids::{ContentId, SpaceId};
 
@@ -21,6 +21,57 @@ pub struct Joined {
     pub depth: i64,
     /// Its extents.
     pub extents: u64,
+}
+
+/// A run of joined parts that is a whole content with digests of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The content.
+    pub content: ContentId,
+    /// Its first byte among all.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Its digest.
+    pub sha256: Option<Sha256Digest>,
+    /// A weaker one; one of the two is there.
+    pub md5: Option<[u8; 16]>,
+}
+
+/// The parts of a composite that are known by digests, in order; what is made of parts and not known itself, by its own.
+pub async fn parts(session: &mut Session, id: ContentId) -> Result<Vec<Part>, Fault> {
+    let mut found = Vec::new();
+    let mut waiting = vec![(id, 0, 1)];
+    while let Some((composite, before, depth)) = waiting.pop() {
+        let children = session
+            .query(
+                "SELECT e.start, e.length, c.id, c.kind, c.sha256, c.md5
+                 FROM extents e JOIN contents c ON c.id = e.child_id
+                 WHERE e.content_id = $1 AND e.child_offset = 0 AND e.length = c.length AND e.length > 0
+                 ORDER BY e.ordinal",
+                params![composite.0],
+                |row| {
+                    let part = Part {
+                        content: ContentId(row.int(2)?),
+                        start: before + row.size(0)?,
+                        length: row.size(1)?,
+                        sha256: row.opt_array(4)?.map(Sha256Digest),
+                        md5: row.opt_array(5)?,
+                    };
+                    Ok((part, row.str(3)? == "composite"))
+                },
+            )
+            .await?;
+        for (part, is_composite) in children {
+            if part.sha256.is_some() || part.md5.is_some() {
+                found.push(part);
+            } else if is_composite && depth < DEPTH_MAX {
+                waiting.push((part.content, part.start, depth + 1));
+            }
+        }
+    }
+    found.sort_by_key(|part| part.start);
+    Ok(found)
 }
 
 /// A composite without digests; `None` when it is gone, is known, or is one extent of a content that is.

@@ -4,6 +4,7 @@
 //! [`Session::changed`]); the writer reads the rows in one snapshot together with the state they speak of, and
 //! deletes exactly those it read once the manifest is durable.
 
+use super::nodes;
 use super::session::{Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -22,6 +23,9 @@ pub async fn is_recording(session: &mut Session) -> Result<bool, Fault> {
 
 /// Begins or ends the record of changes. What was recorded before an end is of no use: changes are missing after
 /// it, and the first manifest after the next begin is a snapshot.
+///
+/// A begin waits for the transactions of nodes that do not record, and lets none begin meanwhile: what one of them
+/// changed would be neither in the snapshot, if it committed after that was read, nor among the changes.
 pub(super) async fn set_recording(session: &mut Session, is_recording: bool) -> Result<(), Fault> {
     let found = session
         .query_one(
@@ -30,6 +34,9 @@ pub(super) async fn set_recording(session: &mut Session, is_recording: bool) -> 
             |row| row.int(0),
         )
         .await?;
+    if is_recording && found != Some(1) {
+        wait_for_nodes(session).await?;
+    }
     match (found, is_recording) {
         (None, false) | (Some(0), false) | (Some(1), true) => Ok(()),
         (None, true) => session
@@ -48,6 +55,13 @@ pub(super) async fn set_recording(session: &mut Session, is_recording: bool) -> 
             session.execute("DELETE FROM changes", &[]).await
         }
     }
+}
+
+/// Waits for the transactions that nodes have under way, and holds up those that begin, for the rest of this one.
+async fn wait_for_nodes(session: &mut Session) -> Result<(), Fault> {
+    // A node that enters meanwhile waits here, before it has committed anything.
+    nodes::take_turn(session).await?;
+    nodes::lock_fences(session).await
 }
 
 /// Where the writing of manifests stands.

@@ -20,6 +20,7 @@
 //! Lock order, for the databases that lock rows: own node, moves by id, job, backends by id, bucket, upload, keys in
 //! byte order, contents by id, blobs by id.
 
+mod address;
 pub mod adoptions;
 mod bell;
 pub mod buckets;
@@ -36,6 +37,7 @@ pub mod identities;
 pub mod install;
 pub mod jobs;
 pub mod joined;
+mod known;
 pub mod lifecycle;
 pub mod link_keys;
 pub mod listing;
@@ -60,7 +62,6 @@ pub mod wrap_keys;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -69,6 +70,7 @@ use tokio::task::JoinHandle;
 use crate::model::fault::{Fault, Kind};
 use crate::telemetry::Metrics;
 
+pub use address::check as check_url;
 pub use bell::{Bell, Carrier, Reach, Reading, Remembered};
 pub use session::{Param, Row, Session};
 pub use turns::Contended;
@@ -111,8 +113,6 @@ pub struct MetaStore {
     metrics: Arc<Metrics>,
     /// How metrics name this store.
     store: Arc<str>,
-    /// Whether transactions note what they change, for the manifests.
-    recording: Arc<AtomicBool>,
     lane: Lane,
 }
 
@@ -121,16 +121,9 @@ impl MetaStore {
     /// date. Fails with [`Config`](crate::model::fault::Kind::Config) when it was made by a newer version.
     /// So it does when a copy into it has not ended.
     pub fn open(path: &Path, durability: Durability, metrics: Arc<Metrics>) -> Result<Self, Fault> {
-        let recording = Arc::new(AtomicBool::new(false));
-        let engine = sqlite::Engine::open(path, durability, Arc::clone(&recording))?;
+        let engine = sqlite::Engine::open(path, durability)?;
         engine.read(|session| Box::pin(copy::refuse_unfinished(session)))?;
-        let is_recording = engine.read(|session| Box::pin(manifests::is_recording(session)));
-        recording.store(is_recording?, Ordering::SeqCst);
-        Ok(Self::of(
-            Engine::Sqlite(Arc::new(engine)),
-            recording,
-            metrics,
-        ))
+        Ok(Self::of(Engine::Sqlite(Arc::new(engine)), metrics))
     }
 
     /// Connects to the PostgreSQL or MySQL database that `url` names, and brings its schema up to date. At most
@@ -141,31 +134,20 @@ impl MetaStore {
         durability: Durability,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Fault> {
-        let recording = Arc::new(AtomicBool::new(false));
-        let engine =
-            server::Engine::open(url, connections, durability, Arc::clone(&recording)).await?;
+        let engine = server::Engine::open(url, connections, durability).await?;
         engine
             .read(Lane::Common, |session| {
                 Box::pin(copy::refuse_unfinished(session))
             })
             .await?;
-        let is_recording = engine.read(Lane::Common, |session| {
-            Box::pin(manifests::is_recording(session))
-        });
-        recording.store(is_recording.await?, Ordering::SeqCst);
-        Ok(Self::of(
-            Engine::Server(Arc::new(engine)),
-            recording,
-            metrics,
-        ))
+        Ok(Self::of(Engine::Server(Arc::new(engine)), metrics))
     }
 
-    fn of(engine: Engine, recording: Arc<AtomicBool>, metrics: Arc<Metrics>) -> Self {
+    fn of(engine: Engine, metrics: Arc<Metrics>) -> Self {
         Self {
             engine,
             metrics,
             store: Arc::from("meta"),
-            recording,
             lane: Lane::Common,
         }
     }
@@ -201,15 +183,15 @@ impl MetaStore {
         }
     }
 
-    /// Says whether transactions write down what they change from now on, here and in every process that opens
-    /// the database later. All nodes of one database say the same.
+    /// Says whether transactions write down what they change from now on, in every process that uses the database:
+    /// each transaction goes by what the database says when it begins. All nodes of one database say the same.
+    ///
+    /// When this has turned it on, no transaction of a node is under way that began before. One of a command may be.
     pub async fn set_recording(&self, is_recording: bool) -> Result<(), Fault> {
         self.transact("record changes", move |session| {
             Box::pin(manifests::set_recording(session, is_recording))
         })
-        .await?;
-        self.recording.store(is_recording, Ordering::SeqCst);
-        Ok(())
+        .await
     }
 
     /// Runs `work` as one transaction. When this returns `Ok`, everything it wrote is durable; when it

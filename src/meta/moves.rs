@@ -336,6 +336,19 @@ pub async fn redirect(session: &mut Session, source: i64, target: i64) -> Result
         .await
 }
 
+/// Whether a move has left nothing at a backend.
+pub async fn has_emptied(session: &mut Session, backend: &str) -> Result<bool, Fault> {
+    let found = session
+        .query_one(
+            "SELECT 1 FROM moves m JOIN backends b ON b.id = m.source_id
+             WHERE b.name = $1 AND m.kind = 'backend' AND m.state = 'done' AND m.remains = 0 LIMIT 1",
+            params![backend],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
 /// The names of the backends that were moved away from, each with that of the one which stands for it.
 pub async fn redirected(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
     session

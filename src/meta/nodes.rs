@@ -120,6 +120,18 @@ pub async fn expel(session: &mut Session, node: i64) -> Result<Option<Millis>, F
     Ok(lease_until)
 }
 
+/// Takes the fences of all nodes for the rest of the transaction, after the transactions they have under way.
+pub(super) async fn lock_fences(session: &mut Session) -> Result<(), Fault> {
+    session
+        .query(
+            "SELECT node_id FROM fences ORDER BY node_id /*FOR UPDATE*/",
+            &[],
+            |row| row.int(0),
+        )
+        .await?;
+    Ok(())
+}
+
 /// Every node and until when it counts as alive.
 pub async fn leases(session: &mut Session) -> Result<Vec<(i64, Millis)>, Fault> {
     session

@@ -9,8 +9,6 @@
 //! A file whose `multi_part` is set is read from its parts; one that was merged since has an object of its own, and
 //! what is left of its parts is of no use. Several files may lie in one object.
 
-use std::sync::Arc;
-
 use super::Durability;
 use super::dialect::Dialect;
 use super::server;
@@ -68,6 +66,17 @@ pub struct OldPart {
     pub object: OldObject,
 }
 
+/// One row of `multi_part_info`, whatever became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldPartRow {
+    /// Its place in the table.
+    pub id: i64,
+    /// The number of its file.
+    pub uid: i64,
+    /// Where it lies.
+    pub object: OldObject,
+}
+
 /// The database of an existing osproxy.
 pub struct Original {
     /// Asked for a session each time: what lies between two questions may take longer than a silent one lives.
@@ -77,7 +86,7 @@ pub struct Original {
 impl Original {
     /// Connects to the database at `url`. [`Kind::Config`] when it is not that of an osproxy.
     pub async fn open(url: &str) -> Result<Self, Fault> {
-        let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed, Arc::default())?;
+        let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed)?;
         let mut session = engine.session().await?;
         let tables = session
             .query(
@@ -183,6 +192,26 @@ impl Original {
                     Ok(OldPart {
                         number: row.int(0)?,
                         object: object(row, 1)?,
+                    })
+                },
+            )
+            .await
+    }
+
+    /// Rows of parts after the row `after`, in order, at most `limit`.
+    pub async fn part_rows(&self, after: i64, limit: usize) -> Result<Vec<OldPartRow>, Fault> {
+        let mut session = self.engine.session().await?;
+        session
+            .query(
+                "SELECT CAST(id AS INTEGER), storage_uid, bucket, storage_name,
+                        CAST(COALESCE(storage_size, 0) AS INTEGER), COALESCE(part_md5, '')
+                 FROM multi_part_info WHERE id > $1 ORDER BY id LIMIT $2",
+                params![after, limit as i64],
+                |row| {
+                    Ok(OldPartRow {
+                        id: row.int(0)?,
+                        uid: row.int(1)?,
+                        object: object(row, 2)?,
                     })
                 },
             )

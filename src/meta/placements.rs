@@ -151,6 +151,24 @@ pub async fn backends_of(session: &mut Session, id: i64) -> Result<Vec<i64>, Fau
     Ok(resolve(&rows).backends)
 }
 
+/// The names of the placements that have a copy at each of two backends now.
+pub async fn with_both(session: &mut Session, one: i64, other: i64) -> Result<Vec<String>, Fault> {
+    session
+        .query(
+            "SELECT DISTINCT p.name
+             FROM placements p
+             JOIN placement_backends a ON a.placement_id = p.id
+             JOIN backends k ON k.id = a.backend_id
+             JOIN placement_backends b ON b.placement_id = p.id
+             JOIN backends l ON l.id = b.backend_id
+             WHERE COALESCE(k.moved_to, k.id) = $1 AND COALESCE(l.moved_to, l.id) = $2
+             ORDER BY p.name",
+            params![one, other],
+            |row| Ok(row.str(0)?.to_owned()),
+        )
+        .await
+}
+
 /// The backend that stands for `backend` now.
 async fn moved_to(session: &mut Session, backend: i64) -> Result<i64, Fault> {
     let found = session

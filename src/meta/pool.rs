@@ -7,9 +7,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySql, Postgres};
 
-use super::dialect::Dialect;
+use super::address::Address;
 use super::{Durability, QUEUE_WAIT};
-use crate::model::fault::{Fault, Kind};
 
 /// A statement that takes longer has failed.
 const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
@@ -17,7 +16,7 @@ const STATEMENT_TIMEOUT_MILLIS: u32 = 30_000;
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session that asks nothing for this long is ended by the server, with the locks it holds: those of a process
 /// that was paused in the middle of a transaction.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Connections that nobody uses are closed well before that.
 const IDLE_MAX: Duration = Duration::from_secs(15);
 /// A connection that rested for longer is tried before it is used.
@@ -35,22 +34,14 @@ pub(super) enum Pooled {
     MySql(PoolConnection<MySql>),
 }
 
-/// The URL is not repeated in errors: it may hold a password.
-pub(super) fn bad_url(error: impl std::fmt::Display) -> Fault {
-    Fault::new(Kind::Config, "open database").context(format_args!("meta.url: {error}"))
-}
-
 impl Pool {
-    /// At most `connections` to the database at `url`, each made when it is needed first.
-    pub(super) fn new(
-        url: &str,
-        dialect: Dialect,
-        connections: u32,
-        durability: Durability,
-    ) -> Result<Self, Fault> {
-        match dialect {
-            Dialect::Postgres => postgres(url, connections, durability).map(Self::Postgres),
-            Dialect::MySql => mysql(url, connections).map(Self::MySql),
+    /// At most `connections` to the database at `address`, each made when it is needed first.
+    pub(super) fn new(address: &Address, connections: u32, durability: Durability) -> Self {
+        match address {
+            Address::Postgres(options) => {
+                Self::Postgres(postgres((**options).clone(), connections, durability))
+            }
+            Address::MySql(options) => Self::MySql(mysql((**options).clone(), connections)),
         }
     }
 
@@ -71,14 +62,13 @@ impl Pool {
     }
 }
 
-fn postgres(url: &str, connections: u32, durability: Durability) -> Result<PgPool, Fault> {
+fn postgres(options: PgConnectOptions, connections: u32, durability: Durability) -> PgPool {
     let commit = match durability {
         Durability::Durable => "on",
         Durability::Relaxed => "off",
     };
     let timeout = STATEMENT_TIMEOUT_MILLIS.to_string();
     let lock = format!("{}s", LOCK_TIMEOUT.as_secs());
-    let options: PgConnectOptions = url.parse().map_err(bad_url)?;
     let silence = format!("{}s", SILENCE_MAX.as_secs());
     let options = options.disable_statement_logging().options([
         ("default_transaction_isolation", "read committed"),
@@ -87,7 +77,7 @@ fn postgres(url: &str, connections: u32, durability: Durability) -> Result<PgPoo
         ("lock_timeout", lock.as_str()),
         ("idle_in_transaction_session_timeout", silence.as_str()),
     ]);
-    Ok(PgPoolOptions::new()
+    PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(QUEUE_WAIT)
         .idle_timeout(IDLE_MAX)
@@ -100,14 +90,12 @@ fn postgres(url: &str, connections: u32, durability: Durability) -> Result<PgPoo
                 Ok(true)
             })
         })
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }
 
-fn mysql(url: &str, connections: u32) -> Result<MySqlPool, Fault> {
-    let url = url.replacen("mariadb://", "mysql://", 1);
-    let options: MySqlConnectOptions = url.parse().map_err(bad_url)?;
+fn mysql(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
     let options = options.disable_statement_logging();
-    Ok(MySqlPoolOptions::new()
+    MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(QUEUE_WAIT)
         .idle_timeout(IDLE_MAX)
@@ -134,5 +122,5 @@ fn mysql(url: &str, connections: u32) -> Result<MySqlPool, Fault> {
                 Ok(())
             })
         })
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }

@@ -1,7 +1,8 @@
 //! Rows of releases, and the statements by which the collector decides.
 
+use super::adoptions;
 use super::catalog::{BLOBS, CONTENTS, COPIES, EXTENTS};
-use super::contents::CopyRow;
+use super::contents::{CopyRow, Owner};
 use super::session::{Param, Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::fault::{Fault, Kind};
@@ -158,7 +159,8 @@ pub async fn delete_content(
     Ok(blob.flatten().map(BlobId))
 }
 
-/// Marks a blob and its copies `deleting` when no content lies in it any more.
+/// Marks a blob and its copies `deleting` when no content lies in it any more. Objects in it that are not ours stay where
+/// they are, and are free to be adopted again: nobody here deletes them.
 pub async fn condemn_blob(session: &mut Session, blob: BlobId, now: Millis) -> Result<(), Fault> {
     let used = session
         .query_one(
@@ -169,6 +171,18 @@ pub async fn condemn_blob(session: &mut Session, blob: BlobId, now: Millis) -> R
         .await?;
     if used.is_some() {
         return Ok(());
+    }
+    let owner = session
+        .query_one(
+            "SELECT owned FROM blobs WHERE id = $1 /*FOR UPDATE*/",
+            params![blob.0],
+            |row| row.int(0),
+        )
+        .await?;
+    if owner.is_some_and(|owner| !Owner::is_ours(owner)) {
+        for copy in copies(session, blob).await? {
+            adoptions::forget_object(session, copy.backend, &copy.name).await?;
+        }
     }
     session.changed(&BLOBS, params![blob.0]);
     session.changed(&COPIES, params![blob.0]);
@@ -243,7 +257,7 @@ pub async fn condemned_on(
 fn of_condemned(row: &Row<'_>) -> Result<Condemned, Fault> {
     Ok(Condemned {
         blob: BlobId(row.int(0)?),
-        owned: row.int(1)? != 0,
+        owned: Owner::is_ours(row.int(1)?),
         since: row.int(2)?,
     })
 }

@@ -14,7 +14,6 @@
 //! paused and whatever it believes.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -25,8 +24,9 @@ use sqlx::{AssertSqlSafe, Row as _, TypeInfo, ValueRef};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::address::Address;
 use super::dialect::{Dialect, Statement, Translator};
-use super::pool::{LOCK_TIMEOUT, Pool, Pooled, bad_url};
+use super::pool::{LOCK_TIMEOUT, Pool, Pooled};
 use super::session::{Param, Row, Session, Text};
 use super::turns::{Contended, Turn, Turns};
 use super::{Durability, Lane, QUEUE_WAIT};
@@ -249,6 +249,21 @@ macro_rules! bound {
     }};
 }
 
+/// What a transaction finds when it begins.
+struct Begun {
+    /// Its node has not been declared dead.
+    is_member: bool,
+    /// It is to write down what it changes.
+    is_recording: bool,
+}
+
+/// The name of a row's first column.
+fn first_name<R: sqlx::Row>(row: &R) -> String {
+    use sqlx::Column as _;
+    let column = row.columns().first();
+    column.map_or_else(String::new, |column| column.name().to_owned())
+}
+
 impl Connection {
     pub(super) fn dialect(&self) -> Dialect {
         self.translator.dialect()
@@ -318,32 +333,42 @@ impl Connection {
 
     /// Begins a transaction; as `node`, only if that has its fence still, which is locked for the rest of the
     /// transaction. One trip.
-    async fn begin(&mut self, node: Option<i64>) -> Result<bool, Failed> {
+    ///
+    /// Whether changes are recorded is asked after the lock, by a statement of its own, which sees what was committed
+    /// while it waited for that: who begins to record them takes the fences of all.
+    async fn begin(&mut self, node: Option<i64>) -> Result<Begun, Failed> {
         self.in_transaction = true;
-        let Some(node) = node else {
-            return self.control("BEGIN").await.map(|()| true);
-        };
         let lock = match self.translator.dialect() {
             Dialect::Postgres => "FOR SHARE",
             Dialect::MySql => "LOCK IN SHARE MODE",
         };
-        let sql = format!("BEGIN; SELECT node_id FROM fences WHERE node_id = {node} {lock}");
+        let fence = match node {
+            Some(node) => format!("SELECT node_id FROM fences WHERE node_id = {node} {lock};"),
+            None => String::new(),
+        };
+        let sql = format!(
+            "BEGIN; {fence} SELECT recording FROM manifest_writer WHERE id = 1 AND recording = 1"
+        );
         let (unanswered, patience) = (&mut self.unanswered, self.patience);
         let sql = AssertSqlSafe(sql);
-        match &mut self.pooled {
+        // By the name of each row's column: any of the statements may have found none.
+        let found: Vec<String> = match &mut self.pooled {
             Pooled::Postgres(connection) => {
-                let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
-                answered(unanswered, patience, query)
-                    .await
-                    .map(|row| row.is_some())
+                let query = sqlx::raw_sql(sql).fetch_all(&mut **connection);
+                let rows = answered(unanswered, patience, query).await?;
+                rows.iter().map(first_name).collect()
             }
             Pooled::MySql(connection) => {
-                let query = sqlx::raw_sql(sql).fetch_optional(&mut **connection);
-                answered(unanswered, patience, query)
-                    .await
-                    .map(|row| row.is_some())
+                let query = sqlx::raw_sql(sql).fetch_all(&mut **connection);
+                let rows = answered(unanswered, patience, query).await?;
+                rows.iter().map(first_name).collect()
             }
-        }
+        };
+        let has = |name: &str| found.iter().any(|found| found == name);
+        Ok(Begun {
+            is_member: node.is_none() || has("node_id"),
+            is_recording: has("recording"),
+        })
     }
 
     /// The time by the database's clock.
@@ -394,7 +419,6 @@ pub(super) struct Engine {
     node: OnceLock<i64>,
     /// Cancelled when that fence is gone.
     expelled: CancellationToken,
-    recording: Arc<AtomicBool>,
 }
 
 /// The version of the newest schema on a server database of this dialect.
@@ -402,15 +426,6 @@ pub(super) fn newest_schema(dialect: Dialect) -> usize {
     match dialect {
         Dialect::Postgres => POSTGRES_MIGRATIONS.len(),
         Dialect::MySql => MYSQL_MIGRATIONS.len(),
-    }
-}
-
-/// The dialect of a URL's scheme.
-fn dialect_of(url: &str) -> Option<Dialect> {
-    match url.split_once("://")?.0 {
-        "postgres" | "postgresql" => Some(Dialect::Postgres),
-        "mysql" | "mariadb" => Some(Dialect::MySql),
-        _ => None,
     }
 }
 
@@ -425,9 +440,8 @@ impl Engine {
         url: &str,
         connections: u32,
         durability: Durability,
-        recording: Arc<AtomicBool>,
     ) -> Result<Self, Fault> {
-        let engine = Self::attach(url, connections, durability, recording)?;
+        let engine = Self::attach(url, connections, durability)?;
         if durability == Durability::Durable {
             engine.require_durability().await?;
         }
@@ -440,20 +454,18 @@ impl Engine {
         url: &str,
         connections: u32,
         durability: Durability,
-        recording: Arc<AtomicBool>,
     ) -> Result<Self, Fault> {
-        let dialect = dialect_of(url).ok_or_else(|| {
-            bad_url("expected postgres://, postgresql://, mysql:// or mariadb://")
+        let address = Address::parse(url).map_err(|problem| {
+            Fault::new(Kind::Config, "open database").context(format_args!("meta.url: {problem}"))
         })?;
         Ok(Self {
-            common: Pool::new(url, dialect, connections, durability)?,
+            common: Pool::new(&address, connections, durability),
             transactions: Semaphore::new(for_transactions(connections)),
-            life: Pool::new(url, dialect, LIFE_CONNECTIONS, durability)?,
+            life: Pool::new(&address, LIFE_CONNECTIONS, durability),
             turns: Arc::default(),
-            translator: Arc::new(Translator::new(dialect)),
+            translator: Arc::new(Translator::new(address.dialect())),
             node: OnceLock::new(),
             expelled: CancellationToken::new(),
-            recording,
         })
     }
 
@@ -570,23 +582,15 @@ impl Engine {
         &self,
         work: impl for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, E>>,
     ) -> Result<T, E> {
-        let begin: &[&str] = match self.translator.dialect() {
-            Dialect::Postgres => &["BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"],
-            Dialect::MySql => &[
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-            ],
-        };
         let mut session = self.session().await?;
-        for statement in begin {
-            let connection = session.server().ok_or_else(not_a_server)?;
-            let begun = connection.control(statement).await;
-            begun.map_err(|failed| failed.fault("read snapshot"))?;
-        }
-        let outcome = work(&mut session).await;
         let connection = session.server().ok_or_else(not_a_server)?;
-        // A connection that cannot roll back is closed by the pool.
-        let _ = connection.control("ROLLBACK").await;
+        // Until it has ended: a connection where that fails is closed.
+        connection.in_transaction = true;
+        session.begin_snapshot().await?;
+        let outcome = work(&mut session).await;
+        let ended = session.end_snapshot().await;
+        let connection = session.server().ok_or_else(not_a_server)?;
+        connection.in_transaction = ended.is_err();
         outcome
     }
 
@@ -622,16 +626,16 @@ impl Engine {
             let mut session = self.session_of(lane, Locks::Taken).await?;
             let failed = |failed: Failed| failed.fault("transaction");
             let connection = session.server().ok_or_else(not_a_server)?;
-            let is_member = connection
+            let begun = connection
                 .begin(self.node.get().copied())
                 .await
                 .map_err(failed)?;
-            if !is_member {
+            if !begun.is_member {
                 let _ = connection.end("ROLLBACK").await;
                 self.expelled.cancel();
                 return Err(expelled().into());
             }
-            session.begin_changes(self.recording.load(Ordering::SeqCst));
+            session.begin_changes(begun.is_recording);
             let mut outcome = work(&mut session).await;
             if outcome.is_ok()
                 && let Err(fault) = session.record_changes().await

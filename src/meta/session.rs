@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::catalog::{self, Table};
 use super::dialect::Dialect;
+use super::pool::SILENCE_MAX;
 use super::server::{self, ServerRow};
 use super::sqlite;
 use crate::model::clock::Millis;
@@ -438,20 +439,26 @@ impl Session {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
                  SET LOCAL idle_in_transaction_session_timeout = 0"
             }
+            // TiDB takes a consistent snapshot or READ ONLY, not both.
             Some(Dialect::MySql) => {
                 "SET SESSION wait_timeout = 86400;
                  SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
-                 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                 START TRANSACTION WITH CONSISTENT SNAPSHOT"
             }
         };
         self.server_control(begin).await
     }
 
-    /// Ends what [`Session::begin_snapshot`] began.
+    /// Ends what [`Session::begin_snapshot`] began, and lets the session be silent for as long as any other again.
     pub(super) async fn end_snapshot(&mut self) -> Result<(), Fault> {
         match self.dialect() {
             None => self.control("ROLLBACK"),
-            Some(_) => self.server_control("ROLLBACK").await,
+            Some(Dialect::Postgres) => self.server_control("ROLLBACK").await,
+            Some(Dialect::MySql) => {
+                let silence = SILENCE_MAX.as_secs();
+                let end = format!("ROLLBACK; SET SESSION wait_timeout = {silence}");
+                self.server_control(&end).await
+            }
         }
     }
 

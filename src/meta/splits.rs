@@ -1,9 +1,10 @@
-//! Contents whose blob is too long for where it is to lie, and what cuts them into shorter ones.
+//! Contents that get other blobs for their bytes: shorter ones, where theirs is too long for where it is to lie, and new
+//! ones, where the bytes in theirs are lost and were sent again.
 
 use super::catalog::CONTENTS;
 use super::contents::{self, NewContent, NewRun};
 use super::session::{Session, params};
-use super::{rehoming, releases};
+use super::{findings, rehoming, releases};
 use crate::model::content::Extent;
 use crate::model::fault::Fault;
 use crate::model::ids::{BlobId, ContentId, SenderId};
@@ -80,24 +81,79 @@ pub async fn split(
             params![old.0, new.now, id.0],
         )
         .await?;
-    session.changed(&CONTENTS, params![id.0]);
+    lay_over(session, new, runs, rewritten).await?;
+    let referenced = releases::is_referenced(session, id).await?;
+    Ok(Split::Done { referenced })
+}
+
+/// Makes a content that has no extents a composite of `runs`, which are inserted, and gives those above it theirs.
+async fn lay_over(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    runs: &[NewRun<'_>],
+    above: Vec<(ContentId, Extents)>,
+) -> Result<(), Fault> {
+    session.changed(&CONTENTS, params![new.id.0]);
     session
         .execute(
             "UPDATE contents SET kind = 'composite', depth = 1, blob_id = NULL, blob_offset = NULL,
                     stored_length = NULL, coding = NULL, key_wrapped = NULL, key_id = NULL
              WHERE id = $1",
-            params![id.0],
+            params![new.id.0],
         )
         .await?;
     contents::insert_runs(session, new, runs).await?;
-    for (composite, extents) in rewritten {
+    for (composite, extents) in above {
         releases::take_extents(session, composite).await?;
         for (ordinal, (extent, sender)) in extents.iter().enumerate() {
             contents::insert_extent(session, composite, ordinal, extent, *sender).await?;
         }
     }
-    let referenced = releases::is_referenced(session, id).await?;
-    Ok(Split::Done { referenced })
+    Ok(())
+}
+
+/// What became of a content whose bytes were lost and came again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewed {
+    /// It is made of the new ones. What it was made of before, each once, is the caller's to release.
+    Done(Vec<ContentId>),
+    /// Somebody else was first: its bytes are there.
+    Well,
+    /// What it is a part of would have more extents than there may be.
+    TooMany,
+}
+
+/// Lets `new.id`, a content that is lost, lie in `runs`, which are inserted, as one does that is split into them: it
+/// keeps its id and its digests, so all that refers to it, and what it is a part of, has its bytes again. Its old blob
+/// is condemned, and what was found of that forgotten, unless another content lies in it too.
+pub async fn renew(
+    session: &mut Session,
+    new: &NewContent<'_>,
+    runs: &[NewRun<'_>],
+) -> Result<Renewed, Fault> {
+    let id = new.id;
+    if !contents::lock_alone(session, id).await? {
+        return Err(contents::collected_meanwhile(session, "renew content"));
+    }
+    // The lock makes of two that send the bytes one the first. A scrub that finds a good copy meanwhile changes
+    // nothing: the new bytes are as good.
+    if !findings::is_lost(session, id).await? {
+        return Ok(Renewed::Well);
+    }
+    let Some(blob) = rehoming::blob_of(session, id).await? else {
+        let given_up = releases::take_extents(session, id).await?;
+        lay_over(session, new, runs, Vec::new()).await?;
+        return Ok(Renewed::Done(given_up));
+    };
+    let Some(above) = those_over(session, id, runs).await? else {
+        return Ok(Renewed::TooMany);
+    };
+    lay_over(session, new, runs, above).await?;
+    // It takes the blob's lock after the content's, as the collector does.
+    if findings::condemn_unused(session, blob, new.now).await? {
+        findings::clear_all(session, blob).await?;
+    }
+    Ok(Renewed::Done(Vec::new()))
 }
 
 type Extents = Vec<(Extent, Option<SenderId>)>;

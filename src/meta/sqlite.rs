@@ -10,8 +10,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use futures::FutureExt;
@@ -19,7 +18,7 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Durability, QUEUE_WAIT, Session};
+use super::{Durability, QUEUE_WAIT, Session, manifests};
 use crate::model::fault::{Fault, Kind};
 
 /// Most transactions that share one commit.
@@ -128,12 +127,8 @@ pub(super) fn stopped() -> Fault {
 }
 
 impl Engine {
-    /// Transactions record what they change while `recording` says so.
-    pub(super) fn open(
-        path: &Path,
-        durability: Durability,
-        recording: Arc<AtomicBool>,
-    ) -> Result<Self, Fault> {
+    /// Opens the database at `path`, creates it where it is missing, and brings its schema up to date.
+    pub(super) fn open(path: &Path, durability: Durability) -> Result<Self, Fault> {
         let mut session = connect(path, false)?;
         // WAL first: synchronous means something else in the other modes.
         session.batch("PRAGMA journal_mode = WAL;")?;
@@ -146,7 +141,7 @@ impl Engine {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("meta-writer".into())
-            .spawn(move || write_loop(session, receiver, &recording))
+            .spawn(move || write_loop(session, receiver))
             .map_err(|error| Fault::new(Kind::Internal, "start writer").source(error))?;
         Ok(Self {
             path: path.to_owned(),
@@ -321,20 +316,15 @@ pub(super) fn schema_version(session: &mut Session) -> Result<usize, Fault> {
     Ok(version.unwrap_or(0) as usize)
 }
 
-fn write_loop(
-    mut session: Session,
-    mut queue: mpsc::Receiver<Box<dyn Member>>,
-    recording: &AtomicBool,
-) {
+fn write_loop(mut session: Session, mut queue: mpsc::Receiver<Box<dyn Member>>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-        let Err((_, members)) = commit_batch(&mut session, &mut batch, recording) else {
+        let Err((_, members)) = commit_batch(&mut session, &mut batch) else {
             continue;
         };
         // The batch was lost as a whole: each member alone decides its own fate.
         for member in members {
-            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member], recording)
-            {
+            if let Err((fault, members)) = commit_batch(&mut session, &mut vec![member]) {
                 for member in members {
                     member.answer(Err(Fault::new(fault.kind(), "commit").context(&fault)));
                 }
@@ -351,15 +341,11 @@ type Lost = (Fault, Vec<Box<dyn Member>>);
 
 /// Runs and commits a batch. On `Err` nothing of it is committed and its members are handed back; members
 /// whose commit has an unknown outcome are answered so and not handed back.
-fn commit_batch(
-    session: &mut Session,
-    batch: &mut Vec<Box<dyn Member>>,
-    recording: &AtomicBool,
-) -> Result<(), Lost> {
+fn commit_batch(session: &mut Session, batch: &mut Vec<Box<dyn Member>>) -> Result<(), Lost> {
     let mut run = || {
         session.control("BEGIN IMMEDIATE")?;
         for member in batch.iter_mut() {
-            run_member(session, member.as_mut(), recording)?;
+            run_member(session, member.as_mut())?;
         }
         Ok(())
     };
@@ -400,14 +386,13 @@ fn take_back(session: &mut Session) {
 }
 
 /// Runs one member in a savepoint. `Err` when the whole transaction is lost.
-fn run_member(
-    session: &mut Session,
-    member: &mut dyn Member,
-    recording: &AtomicBool,
-) -> Result<(), Fault> {
+fn run_member(session: &mut Session, member: &mut dyn Member) -> Result<(), Fault> {
     loop {
         session.control("SAVEPOINT member")?;
-        session.begin_changes(recording.load(Ordering::SeqCst));
+        let is_recording = manifests::is_recording(session)
+            .now_or_never()
+            .unwrap_or_else(|| Err(stopped()))?;
+        session.begin_changes(is_recording);
         let good = member.run(session);
         if good {
             // On a fault the batch is lost as a whole, and its members run again one by one.
@@ -442,7 +427,7 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> Arc<Engine> {
         let path = dir.path().join("meta.db");
-        let engine = Engine::open(&path, Durability::Durable, Arc::default()).unwrap();
+        let engine = Engine::open(&path, Durability::Durable).unwrap();
         Arc::new(engine)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
@@ -37,10 +37,35 @@ pub enum Clock {
     /// The system's clock.
     #[default]
     System,
-    /// The system's clock, put right by so many milliseconds: for nodes that share one time.
-    Adjusted(Arc<AtomicI64>),
+    /// A clock for nodes that share one time: the time it was told last, and what has passed since.
+    Adjusted(Arc<Running>),
     /// A clock that stands still until it is moved.
     Manual(Arc<AtomicI64>),
+}
+
+/// A time that goes on by the machine's monotonic clock, whatever becomes of the system's: that is set by hand and by
+/// others, and a step forward would end every upload and delete what rules and graces still keep. While the machine is
+/// suspended it stands still, and is behind until it is put right: late, never early.
+#[derive(Debug)]
+pub struct Running {
+    began: Instant,
+    /// What it showed, or should have shown, at `began`.
+    at_begin: AtomicI64,
+}
+
+impl Running {
+    fn from(now: Millis) -> Self {
+        Self {
+            began: Instant::now(),
+            at_begin: AtomicI64::new(now),
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.at_begin
+            .load(Ordering::SeqCst)
+            .saturating_add(millis(self.began.elapsed()))
+    }
 }
 
 impl Clock {
@@ -49,17 +74,17 @@ impl Clock {
         Self::Manual(Arc::new(AtomicI64::new(now)))
     }
 
-    /// The system's clock, until it is put right with [`Clock::adjust`].
+    /// A clock that begins at the system's time, goes on by itself, and is put right with [`Clock::adjust`].
     pub fn adjusted() -> Self {
-        Self::Adjusted(Arc::default())
+        Self::Adjusted(Arc::new(Running::from(system())))
     }
 
     /// Puts an adjusted clock right, so that it shows `now`; any other is left alone. Answers by how much it was
     /// wrong.
     pub fn adjust(&self, now: Millis) -> Millis {
         let error = now - self.now();
-        if let Self::Adjusted(offset) = self {
-            offset.fetch_add(error, Ordering::SeqCst);
+        if let Self::Adjusted(running) = self {
+            running.at_begin.fetch_add(error, Ordering::SeqCst);
         }
         error
     }
@@ -68,7 +93,7 @@ impl Clock {
     pub fn now(&self) -> Millis {
         match self {
             Self::System => system(),
-            Self::Adjusted(offset) => system() + offset.load(Ordering::SeqCst),
+            Self::Adjusted(running) => running.now(),
             Self::Manual(now) => now.load(Ordering::SeqCst),
         }
     }
@@ -85,4 +110,26 @@ fn system() -> Millis {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as Millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adjusted_clock_goes_on_from_the_time_it_was_told() {
+        let clock = Clock::adjusted();
+        assert!((clock.now() - system()).abs() < 60_000);
+        let day = 86_400_000;
+        for told in [system() + 40 * day, system() - 40 * day] {
+            clock.adjust(told);
+            let began = Instant::now();
+            let first = clock.now();
+            std::thread::sleep(Duration::from_millis(20));
+            let second = clock.now();
+            let most = millis(began.elapsed()) + 1;
+            assert!((0..60_000).contains(&(first - told)), "{first}");
+            assert!((20..=most).contains(&(second - first)), "{second}");
+        }
+    }
 }

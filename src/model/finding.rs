@@ -1,8 +1,12 @@
 //! What may be wrong with what is stored, told so that an operator knows which versions it is about.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::model::ids::Uid;
+use crate::model::object::VersionId;
 
 /// Entries of each list of a report; their number is told in full.
 pub const LISTED_MAX: usize = 1000;
@@ -14,10 +18,48 @@ pub struct LostObject {
     pub bucket: String,
     /// Its key.
     pub key: String,
-    /// Its version id as a number.
+    /// Its number, as the native API knows it.
     pub uid: i64,
+    /// How S3 names the version, `null` for a null version; `None` for an upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    /// How S3 names the upload, when it is about the parts of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_id: Option<String>,
     /// Whether it is the current version.
     pub is_current: bool,
+}
+
+impl LostObject {
+    /// A version of a key.
+    pub fn version(bucket: String, key: String, uid: Uid, is_null: bool) -> Self {
+        let id = match is_null {
+            true => VersionId::Null,
+            false => VersionId::Of(uid),
+        };
+        Self {
+            bucket,
+            key,
+            uid: uid.0,
+            version_id: Some(id.to_string()),
+            upload_id: None,
+            is_current: false,
+        }
+    }
+}
+
+/// Bucket and key, and how S3 names what it is of the key.
+impl fmt::Display for LostObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.bucket, self.key)?;
+        if let Some(id) = &self.version_id {
+            write!(f, " version {id}")?;
+        }
+        if let Some(id) = &self.upload_id {
+            write!(f, " upload {id}")?;
+        }
+        write!(f, " uid {}", self.uid)
+    }
 }
 
 /// A list of which the first entries are kept.
@@ -201,6 +243,27 @@ mod tests {
         }
         assert_eq!(Problem::of_copy("differing"), Some(Problem::Differing));
         assert_eq!(Problem::of_copy("orphan"), None);
+    }
+
+    #[test]
+    fn versions_are_told_as_s3_names_them() {
+        let version =
+            |is_null| LostObject::version("b".to_owned(), "k".to_owned(), Uid(255), is_null);
+        assert_eq!(
+            version(false).to_string(),
+            "b/k version 00000000000000ff uid 255"
+        );
+        assert_eq!(version(true).to_string(), "b/k version null uid 255");
+        assert_eq!(
+            serde_json::to_string(&version(false)).unwrap(),
+            r#"{"bucket":"b","key":"k","uid":255,"version_id":"00000000000000ff","is_current":false}"#
+        );
+        let upload = LostObject {
+            version_id: None,
+            upload_id: Some("00000000000000ff".to_owned()),
+            ..version(false)
+        };
+        assert_eq!(upload.to_string(), "b/k upload 00000000000000ff uid 255");
     }
 
     #[test]

@@ -117,17 +117,20 @@ impl UidGenerator {
     /// reserved time is used up, as after a pause longer than the reservation.
     pub fn next(&self) -> Result<i64, Fault> {
         let now = ((self.clock.now() - EPOCH).max(0) as u64) << SEQUENCE_BITS;
-        let tick = match self
+        let millis_of = |tick: u64| (tick >> SEQUENCE_BITS) as i64;
+        // What may not be minted is not noted as minted: after a time far ahead that was a mistake, ids go on.
+        let advanced = self
             .last
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
-                Some((last + 1).max(now))
-            }) {
-            Ok(last) | Err(last) => (last + 1).max(now),
-        };
-        let millis = (tick >> SEQUENCE_BITS) as i64;
-        if millis + EPOCH >= self.reserved_until.load(Ordering::SeqCst) {
+                let tick = (last + 1).max(now);
+                let until = self.reserved_until.load(Ordering::SeqCst);
+                (millis_of(tick) + EPOCH < until).then_some(tick)
+            });
+        let Ok(last) = advanced else {
             return Err(Fault::new(Kind::Busy, "mint id").context("no reserved time left"));
-        }
+        };
+        let tick = (last + 1).max(now);
+        let millis = millis_of(tick);
         let sequence = (tick & ((1 << SEQUENCE_BITS) - 1)) as i64;
         Ok((millis << (WORKER_BITS + SEQUENCE_BITS)) | (self.worker << SEQUENCE_BITS) | sequence)
     }
@@ -162,6 +165,21 @@ mod tests {
         assert!(minted_at(uids.next().unwrap()) < EPOCH + 2000);
         clock.advance(1000);
         assert_eq!(uids.next().unwrap_err().kind(), Kind::Busy);
+    }
+
+    #[test]
+    fn after_a_time_far_ahead_ids_go_on_as_before() {
+        let clock = Clock::manual(EPOCH + 1000);
+        let uids = UidGenerator::new(clock.clone(), 1, EPOCH);
+        uids.extend(EPOCH + 2000);
+        let before = uids.next().unwrap();
+        let far = 40 * 86_400_000;
+        clock.advance(far);
+        assert_eq!(uids.next().unwrap_err().kind(), Kind::Busy);
+        clock.advance(-far);
+        let after = uids.next().unwrap();
+        assert!(after > before);
+        assert!(minted_at(after) < EPOCH + 2000);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!      ^ \                | | \
 //!      |  \  fail, more,  | |  \  last attempt
 //!      |   \   release    | |   +---------> failed ----+
-//!      |    \<------------+ |                          | retry
+//!      |    \<------------+ |                 | cancel | retry
 //!      |     \              +-------------> cancelled --+
 //!      |      +---------------------------> cancelled   |
 //!      +-----------------------------------------------+
@@ -30,7 +30,7 @@ pub enum State {
     Running,
     /// It came to its end.
     Done,
-    /// No attempt came to its end. It can be retried.
+    /// No attempt came to its end. It can be retried, and waits for an operator until it is retried or cancelled.
     Failed,
     /// An operator did not want it any more. It can be retried.
     Cancelled,
@@ -106,7 +106,7 @@ pub struct Job {
     pub attempt: u32,
     /// It was asked for again while it ran.
     pub again: bool,
-    /// The run is to end, and the job with it.
+    /// The run is to end, and the job with it; what is asked for from then on begins it anew instead.
     pub cancelling: bool,
     /// Where the next run goes on, a JSON document.
     pub checkpoint: Option<String>,
@@ -172,8 +172,10 @@ impl Job {
             return Claimed::No;
         }
         if self.cancelling {
-            self.end(State::Cancelled, claimer.now);
-            return Claimed::Ended;
+            self.end_cancelled(claimer.now);
+            if self.state.is_ended() {
+                return Claimed::Ended;
+            }
         }
         if self.state == State::Running
             && self.period.is_none()
@@ -207,12 +209,17 @@ impl Job {
         self.attempt = self.attempt.min(1);
     }
 
+    /// Remembers how far it is, and nothing else: who is cut begins anew, and the attempts go on counting.
+    pub fn record(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
     /// The run came to the job's end. A schedule waits for `pause`, which is about its period.
     pub fn finish(&mut self, now: Millis, report: Option<String>, pause: Millis) {
         self.report = report;
         self.reason = None;
         self.attempt = 0;
-        if self.again && !self.cancelling {
+        if self.again {
             self.begin_anew();
             self.wait(now, 0);
         } else if self.period.is_some() {
@@ -227,7 +234,7 @@ impl Job {
     /// The run came to an end of its own and the job did not: it goes on after `pause`.
     pub fn go_on(&mut self, now: Millis, pause: Millis) {
         if self.cancelling {
-            return self.end(State::Cancelled, now);
+            return self.end_cancelled(now);
         }
         self.attempt = 0;
         self.reason = None;
@@ -237,7 +244,7 @@ impl Job {
     /// The run was stopped by the node, which is no attempt that failed: any node may go on at once.
     pub fn release(&mut self, now: Millis) {
         if self.cancelling {
-            return self.end(State::Cancelled, now);
+            return self.end_cancelled(now);
         }
         self.attempt = self.attempt.saturating_sub(1);
         self.wait(now, 0);
@@ -247,7 +254,7 @@ impl Job {
     pub fn fail(&mut self, now: Millis, reason: String, pause: Millis, attempts_max: u32) {
         self.reason = Some(reason);
         if self.cancelling {
-            return self.end(State::Cancelled, now);
+            return self.end_cancelled(now);
         }
         if let Some(period) = self.period {
             self.ended = Some(now);
@@ -281,17 +288,33 @@ impl Job {
         Ok(())
     }
 
-    /// An operator does not want it any more. A run that is under way is told, and ends it.
+    /// An operator does not want it any more, nor what was asked for until now. A run that is under way is told, and
+    /// ends it.
     pub fn cancel(&mut self, now: Millis) -> Result<(), Refusal> {
         if self.period.is_some() {
             return Err(Refusal::Schedule);
         }
         match self.state {
             State::Waiting => self.end(State::Cancelled, now),
-            State::Running => self.cancelling = true,
-            State::Done | State::Failed | State::Cancelled => return Err(Refusal::Ended),
+            State::Running => {
+                self.cancelling = true;
+                self.again = false;
+            }
+            // Nobody is to look at it any more.
+            State::Failed => self.end(State::Cancelled, now),
+            State::Done | State::Cancelled => return Err(Refusal::Ended),
         }
         Ok(())
+    }
+
+    /// A run that was to end has ended. Whoever asked after that was told that this job does the work: it does.
+    fn end_cancelled(&mut self, now: Millis) {
+        if self.again {
+            self.begin_anew();
+            self.wait(now, 0);
+        } else {
+            self.end(State::Cancelled, now);
+        }
     }
 
     fn wait(&mut self, now: Millis, pause: Millis) {
@@ -301,6 +324,7 @@ impl Job {
 
     fn begin_anew(&mut self) {
         self.again = false;
+        self.cancelling = false;
         self.attempt = 0;
         self.checkpoint = None;
         self.progress = Progress::default();
@@ -457,6 +481,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_after_a_cancellation_is_done_all_the_same() {
+        type End = fn(&mut Job);
+        let ends: [End; 4] = [
+            |job| job.release(NOW),
+            |job| job.go_on(NOW, 7),
+            |job| job.fail(NOW, String::new(), 7, 1),
+            |job| job.finish(NOW, None, 0),
+        ];
+        for end in ends {
+            let mut job = running(None);
+            job.advance("half".to_owned(), Progress::default());
+            // Asked for before: that is what is not wanted any more.
+            job.again = true;
+            job.cancel(NOW).unwrap();
+            assert!(!job.again);
+            job.again = true;
+            end(&mut job);
+            assert_eq!((job.state, job.due), (State::Waiting, Some(NOW)));
+            assert_eq!((job.checkpoint.as_deref(), job.attempt), (None, 0));
+            assert!(!job.again && !job.cancelling);
+        }
+        // Its node was killed meanwhile.
+        let mut job = running(None);
+        job.cancel(NOW).unwrap();
+        job.again = true;
+        assert_eq!(job.claim(&claimer(NOW + 100)), Claimed::Yes);
+        assert!(!job.again && !job.cancelling);
+        assert_eq!((job.state, job.attempt), (State::Running, 1));
+    }
+
+    #[test]
+    fn a_failed_job_can_be_cancelled_and_keeps_its_reason() {
+        let mut job = running(None);
+        job.fail(NOW, "broken".to_owned(), 0, 1);
+        assert_eq!(job.state, State::Failed);
+        job.cancel(NOW + 1).unwrap();
+        assert_eq!((job.state, job.ended), (State::Cancelled, Some(NOW + 1)));
+        assert_eq!(job.reason.as_deref(), Some("broken"));
+    }
+
+    #[test]
     fn wishes_that_make_no_sense_are_refused() {
         let mut job = running(None);
         assert_eq!(job.retry(NOW), Err(Refusal::Running));
@@ -503,11 +568,16 @@ mod tests {
         ) {
             let mut job = job(period);
             let mut now = NOW;
+            // Somebody asked for work that no run from the start has seen since, and nobody cancelled.
+            let mut is_wanted = false;
             for step in steps {
                 let before = job.clone();
                 // What a run does is done under its lease alone.
                 match (step, job.state) {
-                    (Step::Claim, _) => { job.claim(&claimer(now)); }
+                    (Step::Claim, _) => {
+                        let is_claimed = job.claim(&claimer(now)) == Claimed::Yes;
+                        is_wanted &= !is_claimed || job.checkpoint.is_some();
+                    }
                     (Step::Advance, State::Running) => {
                         job.advance("x".to_owned(), Progress::default());
                     }
@@ -518,8 +588,11 @@ mod tests {
                         job.fail(now, "no".to_owned(), 10, ATTEMPTS_MAX);
                     }
                     (Step::Retry, _) => { let _ = job.retry(now); }
-                    (Step::Cancel, _) => { let _ = job.cancel(now); }
-                    (Step::AskAgain, State::Waiting | State::Running) => job.again = true,
+                    (Step::Cancel, _) => is_wanted &= job.cancel(now).is_err(),
+                    (Step::AskAgain, State::Waiting | State::Running) => {
+                        job.again = true;
+                        is_wanted = true;
+                    }
                     (Step::Wait(millis), _) => now += millis,
                     _ => {}
                 }
@@ -527,10 +600,15 @@ mod tests {
                 prop_assert!(!(job.state.is_ended() && (job.cancelling || job.again)));
                 prop_assert!(job.run >= before.run);
                 prop_assert!(period.is_none() || !job.state.is_ended());
+                prop_assert!(!(is_wanted && job.state.is_ended()));
+                if before.cancelling && job.state != State::Running {
+                    prop_assert_eq!(job.state.is_ended(), !is_wanted);
+                }
                 if job.state == State::Failed {
                     prop_assert!(job.reason.is_some());
                 }
-                if before.state.is_ended() && job.state != before.state {
+                let is_settled = (before.state, job.state) == (State::Failed, State::Cancelled);
+                if before.state.is_ended() && job.state != before.state && !is_settled {
                     prop_assert_eq!(job.state, State::Waiting);
                     prop_assert_eq!(job.attempt, 0);
                 }

@@ -5,7 +5,8 @@
 //! space by SHA-256 and length; its bytes lie in its SQL row, in a blob at a backend, or in other contents
 //! as extents. [`digest`] computes what a body is known by, [`ids`] numbers everything, [`names`] holds
 //! what a client may call things, [`file`] what the
-//! native API makes of the name of a file, [`job`] is work to be done later, [`fault`] says what went wrong in a store.
+//! native API makes of the name of a file, [`job`] is work to be done later, [`progress`]
+//! how far long work is, [`fault`] says what went wrong in a store.
 
 pub mod acl;
 pub mod bucket;
@@ -23,5 +24,6 @@ pub mod logging;
 pub mod names;
 pub mod notification;
 pub mod object;
+pub mod progress;
 pub mod url;
 pub mod website;

@@ -1,17 +1,19 @@
 //! Versions of objects that another system wrote, under the numbers that they have there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::versions::VersionWriter;
 use super::{Cause, Condition, Namespace, Wanted};
-use crate::content::{AdoptError, Adopted, Adoption, ContentStore, Foreign};
+use crate::content::{AdoptError, Adopted, Adoption, ContentStore, Foreign, Unsettled};
 use crate::meta::Session;
 use crate::meta::adoptions::{self, Standing};
+use crate::meta::contents::Owner;
 use crate::model::bucket::Bucket;
 use crate::model::clock::Millis;
 use crate::model::digest::{ChecksumAlgorithm, ETag, ObjectChecksum};
 use crate::model::fault::Fault;
-use crate::model::ids::{ContentId, Uid};
+use crate::model::ids::{BlobId, ContentId, Uid};
 use crate::model::names::ObjectKey;
 use crate::model::object::{ETagList, Headers, Tags, Version, WriteConditions};
 
@@ -32,8 +34,8 @@ pub struct AdoptRequest {
     pub objects: Vec<Foreign>,
     /// What its bytes must hash to, where that is known.
     pub md5: Option<[u8; 16]>,
-    /// Whether the objects are ours to delete, once nothing refers to them.
-    pub owned: bool,
+    /// Whose the objects are.
+    pub owner: Owner,
 }
 
 /// Why a version was not made. Nothing is left behind.
@@ -69,6 +71,44 @@ impl Namespace {
             .await
     }
 
+    /// Which of these numbers were adopted.
+    pub async fn adopted_among(&self, uids: Vec<Uid>) -> Result<BTreeSet<Uid>, Fault> {
+        self.meta
+            .scan("find numbers", move |session| {
+                let uids = uids.clone();
+                Box::pin(async move {
+                    let mut adopted = BTreeSet::new();
+                    for uid in uids {
+                        if adoptions::is_adopted(session, uid).await? {
+                            adopted.insert(uid);
+                        }
+                    }
+                    Ok(adopted)
+                })
+            })
+            .await
+    }
+
+    /// Blobs above `after` whose objects were adopted and not handed over, in order, at most `limit`.
+    pub async fn unsettled(&self, after: BlobId, limit: usize) -> Result<Vec<Unsettled>, Fault> {
+        self.content.unsettled(after, limit).await
+    }
+
+    /// Makes the objects of blobs ours to delete, once nothing refers to them. Durable when this returns.
+    pub async fn hand_over(&self, blobs: Vec<BlobId>) -> Result<(), Fault> {
+        self.meta
+            .transact("hand over objects", move |session| {
+                let blobs = blobs.clone();
+                Box::pin(async move {
+                    for blob in blobs {
+                        adoptions::hand_over(session, blob).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
     /// Reads the objects and makes them a version where they lie, atomically, durable when this returns.
     pub async fn adopt(&self, request: AdoptRequest) -> Result<(), NotAdopted> {
         let target = self.target(&request.bucket, Wanted::Default).await;
@@ -80,7 +120,7 @@ impl Namespace {
             space: target.space,
             shared: target.shared,
             objects: request.objects,
-            owned: request.owned,
+            owner: request.owner,
         };
         let adopting = self.content.adopt(&adoption).await;
         let received = adopting.map_err(NotAdopted::Objects)?;

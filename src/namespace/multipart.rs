@@ -330,7 +330,7 @@ impl Namespace {
                 id: version.content,
                 digests,
             };
-            let received = self.content.known(target.space, known)?;
+            let received = self.content.same(target.space, known)?;
             match self.put_part(upload, number, None, None, received).await {
                 Err(Condition::ContentGone) => {}
                 outcome => return outcome,

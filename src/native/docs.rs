@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use utoipa::OpenApi;
 
+use super::call::Call;
 use super::openapi::{Common, Security};
 use super::{Native, v0, v1};
 
@@ -35,8 +38,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 )]
 struct Document;
 
-/// The routes of the document and the page.
-pub(super) fn routes() -> Router<Arc<Native>> {
+/// The routes of the document and the page. Like all that no link opens they want credentials, unless access is open; a
+/// browser asks for them once.
+pub(super) fn routes(native: Arc<Native>) -> Router<Arc<Native>> {
     let page = || async { asset("text/html; charset=utf-8", PAGE) };
     let script = || async { asset("text/javascript; charset=utf-8", SCRIPT) };
     let style = || async { asset("text/css; charset=utf-8", STYLE) };
@@ -50,6 +54,16 @@ pub(super) fn routes() -> Router<Arc<Native>> {
         .route("/api/storage/v0/swagger/openapi.json", get(openapi))
         // Where generators of clients look for it.
         .route("/api/storage/v0/swagger/doc.json", get(openapi))
+        .route_layer(middleware::from_fn_with_state(native, admit))
+}
+
+async fn admit(State(native): State<Arc<Native>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let call = Call::of(parts.clone(), "native.v0.swagger");
+    match native.caller(&call).await {
+        Ok(_) => next.run(Request::from_parts(parts, body)).await,
+        Err(refusal) => call.v0::<()>(Err(refusal)),
+    }
 }
 
 async fn openapi() -> Response {

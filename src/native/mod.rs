@@ -233,7 +233,7 @@ pub async fn router(parts: Parts) -> Result<Router, Fault> {
     Ok(Router::new()
         .nest(v0::BASE, v0::routes())
         .nest(v1::BASE, v1::routes())
-        .merge(docs::routes())
+        .merge(docs::routes(Arc::clone(&native)))
         .fallback(outside::no_route)
         .method_not_allowed_fallback(outside::no_method)
         // Documents have a limit of their own, and files that of the listener.

@@ -71,6 +71,11 @@ fn complete(operation: &mut Operation, shape: Shape) {
         *id = format!("{version}_{id}");
     }
     let by_link = SecurityRequirement::new("link", [] as [&str; 0]);
+    // Of every route: headers may be too long, and open access may be asked by the name of a host.
+    let mut statuses = match shape {
+        Shape::Envelope => vec!["401", "431", "500", "503"],
+        Shape::ProblemDocument => vec!["403", "431", "500", "503"],
+    };
     if operation
         .security
         .as_ref()
@@ -78,9 +83,14 @@ fn complete(operation: &mut Operation, shape: Shape) {
     {
         let parameters = operation.parameters.get_or_insert_default();
         parameters.extend(link_parameters().map(RefOr::T));
+        statuses.push("422");
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::True);
+        // Version 0 answers 422 to such bodies.
+        if shape == Shape::ProblemDocument {
+            statuses.extend(["408", "413"]);
+        }
         for (content_type, content) in &mut body.content {
             let RefOr::T(content) = content else { continue };
             match content_type.as_str() {
@@ -91,7 +101,7 @@ fn complete(operation: &mut Operation, shape: Shape) {
         }
     }
     let responses = &mut operation.responses.responses;
-    for status in ["500", "503"] {
+    for status in statuses {
         responses
             .entry(status.to_owned())
             .or_insert_with(|| Response::new("").into());
@@ -141,14 +151,19 @@ fn meaning(status: StatusCode) -> &'static str {
         204 => "It is done.",
         206 => "The range that was asked for.",
         304 => "A condition says that the client has it.",
-        401 => "No credentials, or wrong ones; in version 0 also: it may not be done with them.",
-        403 => "It may not be done with these credentials.",
+        401 => {
+            "No credentials, or wrong ones; in version 0 also: it may not be done with them, or this name of the host \
+             is not served."
+        }
+        403 => "It may not be done with these credentials, or this name of the host is not served.",
         404 => "There is nothing of this number.",
+        408 => "The body stalled.",
         409 => "What is there stands against it.",
         412 => "A condition fails.",
         413 => "More bytes than are taken.",
         416 => "No byte of the range exists.",
         422 => "A parameter, a document, a digest or the link is wrong.",
+        431 => "The headers are too long.",
         500 => "A bug, or broken data.",
         503 => "Busy, or a store is not available: try again after `Retry-After`.",
         _ => status.canonical_reason().unwrap_or("Another answer."),

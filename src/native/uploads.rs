@@ -11,7 +11,7 @@ use super::Native;
 use super::access::{Caller, Object};
 use super::call::Call;
 use super::kind::{SNIFFED_BYTES, sniff};
-use super::refusal::Refusal;
+use super::refusal::{Problem, Refusal};
 use crate::auth::Action;
 use crate::model::bucket::{Bucket, Dedup, Settings, Versioning};
 use crate::model::digest::{ETag, Sha256Digest};
@@ -68,6 +68,19 @@ pub(super) struct Sent {
     front: Vec<u8>,
 }
 
+/// The name of a file that may be begun; `unnamed` says what is wrong with a text that holds none.
+pub(super) fn file_name(text: &str, unnamed: &'static str) -> Result<FileName, Refusal> {
+    let name = FileName::of(text).ok_or_else(|| Refusal::wrong(unnamed))?;
+    match name.encoded() {
+        Some(_) => Ok(name),
+        None => Err(too_long()),
+    }
+}
+
+fn too_long() -> Refusal {
+    Refusal::wrong("the name is too long")
+}
+
 impl Native {
     /// The bucket that files of this name are in, for a caller who may put one there.
     pub(super) async fn bucket_of(
@@ -112,9 +125,7 @@ impl Native {
 
     /// Begins the upload of a file.
     pub(super) async fn begin(&self, caller: &Caller, name: &FileName) -> Result<Begun, Refusal> {
-        let encoded = name
-            .encoded()
-            .ok_or_else(|| Refusal::wrong("the name is too long"))?;
+        let encoded = name.encoded().ok_or_else(too_long)?;
         let headers = Headers {
             content_type: name.content_type().map(str::to_owned),
             metadata: vec![(NAME_METADATA.to_owned(), encoded)],
@@ -122,7 +133,7 @@ impl Native {
         };
         let uid = self.namespace.new_uid()?;
         let key = name.key(uid);
-        let key = ObjectKey::parse(&key).map_err(|_| Refusal::wrong("the name is too long"))?;
+        let key = ObjectKey::parse(&key).map_err(|_| too_long())?;
         let mut round = 0;
         loop {
             let bucket = self.bucket_for(caller, name, key.as_str()).await?;
@@ -262,6 +273,61 @@ impl Native {
         Ok(self.namespace.fill(request, received).await?)
     }
 
+    /// Where the whole of an upload goes. One that is complete takes the same bytes again, since the client may not have
+    /// heard the first answer; others are refused as far as what is said of them tells.
+    pub(super) async fn whole_target(
+        &self,
+        caller: &Caller,
+        standing: &Standing,
+        said: &Said,
+    ) -> Result<Target, Refusal> {
+        let (bucket, key) = match standing {
+            Standing::Open(begun) => (&begun.bucket, &begun.upload.key),
+            Standing::Complete(found) => (&found.bucket, &found.key),
+        };
+        let action = Action::PutObject;
+        self.admit(caller, action, bucket, key.as_str(), Object::New)?;
+        match standing {
+            Standing::Open(begun) => self.target_of(begun).await,
+            Standing::Complete(found) => {
+                let version = &found.object.version;
+                let is_other = version.etag.parts.is_some()
+                    || said.md5.is_some_and(|md5| md5 != version.etag.md5)
+                    || said.length.is_some_and(|length| length != version.size);
+                match is_other {
+                    true => Err(Refusal::complete()),
+                    false => Ok(self.namespace.target(bucket, Wanted::Default).await?),
+                }
+            }
+        }
+    }
+
+    /// Makes the version of an upload from one body, or finds that it was made of these bytes.
+    pub(super) async fn fill_once(
+        &self,
+        caller: &Caller,
+        uid: Uid,
+        standing: Standing,
+        sent: Sent,
+    ) -> Result<(), Refusal> {
+        let (md5, length) = (sent.md5(), sent.length());
+        if let Standing::Open(begun) = standing {
+            match self.fill(caller, &begun, sent).await {
+                Ok(_) => return Ok(()),
+                // Somebody else was faster: as good, if it was with the same bytes.
+                Err(refusal) if refusal.problem == Problem::Missing => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        if let Standing::Complete(found) = self.standing(uid).await? {
+            let version = &found.object.version;
+            if version.size == length && version.etag == ETag::single(md5) {
+                return Ok(());
+            }
+        }
+        Err(Refusal::complete())
+    }
+
     /// Writes a body as a part.
     pub(super) async fn put_part(
         &self,
@@ -381,7 +447,7 @@ impl Native {
         match self.fill(caller, &begun, Sent { received, front }).await {
             Ok(written) => Ok(Some(written.uid)),
             // The content went in between: the client sends it.
-            Err(refusal) if refusal.problem == super::refusal::Problem::Busy => {
+            Err(refusal) if refusal.problem == Problem::Busy => {
                 let id = UploadId(begun.upload.uid);
                 let _ = self
                     .namespace
@@ -479,28 +545,6 @@ impl Sent {
     /// How many bytes came.
     pub(super) fn length(&self) -> u64 {
         self.received.digests.length
-    }
-
-    /// What is left to know of them when they are given away.
-    pub(super) fn bytes(&self) -> SentBytes {
-        SentBytes {
-            md5: self.md5(),
-            length: self.length(),
-        }
-    }
-}
-
-/// What bytes that came are known by.
-pub(super) struct SentBytes {
-    md5: [u8; 16],
-    length: u64,
-}
-
-impl SentBytes {
-    /// Whether a version was made of them in one piece.
-    pub(super) fn are_in(&self, found: &Numbered) -> bool {
-        let version = &found.object.version;
-        version.size == self.length && version.etag == ETag::single(self.md5)
     }
 }
 

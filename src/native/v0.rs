@@ -2,6 +2,7 @@
 //! changing only the base URL.
 
 use std::collections::HashSet;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::call::{Call, read_document};
 use super::form::Form;
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Said, Standing, Whole};
+use super::uploads::{Said, Whole, file_name};
 use super::wire::{
     DownloadLink, LinkDownload, LinkParameters, LinkUpload, Meta, MultiUrls, Resume, Resumed,
     UploadLinks, UploadUrls,
@@ -58,8 +59,7 @@ pub(super) fn routes() -> Router<Arc<Native>> {
 // ---- parameters ----
 
 pub(super) fn uid(text: &str) -> Option<Uid> {
-    let uid = text.parse::<i64>().ok().filter(|uid| *uid > 0)?;
-    (uid.to_string() == text).then_some(Uid(uid))
+    whole_number(text).filter(|uid| *uid > 0).map(Uid)
 }
 
 fn md5(text: &str) -> Option<[u8; 16]> {
@@ -68,9 +68,10 @@ fn md5(text: &str) -> Option<[u8; 16]> {
     Some(digest)
 }
 
-pub(super) fn whole_number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
+/// A number in its one form, without a plus or zeros before it: a signature would be that of every other form, too.
+pub(super) fn whole_number<T: FromStr + ToString>(text: &str) -> Option<T> {
+    let number: T = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 pub(super) fn part_number(text: &str) -> Option<u32> {
@@ -111,10 +112,12 @@ fn download_terms(call: &Call) -> Result<Terms<'_>, Refusal> {
 // ---- routes ----
 
 /// Whether the database answers, and Redis where one is configured.
-#[utoipa::path(get, path = "/api/storage/v0/ping", tag = "v0", responses((status = 200), (status = 503)))]
+#[utoipa::path(get, path = "/api/storage/v0/ping", tag = "v0", security((), ("basic" = [])),
+    responses((status = 200), (status = 401), (status = 503)))]
 pub(super) async fn ping(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.ping");
     let outcome = async {
+        native.caller(&call).await?;
         native.node.check(READY_DEADLINE).await?;
         match native.redis.is_away() {
             true => Err(Refusal::new(
@@ -128,14 +131,19 @@ pub(super) async fn ping(State(native): State<Arc<Native>>, request: Request) ->
 }
 
 /// Whether the node serves.
-#[utoipa::path(get, path = "/api/storage/v0/health", tag = "v0", responses((status = 200), (status = 503)))]
+#[utoipa::path(get, path = "/api/storage/v0/health", tag = "v0", security((), ("basic" = [])),
+    responses((status = 200), (status = 401), (status = 503)))]
 pub(super) async fn health(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.health");
-    if native.draining.is_cancelled() {
-        return call.v0::<()>(Err(Refusal::new(Problem::Unavailable, "draining")));
-    }
-    let outcome = native.node.check(READY_DEADLINE).await;
-    call.v0(outcome.map(|()| "ready").map_err(Refusal::from))
+    let outcome = async {
+        native.caller(&call).await?;
+        if native.draining.is_cancelled() {
+            return Err(Refusal::new(Problem::Unavailable, "draining"));
+        }
+        native.node.check(READY_DEADLINE).await?;
+        Ok("ready")
+    };
+    call.v0(outcome.await)
 }
 
 /// Links to upload files with.
@@ -232,7 +240,7 @@ pub(super) async fn proxy(State(native): State<Arc<Native>>, request: Request) -
     call.v0(outcome.await)
 }
 
-/// Sends a file all at once.
+/// Sends a file all at once. The same bytes again are fine.
 #[utoipa::path(put, path = "/api/storage/v0/upload", tag = "v0",
     params(LinkParameters, ("md5" = String, Query, description = "of the file, in hexadecimal")),
     request_body(content_type = "multipart/form-data", description = "the file in the field `file`"),
@@ -245,42 +253,13 @@ pub(super) async fn upload(State(native): State<Arc<Native>>, request: Request) 
         let said = said(&call)?;
         let caller = native.link_holder(&call, &terms).await?;
         let standing = native.standing(terms.uid).await?;
-        let target = match &standing {
-            Standing::Open(begun) => {
-                let key = begun.upload.key.as_str();
-                let (action, new) = (Action::PutObject, super::access::Object::New);
-                native.admit(&caller, action, &begun.bucket, key, new)?;
-                native.target_of(begun).await?
-            }
-            // The client may not have heard the first answer.
-            Standing::Complete(found) => {
-                let version = &found.object.version;
-                if version.etag.parts.is_some() || said.md5 != Some(version.etag.md5) {
-                    return Err(Refusal::complete());
-                }
-                native
-                    .namespace
-                    .target(&found.bucket, Wanted::Default)
-                    .await?
-            }
-        };
+        let target = native.whole_target(&caller, &standing, &said).await?;
         let content_type = call.header(CONTENT_TYPE);
         let mut form = Form::open(content_type, body).await?;
         let sent = native.receive(&call, &target, &mut form.file, said).await?;
         form.close().await?;
-        let is_sent = sent.bytes();
-        if let Standing::Open(begun) = standing {
-            match native.fill(&caller, &begun, sent).await {
-                Ok(_) => return Ok(""),
-                // Somebody else was faster: as good, if it was with the same bytes.
-                Err(refusal) if refusal.problem == Problem::Missing => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        match native.standing(terms.uid).await? {
-            Standing::Complete(found) if is_sent.are_in(&found) => Ok(""),
-            Standing::Complete(_) | Standing::Open(_) => Err(Refusal::complete()),
-        }
+        native.fill_once(&caller, terms.uid, standing, sent).await?;
+        Ok("")
     };
     call.v0(outcome.await)
 }
@@ -340,9 +319,9 @@ pub(super) async fn upload_merge(State(native): State<Arc<Native>>, request: Req
     params(LinkParameters, ("name" = String, Query), ("bucket" = String, Query), ("object" = String, Query),
         ("online" = Option<u8>, Query, description = "1: to be shown; 0: to be saved"),
         ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+        ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304),
-        (status = 401), (status = 404), (status = 416), (status = 422)))]
+        (status = 401), (status = 404), (status = 412), (status = 416), (status = 422)))]
 pub(super) async fn download(State(native): State<Arc<Native>>, request: Request) -> Response {
     let call = Call::of(request.into_parts().0, "native.v0.download");
     let outcome = async {
@@ -388,8 +367,7 @@ impl Native {
         let mut names = Vec::new();
         for path in wanted.file_path {
             if seen.insert(path.clone()) {
-                let name = FileName::of(&path);
-                let name = name.ok_or_else(|| Refusal::wrong("filePath: a path without a name"))?;
+                let name = file_name(&path, "filePath: a path without a name")?;
                 names.push((path, name));
             }
         }
@@ -510,23 +488,31 @@ impl Native {
         if wanted.data.len() > DIGESTS_MAX {
             return Err(Refusal::wrong("data: expected at most 50"));
         }
-        let holder = self.holder(caller).await?;
         let mut seen = HashSet::new();
-        let mut answers = Vec::new();
+        let mut items = Vec::with_capacity(wanted.data.len());
         for item in wanted.data {
             let digest = md5(&item.md5);
             let digest = digest.ok_or_else(|| Refusal::wrong("md5: not understood"))?;
-            if !seen.insert(digest) {
-                continue;
+            if seen.insert(digest) {
+                let name = file_name(&item.path, "path: a path without a name")?;
+                items.push((item.md5, digest, name));
             }
-            let name = FileName::of(&item.path);
-            let name = name.ok_or_else(|| Refusal::wrong("path: a path without a name"))?;
+        }
+        let holder = self.holder(caller).await?;
+        if holder.is_some() {
+            for (_, _, name) in &items {
+                self.bucket_of(caller, name).await?;
+            }
+        }
+        // From here on files are made, whose numbers a refusal would keep from whoever asks.
+        let mut answers = Vec::with_capacity(items.len());
+        for (md5, digest, name) in items {
             let uid = match &holder {
                 Some(holder) => self.resume_one(caller, &name, digest, holder).await?,
                 None => None,
             };
             answers.push(Resumed {
-                md5: item.md5,
+                md5,
                 uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
             });
         }
@@ -584,8 +570,13 @@ mod tests {
             assert_eq!(uid(bad), None, "{bad}");
         }
         assert_eq!(part_number("10000"), Some(10_000));
-        for bad in ["0", "10001", "+1", "-1", "", "1.0"] {
+        for bad in ["0", "10001", "+1", "-1", "", "1.0", "01"] {
             assert_eq!(part_number(bad), None, "{bad}");
+        }
+        assert_eq!(whole_number("0"), Some(0u64));
+        assert_eq!(whole_number("3600"), Some(3600u32));
+        for bad in ["00", "03600", "+3600", "-0", "3600 ", "4294967296"] {
+            assert_eq!(whole_number::<u32>(bad), None, "{bad}");
         }
         assert!(md5("D41D8CD98F00B204E9800998ECF8427E").is_some());
         assert!(md5("d41d8cd9").is_none() && md5("").is_none());

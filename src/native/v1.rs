@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_LENGTH, LOCATION};
@@ -24,7 +23,7 @@ use super::access::{Caller, Object as Asked};
 use super::call::{Call, document, read_document};
 use super::objects::{Shown, name_of};
 use super::refusal::{Problem, Refusal};
-use super::uploads::{Begun, Said, Sent, Standing, Whole, stream_of};
+use super::uploads::{Begun, Said, Standing, Whole, file_name, stream_of};
 use super::{Native, v0};
 use crate::auth::{Action, LinkDate, Purpose, Subject, Terms};
 use crate::model::clock::iso8601;
@@ -37,6 +36,8 @@ use crate::namespace::{Numbered, UploadId, Wanted};
 pub(super) const BASE: &str = "/api/storage/v1";
 /// Most digests of one request to resume.
 const DIGESTS_MAX: usize = 50;
+/// What is wrong with a name that is none.
+const NO_NAME: &str = "name: no name of a file";
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -195,7 +196,8 @@ fn of_path(number: Segment<String>) -> Result<Uid, Refusal> {
 
 /// Makes a link.
 #[utoipa::path(post, path = "/api/storage/v1/links", tag = "v1", request_body = NewLink, security(("basic" = [])),
-    responses((status = 201, body = Link), (status = 401), (status = 403), (status = 404), (status = 422)))]
+    responses((status = 201, body = Link), (status = 401), (status = 403), (status = 404), (status = 409),
+        (status = 422)))]
 pub(super) async fn links(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.links");
@@ -209,7 +211,7 @@ pub(super) async fn links(State(native): State<Arc<Native>>, request: Request) -
 
 /// Objects of content that this access key has sent before, made without sending it again.
 #[utoipa::path(post, path = "/api/storage/v1/resume", tag = "v1", request_body = Resume, security(("basic" = [])),
-    responses((status = 200, body = Vec<Resumed>), (status = 401), (status = 422)))]
+    responses((status = 200, body = Vec<Resumed>), (status = 401), (status = 403), (status = 409), (status = 422)))]
 pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.resume");
@@ -219,13 +221,26 @@ pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) 
         if wanted.objects.len() > DIGESTS_MAX {
             return Err(Refusal::wrong("objects: expected at most 50"));
         }
-        let mut answers = Vec::with_capacity(wanted.objects.len());
+        let mut items = Vec::with_capacity(wanted.objects.len());
         for item in wanted.objects {
-            let uid = native.resume_by_sha256(&caller, &item).await?;
+            let digest = Sha256Digest::from_hex(&item.sha256);
+            let digest = digest.ok_or_else(|| Refusal::wrong("sha256: not understood"))?;
+            let name = file_name(&item.name, NO_NAME)?;
+            items.push((item, digest, name));
+        }
+        if caller.sender.is_some() {
+            for (_, _, name) in &items {
+                native.bucket_of(&caller, name).await?;
+            }
+        }
+        // From here on objects are made, whose numbers a refusal would keep from whoever asks.
+        let mut answers = Vec::with_capacity(items.len());
+        for (ResumeItem { sha256, size, .. }, digest, name) in items {
+            let uid = native.resume_by_sha256(&caller, &name, digest, size);
             answers.push(Resumed {
-                sha256: item.sha256,
-                size: item.size,
-                uid: uid.map(|uid| uid.to_string()),
+                sha256,
+                size,
+                uid: uid.await?.map(|uid| uid.to_string()),
             });
         }
         Ok(document(StatusCode::OK, &answers))
@@ -236,15 +251,14 @@ pub(super) async fn resume(State(native): State<Arc<Native>>, request: Request) 
 /// Begins an upload.
 #[utoipa::path(post, path = "/api/storage/v1/uploads", tag = "v1", request_body = NewUpload,
     security(("basic" = [])),
-    responses((status = 201, body = Upload), (status = 401), (status = 403), (status = 422)))]
+    responses((status = 201, body = Upload), (status = 401), (status = 403), (status = 409), (status = 422)))]
 pub(super) async fn begin(State(native): State<Arc<Native>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let call = Call::of(parts, "native.v1.begin");
     let outcome = async {
         let caller = native.key_holder(&call).await?;
         let wanted: NewUpload = read_document(body).await?;
-        let name = FileName::of(&wanted.name);
-        let name = name.ok_or_else(|| Refusal::wrong("name: no name of a file"))?;
+        let name = file_name(&wanted.name, NO_NAME)?;
         let begun = native.begin(&caller, &name).await?;
         let upload = open_upload(&begun, Vec::new());
         let location = format!("{BASE}/uploads/{}", upload.uid);
@@ -300,7 +314,7 @@ pub(super) async fn upload(
     call.v1(outcome.await)
 }
 
-/// Sends all of an upload, which is complete then. Digests in Content-MD5 and Content-Digest (sha-256) are verified.
+/// Sends all of an upload, which is complete then; the same bytes again are fine. Digests in Content-MD5 and Content-Digest (sha-256) are verified.
 #[utoipa::path(put, path = "/api/storage/v1/uploads/{uid}/content", tag = "v1", params(("uid" = String, Path)),
     request_body(content_type = "application/octet-stream"), security(("basic" = []), ("link" = [])),
     responses((status = 201, body = Described), (status = 401), (status = 403), (status = 404), (status = 409),
@@ -314,8 +328,14 @@ pub(super) async fn send(
     let call = Call::of(parts, "native.v1.send");
     let outcome = async {
         let uid = of_path(number)?;
-        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
-        native.fill(&caller, &begun, sent).await?;
+        let caller = native.sender_of(&call, uid).await?;
+        let said = said(&call)?;
+        let standing = native.standing(uid).await?;
+        let target = native.whole_target(&caller, &standing, &said).await?;
+        let sent = native
+            .receive(&call, &target, stream_of(body), said)
+            .await?;
+        native.fill_once(&caller, uid, standing, sent).await?;
         native.made(uid).await
     };
     call.v1(outcome.await)
@@ -339,7 +359,13 @@ pub(super) async fn send_part(
         let uid = uid(&number)?;
         let part = v0::part_number(&part);
         let part = part.ok_or_else(|| Refusal::wrong("number: expected 1 to 10000"))?;
-        let (caller, begun, sent) = receive(&native, &call, uid, body).await?;
+        let caller = native.sender_of(&call, uid).await?;
+        let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
+        let target = native.target_of(&begun).await?;
+        let said = said(&call)?;
+        let sent = native
+            .receive(&call, &target, stream_of(body), said)
+            .await?;
         let written = Part {
             number: part,
             size: sent.length(),
@@ -473,21 +499,6 @@ fn open_upload(begun: &Begun, parts: Vec<Part>) -> Upload {
     }
 }
 
-/// Reads the body for an open upload, from one who may fill it.
-async fn receive(
-    native: &Native,
-    call: &Call,
-    uid: Uid,
-    body: Body,
-) -> Result<(Caller, Begun, Sent), Refusal> {
-    let caller = native.sender_of(call, uid).await?;
-    let begun = native.open_upload(&caller, Action::PutObject, uid).await?;
-    let target = native.target_of(&begun).await?;
-    let said = said(call)?;
-    let sent = native.receive(call, &target, stream_of(body), said).await?;
-    Ok((caller, begun, sent))
-}
-
 /// What the headers say of a body.
 fn said(call: &Call) -> Result<Said, Refusal> {
     let wrong = |header: &str| Refusal::wrong(format!("{header}: not understood"));
@@ -590,22 +601,20 @@ impl Native {
     async fn resume_by_sha256(
         &self,
         caller: &Caller,
-        item: &ResumeItem,
+        name: &FileName,
+        digest: Sha256Digest,
+        size: u64,
     ) -> Result<Option<Uid>, Refusal> {
-        let digest = Sha256Digest::from_hex(&item.sha256);
-        let digest = digest.ok_or_else(|| Refusal::wrong("sha256: not understood"))?;
-        let name = FileName::of(&item.name);
-        let name = name.ok_or_else(|| Refusal::wrong("name: no name of a file"))?;
         let Some(sender) = caller.sender else {
             return Ok(None);
         };
-        let bucket = self.bucket_of(caller, &name).await?;
+        let bucket = self.bucket_of(caller, name).await?;
         let target = self.namespace.target(&bucket, Wanted::Default).await?;
         let found = self
             .namespace
-            .possessed(&target, digest, item.size, sender, None, &[]);
+            .possessed(&target, digest, size, sender, None, &[]);
         match found.await? {
-            Some(received) => self.refer(caller, &name, received).await,
+            Some(received) => self.refer(caller, name, received).await,
             None => Ok(None),
         }
     }

@@ -87,7 +87,7 @@ pub struct JobsReport {
 pub enum Wish {
     /// That it runs now: a failed or cancelled one again, a waiting one without waiting.
     Retry,
-    /// That it does not run, or not on.
+    /// That it does not run, or not on; a failed one, that it is not kept for anyone to look at.
     Cancel,
 }
 

@@ -1,6 +1,6 @@
 //! The collector at work: what no reference is left to, and what no row names.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,8 @@ use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::cluster::Node;
 use crate::content::{CollectReport, ContentStore, FsckOrder, FsckReport, SweepReport};
 use crate::model::fault::{Fault, Kind};
+use crate::model::job;
+use crate::model::progress::{Progress, Tell, untold};
 
 /// Collects, sweeps and compares, each one at a time whoever asks, and none waiting for another: a sweep and a comparison
 /// may take days, and what is due goes meanwhile.
@@ -42,48 +44,52 @@ impl Collector {
     }
 
     /// Deletes what is due: contents without a reference, their bytes, and blobs that no row names.
-    pub async fn pass(&self) -> Result<GcReport, Fault> {
-        let mut collect = self.collect().await?;
-        let own = self.collect_own().await?;
+    pub async fn pass(&self, tell: Tell<'_>) -> Result<GcReport, Fault> {
+        let mut collect = self.collect(tell).await?;
+        let own = self.collect_own(tell).await?;
         collect.blobs += own.blobs;
         collect.failed += own.failed;
-        let mut sweep = self.sweep().await?;
-        let own = self.sweep_own().await?;
+        let mut sweep = self.sweep(tell).await?;
+        let own = self.sweep_own(tell).await?;
         sweep.listed += own.listed;
         sweep.orphans += own.orphans;
         sweep.foreign += own.foreign;
+        sweep.refused += own.refused;
         Ok(GcReport { collect, sweep })
     }
 
     /// Compares rows and backends, and repairs what can be when that is asked for. Collecting goes on meanwhile.
-    pub async fn fsck(&self, order: &FsckOrder) -> Result<FsckReport, Fault> {
+    pub async fn fsck(&self, order: &FsckOrder, tell: Tell<'_>) -> Result<FsckReport, Fault> {
+        tell(Progress::new("waiting for another fsck", 0, None));
         let _turn = turn(&self.comparing).await?;
         self.node.beat_now().await?;
-        self.content.fsck(order).await
+        self.content.fsck(order, tell).await
     }
 
-    async fn collect_own(&self) -> Result<CollectReport, Fault> {
+    async fn collect_own(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let _turn = self.content.turn().await?;
-        self.content.collect_own().await
+        self.content.collect_own(tell).await
     }
 
-    async fn sweep_own(&self) -> Result<SweepReport, Fault> {
+    async fn sweep_own(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
         let _turn = turn(&self.sweeping).await?;
         self.node.beat_now().await?;
-        self.content.sweep_own().await
+        self.content.sweep_own(tell).await
     }
 
-    async fn collect(&self) -> Result<CollectReport, Fault> {
+    async fn collect(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
+        tell(Progress::new("waiting for the collector", 0, None));
         let _turn = self.content.turn().await?;
         // What ended since the last beat need not be spared any more.
         self.node.beat_now().await?;
-        self.content.collect().await
+        self.content.collect(tell).await
     }
 
-    async fn sweep(&self) -> Result<SweepReport, Fault> {
+    async fn sweep(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
+        tell(Progress::new("waiting for another sweep", 0, None));
         let _turn = turn(&self.sweeping).await?;
         self.node.beat_now().await?;
-        self.content.sweep().await
+        self.content.sweep(tell).await
     }
 }
 
@@ -94,6 +100,21 @@ async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Fault> {
         .map_err(|error| Fault::new(Kind::Internal, "collect").source(error))
 }
 
+/// What a run was told last.
+#[derive(Default)]
+struct Last(Mutex<job::Progress>);
+
+impl Last {
+    fn tell(&self, now: Progress) {
+        let Progress { done, total, .. } = now;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = job::Progress { done, total };
+    }
+
+    fn progress(&self) -> job::Progress {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Collects contents and the bytes of condemned blobs.
 pub struct Collect(pub Arc<Collector>);
 
@@ -102,9 +123,12 @@ impl JobHandler for Collect {
         "collect"
     }
 
-    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
+    fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let report = self.0.collect().await?;
+            let last = Last::default();
+            let tell = |now| last.tell(now);
+            let report = run.recording(|| last.progress(), self.0.collect(&tell));
+            let report = report.await?;
             if report != CollectReport::default() {
                 tracing::debug!(?report, "collected");
             }
@@ -122,7 +146,7 @@ impl Handler for CollectOwn {
     }
 
     fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async { self.0.collect_own().await.map(|_| ()) })
+        Box::pin(async { self.0.collect_own(&untold).await.map(|_| ()) })
     }
 }
 
@@ -136,7 +160,7 @@ impl Handler for SweepOwn {
 
     fn run(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async {
-            let report = self.0.sweep_own().await?;
+            let report = self.0.sweep_own(&untold).await?;
             if report.orphans > 0 {
                 tracing::info!(?report, "swept own disk");
             }
@@ -153,9 +177,12 @@ impl JobHandler for Sweep {
         "sweep"
     }
 
-    fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
+    fn run<'a>(&'a self, run: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let report = self.0.sweep().await?;
+            let last = Last::default();
+            let tell = |now| last.tell(now);
+            let report = run.recording(|| last.progress(), self.0.sweep(&tell));
+            let report = report.await?;
             if report.orphans > 0 {
                 tracing::info!(?report, "swept");
             }

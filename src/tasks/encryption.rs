@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Failure, JobHandler, Outcome, Run};
 use crate::content::{ContentStore, RewrapReport};
 use crate::keys::{KeyError, KeyStatus, Keys, NewKmsKey};
+use crate::model::progress::{Tell, untold};
 
 /// What an operator wants of the wrapping keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Keyring {
 
     /// Does what was asked. After a rotation it wraps anew until nothing is left; when that is cut short, the
     /// next run of [`Rewrap`] goes on.
-    pub async fn run(&self, command: KeyCommand) -> Result<KeyReport, KeyError> {
+    pub async fn run(&self, command: KeyCommand, tell: Tell<'_>) -> Result<KeyReport, KeyError> {
         let only = |key| KeyReport {
             keys: vec![key],
             ..KeyReport::default()
@@ -76,7 +77,7 @@ impl Keyring {
             }),
             KeyCommand::Rotate { tenant } => Ok(KeyReport {
                 rotated: self.keys.rotate_tenants(tenant.as_deref()).await?,
-                rewrap: self.content.rewrap().await?,
+                rewrap: self.content.rewrap(tell).await?,
                 keys: self.keys.list().await?,
             }),
             KeyCommand::CreateKms(new) => self.keys.create_kms(new).await.map(only),
@@ -92,7 +93,7 @@ impl Keyring {
                 let key = self.keys.rotate_kms(&name.tenant, &name.key).await?;
                 Ok(KeyReport {
                     rotated: 1,
-                    rewrap: self.content.rewrap().await?,
+                    rewrap: self.content.rewrap(tell).await?,
                     ..only(key)
                 })
             }
@@ -110,7 +111,7 @@ impl JobHandler for Rewrap {
 
     fn run<'a>(&'a self, _: &'a Run) -> BoxFuture<'a, Result<Outcome, Failure>> {
         Box::pin(async {
-            let report = self.0.rewrap().await?;
+            let report = self.0.rewrap(&untold).await?;
             let RewrapReport { rewrapped, failed } = report;
             if rewrapped + failed > 0 {
                 tracing::info!(rewrapped, failed, "data keys wrapped anew");

@@ -64,7 +64,8 @@ impl JobHandler for Merge {
             let MergeOrder { content } = run.payload()?;
             let rate = self.config.bytes_per_second.get();
             let work = Work::new(Some(rate), Some(run.lease()));
-            let outcome = self.content.merge(ContentId(content), &work).await?;
+            let merge = self.content.merge(ContentId(content), &work);
+            let outcome = run.recording(|| work.progress(), merge).await?;
             Ok(Outcome::report(&Report { outcome })?)
         })
     }

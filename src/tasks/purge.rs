@@ -10,8 +10,11 @@ use crate::model::clock::{Clock, millis};
 
 /// Jobs deleted in one transaction.
 const ROUND: usize = 500;
+/// Failed jobs that are kept whatever their age, the newest ones: more than anyone looks through. Nothing else bounds them,
+/// as each object of which the parts cannot be merged leaves one.
+const FAILED_KEPT: usize = 10_000;
 
-/// Deletes the rows of jobs some time after their end.
+/// Deletes the rows of jobs some time after their end. Those that failed stay until they are retried or cancelled.
 pub struct PurgeJobs {
     /// Where they are.
     pub meta: MetaStore,
@@ -37,7 +40,12 @@ impl JobHandler for PurgeJobs {
                     .transact("purge jobs", move |session| {
                         Box::pin(async move {
                             lease.hold(session).await?;
-                            jobs::purge(session, before, ROUND).await
+                            let old = jobs::Old {
+                                before,
+                                failed_kept: FAILED_KEPT,
+                                limit: ROUND,
+                            };
+                            jobs::purge(session, &old).await
                         })
                     })
                     .await?;

@@ -13,7 +13,8 @@ use crate::meta::jobs::Lease;
 use crate::model::fault::Fault;
 use crate::model::finding::{Finding, Repair};
 use crate::model::ids::BlobId;
-use crate::model::job::Progress;
+use crate::model::job;
+use crate::model::progress::{Progress, Tell};
 
 /// The type of the job.
 pub const SCRUB: &str = "scrub";
@@ -100,7 +101,7 @@ impl JobHandler for Scrub {
             while walk.step().await? {
                 let done = walk.state.report.blobs;
                 if done.is_multiple_of(RECORDED_EVERY) || recorded.elapsed() > RECORDED_AFTER {
-                    let progress = Progress {
+                    let progress = job::Progress {
                         done,
                         total: Some(total.max(done)),
                     };
@@ -115,9 +116,17 @@ impl JobHandler for Scrub {
 
 impl Scrub {
     /// A whole pass at once, where there is no engine.
-    pub async fn pass(&self, lease: Option<Lease>) -> Result<ScrubReport, Fault> {
-        let mut walk = Walk::new(self, State::begin(), lease);
-        while walk.step().await? {}
+    pub async fn pass(&self, tell: Tell<'_>) -> Result<ScrubReport, Fault> {
+        let total = self.content.count_blobs().await?;
+        let mut walk = Walk::new(self, State::begin(), None);
+        while walk.step().await? {
+            let done = walk.state.report.blobs;
+            tell(Progress::new(
+                "reading every copy",
+                done,
+                Some(total.max(done)),
+            ));
+        }
         walk.end().await
     }
 }
@@ -204,7 +213,7 @@ fn tell(finding: &Finding) {
         .versions
         .first
         .iter()
-        .map(|version| format!("{}/{} {}", version.bucket, version.key, version.uid))
+        .map(ToString::to_string)
         .collect();
     let problem = finding.problem.as_str();
     let (blob, backend) = (finding.blob.as_deref(), finding.backend.as_deref());

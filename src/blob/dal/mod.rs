@@ -1,7 +1,7 @@
 //! Blobs at every service that OpenDAL speaks to.
 //!
 //! Requests are conservative: plain puts of known length, parts of one size, plain ranged reads, no
-//! conditions, no metadata; an ETag is never looked at, and lengths are counted here. What fails for a passing
+//! conditions but for the marker, no metadata; an ETag is never looked at, and lengths are counted here. What fails for a passing
 //! reason is repeated with jitter by OpenDAL's layers. A turn at the service, and a part's memory, is held
 //! only while the service works on it: a client that does not drain or feed its stream holds neither turn nor
 //! thread. (OpenDAL's own concurrency layer holds its turn as long as the stream lives, and waits without
@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::config::{BackendConfig, bare, is_plain};
-use super::{BLOB_MAX_AT_LEAST, Backend, BlobName, CopyName, Watch};
+use super::{BLOB_MAX_AT_LEAST, Backend, BlobName, Claim, CopyName, MARKER, Watch};
 use crate::model::fault::{Fault, Kind};
 
 use self::transport::Checked;
@@ -305,6 +305,25 @@ impl Store {
             .map(|found| found.content_length())
     }
 
+    /// Writes the marker.
+    pub(super) async fn mark(&self, text: &str, claim: Claim) -> Result<(), Fault> {
+        let text = text.to_owned();
+        let can = self.operator.info().capability();
+        let act = async {
+            if claim == Claim::IfNone && can.write_with_if_not_exists {
+                let write = self.operator.write_with(MARKER, text.clone());
+                match write.if_not_exists(true).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::ConditionNotMatch => return Ok(()),
+                    // There are those that know no condition.
+                    Err(error) => self.heard("write marker", &error),
+                }
+            }
+            self.operator.write(MARKER, text).await.map(|_| ())
+        };
+        self.turn("write blob", CopyName::marker(), act).await
+    }
+
     /// All directories, or one.
     pub(super) fn list(self: &Arc<Self>, directory: Option<usize>) -> List {
         List::new(self.clone(), directory)
@@ -349,7 +368,7 @@ fn check_common(config: &BackendConfig) -> Result<(), String> {
         return Err("concurrency: expected at least 1, and so for timeout_seconds".to_owned());
     }
     match config.options.get("endpoint") {
-        Some(endpoint) if !is_address(endpoint) => Err(format!(
+        Some(endpoint) if !is_address(&config.service, endpoint) => Err(format!(
             "options.endpoint: expected an address such as \"https://host:port\", found \"{}\"",
             bare(endpoint)
         )),
@@ -357,14 +376,40 @@ fn check_common(config: &BackendConfig) -> Result<(), String> {
     }
 }
 
-/// Whether a text is an address with a host, with or without a scheme.
-fn is_address(text: &str) -> bool {
+/// Services that complete an address without a scheme. For all others OpenDAL makes requests of the address as it is, and
+/// each of them would fail.
+const COMPLETED: &[&str] = &["cos", "cosn", "obs", "oss", "s3", "swift", "tos", "webhdfs"];
+/// Services that are spoken to by other protocols than HTTP, in schemes of their own or without one.
+const NOT_HTTP: &[&str] = &["ftp", "sftp"];
+
+/// Whether a text is an address that this service can be asked at: of HTTP or HTTPS, with a host, and with a port that
+/// there is where it has one.
+fn is_address(service: &str, text: &str) -> bool {
+    let is_http = text.starts_with("http://") || text.starts_with("https://");
     let address = match text.contains("://") {
+        true if !is_http && !NOT_HTTP.contains(&service) => return false,
         true => text.to_owned(),
-        false => format!("https://{text}"),
+        // OpenDAL takes every text that begins with `http` for one with a scheme.
+        false if COMPLETED.contains(&service) && !text.starts_with("http") => {
+            format!("https://{text}")
+        }
+        false if NOT_HTTP.contains(&service) => format!("https://{text}"),
+        false => return false,
     };
-    http::Uri::try_from(address)
-        .is_ok_and(|address| address.host().is_some_and(|it| !it.is_empty()))
+    let Ok(address) = http::Uri::try_from(address) else {
+        return false;
+    };
+    let (Some(authority), Some(host)) = (address.authority(), address.host()) else {
+        return false;
+    };
+    let port = authority.as_str().rsplit_once('@');
+    let port = port.map_or(authority.as_str(), |(_, place)| place);
+    let port = port.strip_prefix(host).unwrap_or("");
+    let is_port_right = match port.strip_prefix(':') {
+        Some(port) => port.parse::<std::num::NonZeroU16>().is_ok(),
+        None => port.is_empty(),
+    };
+    !host.is_empty() && is_port_right
 }
 
 /// Options that do not tell places apart, or are compared in another way.
@@ -565,6 +610,42 @@ mod tests {
             ..of(false)
         };
         assert_eq!(sizes(&short), (4 << 20, 4 << 20));
+    }
+
+    #[test]
+    fn an_endpoint_is_an_address_that_the_service_can_be_asked_at() {
+        for (service, endpoint) in [
+            ("webdav", "http://127.0.0.1:1"),
+            ("webdav", "https://user:pass@host/path"),
+            ("azblob", "https://account.blob.core.windows.net"),
+            ("s3", "https://[::1]:9000"),
+            ("s3", "s3.example.org"),
+            ("s3", "127.0.0.1:9000/path"),
+            ("cos", "cos.ap-guangzhou.myqcloud.com"),
+            ("webhdfs", "localhost:9870"),
+            ("ftp", "ftp://host:21"),
+            ("sftp", "user@host"),
+        ] {
+            assert!(is_address(service, endpoint), "{service} {endpoint}");
+        }
+        for (service, endpoint) in [
+            ("webdav", "htp://127.0.0.1:1"),
+            ("s3", "htp://127.0.0.1:1"),
+            ("s3", "ftp://127.0.0.1"),
+            ("s3", "HTTP://host"),
+            ("webdav", "127.0.0.1:1"),
+            ("azblob", "account.blob.core.windows.net"),
+            ("gcs", "host"),
+            ("s3", "httpd.example.org"),
+            ("s3", "http:/host"),
+            ("s3", "https://"),
+            ("s3", ""),
+            ("s3", "http://host:99999"),
+            ("s3", "http://host:"),
+            ("webdav", "http://host:port"),
+        ] {
+            assert!(!is_address(service, endpoint), "{service} {endpoint}");
+        }
     }
 
     #[test]

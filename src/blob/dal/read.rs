@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::{FuturesBytesStream, Lister};
 
 use super::{Store, opendal_error};
-use crate::blob::{BlobName, CopyName};
+use crate::blob::{BlobName, CopyName, MARKER};
 use crate::model::fault::{Fault, Kind};
 
 /// Names taken from a listing in one turn.
@@ -152,6 +152,7 @@ impl List {
                 match BlobName::from_path(entry.path()) {
                     Some(name) => batch.push_back(name),
                     None if entry.path().ends_with('/') => {}
+                    None if entry.path().trim_start_matches('/') == MARKER => {}
                     None => *skipped += 1,
                 }
             }

@@ -1,7 +1,9 @@
 //! The directories of the tree, kept open to be synced.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,8 +11,36 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use crate::blob::BlobName;
 use crate::blob::name::FAN_OUT;
+use crate::blob::{BlobName, MARKER};
+
+/// Whether a root is not there, or holds nothing but what every start makes: it may be where a file system is to be
+/// mounted.
+pub(super) fn is_bare(root: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        let is_empty = is_shard(&entry.file_name())
+            && entry.file_type()?.is_dir()
+            && std::fs::read_dir(entry.path())?.next().is_none();
+        if !is_empty {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a name at the root is that of a directory of the tree.
+pub(super) fn is_shard(name: &OsStr) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    name.len() == 2 && name.as_bytes().iter().all(is_digit)
+}
 
 /// Makes what is missing of the tree, on stable storage, and opens its directories.
 pub(super) fn open_directories(root: &Path) -> io::Result<Vec<Arc<Directory>>> {

@@ -11,11 +11,11 @@ mod read;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSliceMut, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +26,10 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::task::TaskTracker;
 
-use self::directory::{Directory, open_directories};
+use self::directory::{Directory, is_bare, open_directories};
 use super::buffers::Buffers;
 use super::config::{BackendConfig, Durability};
-use super::{Backend, BlobName, CopyName, Watch};
+use super::{Backend, BlobName, Claim, CopyName, MARKER, Watch};
 use crate::model::fault::{Fault, Kind};
 
 pub(super) use self::read::{List, Reader};
@@ -75,6 +75,8 @@ pub(super) struct Store {
     root: PathBuf,
     /// Which directory of the machine it is, whatever names it has: device and inode.
     place: (u64, u64),
+    /// Whether nothing lay there when it was opened.
+    was_bare: bool,
     directories: Vec<Arc<Directory>>,
     durability: Durability,
     blob_max_bytes: u64,
@@ -98,11 +100,12 @@ impl Store {
         let root = PathBuf::from(root);
         let path = root.clone();
         let opened = spawn_blocking(move || {
+            let was_bare = is_bare(&path)?;
             let directories = open_directories(&path)?;
             let found = std::fs::metadata(&path)?;
-            Ok::<_, io::Error>((directories, (found.dev(), found.ino())))
+            Ok::<_, io::Error>((was_bare, directories, (found.dev(), found.ino())))
         });
-        let (directories, place) = opened
+        let (was_bare, directories, place) = opened
             .await
             .map_err(|error| lost_thread("open backend", error))?
             .map_err(|error| watch.config_fault(root.display()).source(error))?;
@@ -120,6 +123,7 @@ impl Store {
         Ok(Self {
             root,
             place,
+            was_bare,
             directories,
             durability,
             blob_max_bytes: config.blob_max_bytes,
@@ -132,6 +136,10 @@ impl Store {
 
     pub(super) fn blob_max_bytes(&self) -> u64 {
         self.blob_max_bytes
+    }
+
+    pub(super) fn was_bare(&self) -> bool {
+        self.was_bare
     }
 
     /// Whether a blob is there, for the start.
@@ -253,6 +261,38 @@ impl Store {
         let result = self.open_file(name).await.map(|(_, size)| size);
         self.watch
             .record("measure blob", started, Duration::ZERO, &result);
+        result
+    }
+
+    /// Writes the marker, on stable storage. One that is empty is what a crash left.
+    pub(super) async fn mark(&self, text: &str, claim: Claim) -> Result<(), Fault> {
+        let started = Instant::now();
+        let (root, text) = (self.root.clone(), text.to_owned());
+        let written = spawn_blocking(move || {
+            let path = root.join(MARKER);
+            let is_there = std::fs::metadata(&path).is_ok_and(|found| found.len() > 0);
+            if claim == Claim::IfNone && is_there {
+                return Ok(());
+            }
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            File::open(root)?.sync_all()
+        });
+        let result = written
+            .await
+            .map_err(|error| lost_thread("write blob", error))
+            .and_then(|result| {
+                let name = CopyName::marker();
+                result.map_err(|error| self.write_fault("write blob", name, error))
+            });
+        self.watch
+            .record("write blob", started, Duration::ZERO, &result);
         result
     }
 

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::directory::is_shard;
 use super::{Store, kind_of, lost_thread};
 use crate::blob::buffers::Buffer;
 use crate::blob::name::FAN_OUT;
-use crate::blob::{BlobName, CopyName};
+use crate::blob::{BlobName, CopyName, MARKER};
 use crate::model::fault::{Fault, Kind};
 
 /// Names taken from a directory in one hop.
@@ -179,7 +179,7 @@ impl List {
         let root = self.others.is_none().then(|| self.store.root.clone());
         let mut others = self.others.take().unwrap_or_default();
         let counted = spawn_blocking(move || match root {
-            Some(root) => count_beside(&root, &mut others, is_shard).map(|count| (count, others)),
+            Some(root) => count_beside(&root, &mut others, is_ours).map(|count| (count, others)),
             None => match others.pop() {
                 // It may be gone, or not for us to read: it is there, or was.
                 Some(path) => {
@@ -227,10 +227,9 @@ impl List {
     }
 }
 
-/// Whether a name at the root is that of a directory of the tree.
-fn is_shard(name: &OsStr) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-    name.len() == 2 && name.as_bytes().iter().all(is_digit)
+/// Whether a name at the root is that of a directory of the tree, or of the marker.
+fn is_ours(name: &OsStr) -> bool {
+    is_shard(name) || name == MARKER
 }
 
 /// Counts what lies in a directory, but for what is `ours`, and adds the directories in it to `others`. Links are not

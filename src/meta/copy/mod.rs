@@ -214,8 +214,7 @@ impl Snapshot {
             Place::Sqlite(path) => (sqlite::attach(path)?, None),
             Place::Server(url) => {
                 // How it syncs is no matter: nothing is to survive there.
-                let engine =
-                    server::Engine::attach(url, CONNECTIONS, Durability::Relaxed, Arc::default())?;
+                let engine = server::Engine::attach(url, CONNECTIONS, Durability::Relaxed)?;
                 (engine.session().await?, Some(engine))
             }
         };
@@ -331,17 +330,13 @@ async fn walk(
 /// Opens a target, marked or not, with the newest schema.
 async fn attach_target(to: &Place, durability: Durability) -> Result<MetaStore, Fault> {
     let engine = match to {
-        Place::Sqlite(path) => Engine::Sqlite(Arc::new(sqlite::Engine::open(
-            path,
-            durability,
-            Arc::default(),
-        )?)),
+        Place::Sqlite(path) => Engine::Sqlite(Arc::new(sqlite::Engine::open(path, durability)?)),
         Place::Server(url) => {
-            let engine = server::Engine::open(url, CONNECTIONS, durability, Arc::default()).await?;
+            let engine = server::Engine::open(url, CONNECTIONS, durability).await?;
             Engine::Server(Arc::new(engine))
         }
     };
-    Ok(MetaStore::of(engine, Arc::default(), Metrics::new()))
+    Ok(MetaStore::of(engine, Metrics::new()))
 }
 
 async fn read_back(
@@ -630,12 +625,8 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> MetaStore {
         let path = dir.path().join("meta.db");
-        let engine = sqlite::Engine::open(&path, Durability::Relaxed, Arc::default()).unwrap();
-        MetaStore::of(
-            Engine::Sqlite(Arc::new(engine)),
-            Arc::default(),
-            Metrics::new(),
-        )
+        let engine = sqlite::Engine::open(&path, Durability::Relaxed).unwrap();
+        MetaStore::of(Engine::Sqlite(Arc::new(engine)), Metrics::new())
     }
 
     #[tokio::test]

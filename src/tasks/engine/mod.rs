@@ -120,6 +120,9 @@ use crate::telemetry::Metrics;
 /// Attempts of a job that does not come forward: with the pauses between them about two hours.
 const ATTEMPTS_MAX: u32 = 20;
 
+/// Time between two records of the progress of work that keeps no checkpoints.
+const RECORDED_EVERY: Duration = Duration::from_secs(5);
+
 /// Section `[jobs]`: work outside of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -131,7 +134,8 @@ pub struct Config {
     /// Seconds after which jobs that another process inserted are seen at the latest; six times as many while other
     /// nodes are heard to tell of them.
     pub poll_seconds: NonZeroU64,
-    /// Seconds that jobs are kept after their end, for operators to look at.
+    /// Seconds that jobs are kept after their end, for operators to look at. Failed ones are kept until they are retried or
+    /// cancelled, the newest 10000 of them.
     pub keep_seconds: u64,
 }
 
@@ -275,6 +279,35 @@ impl Run {
                 Box::pin(async move { lease.advance(session, state.to_string(), progress).await })
             })
             .await
+    }
+
+    /// Does `work` that keeps no checkpoints, and records now and then what `progress` says, for operators.
+    pub async fn recording<T>(
+        &self,
+        progress: impl Fn() -> Progress,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let record = async {
+            loop {
+                tokio::time::sleep(RECORDED_EVERY).await;
+                let (lease, progress) = (self.lease, progress());
+                let recorded = self
+                    .meta
+                    .transact("record progress of job", move |session| {
+                        Box::pin(async move { lease.record(session, progress).await })
+                    });
+                // Nothing depends on it; whether the lease is held, others see to.
+                if let Err(fault) = recorded.await {
+                    let fault: Fault = fault;
+                    tracing::debug!(%fault, job = %self.id(), "progress not recorded");
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = record => unreachable!("it records until the work is done"),
+        }
     }
 }
 

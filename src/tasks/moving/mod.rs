@@ -35,7 +35,7 @@ use crate::model::ids::{BlobId, BucketId};
 use crate::model::job;
 use crate::namespace::{Namespace, RehomeCursor, Rehoming};
 
-pub use order::{MoveError, MoveOrder, MoveSummary, Moves};
+pub use order::{Mirrors, MoveError, MoveOrder, MoveSummary, Moves};
 
 /// The type of the jobs that move.
 pub(super) const KIND: &str = "move";
@@ -119,6 +119,12 @@ impl Mover {
     async fn copy(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
         // Asked before the pass: what it then finds to be nothing stays nothing.
         let settled = self.is_settled(row).await?;
+        if row.what == Moved::Backend && row.progress == Progress::default() {
+            // While most of what lies there is named: later only what a crash has left may be.
+            for backend in [row.source, row.target] {
+                self.content.claim(backend).await;
+            }
+        }
         let pass = async {
             match &row.what {
                 Moved::Backend => self.backend_pass(row, work).await,
@@ -367,7 +373,12 @@ impl Mover {
             // Not named by any row, and too young to be taken for an orphan.
             return Ok(Outcome::More(EMPTYING_PAUSE));
         }
-        self.end(row, work, Some(swept.ours + swept.foreign)).await
+        let left = swept.ours + swept.foreign;
+        if left == 0 {
+            // Nothing is to be said any more of whose the blobs there are.
+            self.content.give_up(source).await?;
+        }
+        self.end(row, work, Some(left)).await
     }
 
     async fn end(

@@ -30,6 +30,17 @@ pub struct MoveOrder {
     pub bucket: Option<String>,
     /// Bytes per second at most, read and written together.
     pub rate: Option<u64>,
+    /// What is to be done where placements hold both backends.
+    pub mirrors: Mirrors,
+}
+
+/// What becomes of a placement that has copies at both backends of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirrors {
+    /// It keeps them: the order is refused.
+    Keep,
+    /// It has one copy fewer from then on.
+    Lose,
 }
 
 /// Why an order was not taken. The texts are for an operator.
@@ -75,6 +86,20 @@ pub enum MoveError {
         backend: String,
         /// Where.
         nodes: Vec<String>,
+    },
+    /// Placements would have one copy where they have two.
+    #[error(
+        "{} would keep one copy at {to} of what is at {from} and {to} now; move to a backend that they do not name, or \
+         bring their buckets to another placement first (osproxy move --bucket), or give the copies up with --lose-copies",
+        list_of(.placements)
+    )]
+    Mirrored {
+        /// Which.
+        placements: Vec<String>,
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
     },
     /// Another move must end first.
     #[error(
@@ -293,6 +318,16 @@ impl Start {
             }
         }
         self.check_everywhere(session, &[target]).await?;
+        if self.order.mirrors == Mirrors::Keep {
+            let placements = placements::with_both(session, source, target).await?;
+            if !placements.is_empty() {
+                return Err(MoveError::Mirrored {
+                    placements,
+                    from: from.clone(),
+                    to: to.clone(),
+                });
+            }
+        }
         moves::redirect(session, source, target).await?;
         let (total, total_bytes) = copies::live_at(session, source).await?;
         Ok(Begun::New(MoveRow {
@@ -450,6 +485,14 @@ fn check_shared(name: &str, known: &[(i64, String)]) -> Result<(), MoveError> {
             name: name.to_owned(),
             own,
         }),
+    }
+}
+
+/// Placements as the begin of a sentence.
+fn list_of(placements: &[String]) -> String {
+    match placements {
+        [one] => format!("the placement {one}"),
+        several => format!("the placements {}", several.join(", ")),
     }
 }
 
