@@ -60,7 +60,7 @@ impl Collector {
 
     /// Compares rows and backends, and repairs what can be when that is asked for. Collecting goes on meanwhile.
     pub async fn fsck(&self, order: &FsckOrder, tell: Tell<'_>) -> Result<FsckReport, Fault> {
-        tell(Progress::new("waiting for another fsck", 0, None));
+        tell(Progress::new("waiting for its turn", 0, None));
         let _turn = turn(&self.comparing).await?;
         self.node.beat_now().await?;
         self.content.fsck(order, tell).await
@@ -78,7 +78,7 @@ impl Collector {
     }
 
     async fn collect(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
-        tell(Progress::new("waiting for the collector", 0, None));
+        tell(Progress::new("waiting for its turn", 0, None));
         let _turn = self.content.turn().await?;
         // What ended since the last beat need not be spared any more.
         self.node.beat_now().await?;
@@ -86,7 +86,7 @@ impl Collector {
     }
 
     async fn sweep(&self, tell: Tell<'_>) -> Result<SweepReport, Fault> {
-        tell(Progress::new("waiting for another sweep", 0, None));
+        tell(Progress::new("waiting for its turn", 0, None));
         let _turn = turn(&self.sweeping).await?;
         self.node.beat_now().await?;
         self.content.sweep(tell).await
