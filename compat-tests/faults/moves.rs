@@ -634,7 +634,7 @@ async fn is_all_short(install: &Install, dir: &TempDir, written: &[(String, Byte
         install.collect_all().await;
     }
     assert_eq!(install.contents().await, 0);
-    sweep_late(&install).await;
+    sweep_late(install).await;
     assert!(install.blobs_at("short").await.is_empty());
 }
 
