@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, SHORT_BYTES, backend_root, bytes, key};
 use crate::merge::{cut, joined};
+use crate::scrub::{files, flip};
 
 const PART: usize = 5 * 1024 * 1024;
 /// More than two of the longest blobs of the backend `short`.
@@ -739,6 +740,25 @@ async fn a_bucket_moves_away_from_where_blobs_are_short() {
         install.put("again", bytes(seed, LONG)).await;
     }
     assert_eq!(install.contents().await, before);
+}
+
+#[tokio::test]
+async fn a_piece_that_is_not_what_was_stored_is_not_moved() {
+    let (dir, clock) = fresh();
+    let mut install = Install::open(dir.path(), &clock).await;
+    install.use_bucket_at("short").await;
+    install.put("long", bytes(1, LONG)).await;
+    let piece = &files(dir.path(), "short")[1];
+    flip(piece, 1000);
+    let away = || order("short", "local", Some("bucket-short"));
+    let id = start(&install, away()).await.unwrap();
+    let done = finish(&install, id).await;
+    assert_eq!(done.failed, 1, "{done:?}");
+    flip(piece, 1000);
+    let id = start(&install, away()).await.unwrap();
+    let done = finish(&install, id).await;
+    assert_eq!(done.failed, 0, "{done:?}");
+    assert_eq!(install.get("long").await, Some(bytes(1, LONG)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from support.multipart import Upload
+from support.refusal import refused
 from support.times import COLLECTING, POLLING
 from support.wait import wait_until
 
@@ -160,6 +161,35 @@ def test_bytes_under_the_servers_key_are_authenticated_and_those_under_a_custome
     assert told(fsck(server, "--read", code=1)) == [("corrupt", "none", ("bucket/sealed",))]
     customer.write_bytes(customer.read_bytes() + b"x")
     assert ("wrong-length", "none", ("bucket/customer",)) in told(fsck(server, code=1))
+
+
+@pytest.mark.op("CopyObject")
+@pytest.mark.op("UploadPartCopy")
+def test_bytes_that_went_bad_are_not_copied_as_if_they_were_right(own_server):
+    server = own_server(env=PROMPT | {"OSPROXY_SCRUB__ENABLED": "false"})
+    s3 = server.endpoint.client(retries={"total_max_attempts": 1})
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="k", Body=body(0, 100 * KIB))
+    (blob,) = blobs(server)
+    upload = Upload(s3, "bucket", "parts", ServerSideEncryption="AES256")
+
+    def copy():
+        # Under another key the bytes have to be read and written anew.
+        s3.copy_object(Bucket="bucket", Key="copy", CopySource="bucket/k", ServerSideEncryption="AES256")
+
+    def copy_part():
+        upload.copy(1, "bucket/k")
+
+    flip(blob, 70_000)
+    for act in (copy, copy_part):
+        with refused("InternalError", 500):
+            act()
+    assert "Contents" in s3.list_objects_v2(Bucket="bucket", Prefix="k")
+    assert "Contents" not in s3.list_objects_v2(Bucket="bucket", Prefix="copy")
+    flip(blob, 70_000)
+    copy()
+    copy_part()
+    assert s3.get_object(Bucket="bucket", Key="copy")["Body"].read() == body(0, 100 * KIB)
 
 
 def test_a_mirror_mends_and_clients_see_nothing_of_it(mirrored):

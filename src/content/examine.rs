@@ -1,9 +1,10 @@
 //! Whether the bytes of a copy are those that its blob's rows promise.
 //!
-//! - A content that is stored as it came: its SHA-256, or its MD5 where no SHA-256 is recorded (a bucket without dedup).
+//! - A content that is stored as it came: its SHA-256, or its MD5 where no SHA-256 is recorded (a bucket without dedup),
+//!   or its CRC-64/NVME where it is a piece of a content that lies in several blobs.
 //! - An encrypted one: every frame opens under its data key, and what comes out has that digest.
-//! - One under a key that only the customer has, and a piece of an unencrypted content that lies in several blobs, whose
-//!   row has no digest: nothing but the length. Their copies can be compared with each other, and no more.
+//! - One under a key that only the customer has, and a piece that was stored before pieces had a checksum: nothing but
+//!   the length. Their copies can be compared with each other, and no more.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use super::sealing::opening;
 use super::{ContentStore, Work};
 use crate::meta::contents::{CopyRow, Location, Place};
 use crate::meta::findings::{Promise, Promised};
-use crate::model::digest::{Md5Hasher, Sha256Digest};
+use crate::model::digest::{Crc64Hasher, Fingerprint, Md5Hasher, Sha256Digest};
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::ContentId;
 
@@ -67,7 +68,7 @@ impl ContentStore {
 
     /// What a content's bytes are held against; `None` when there is nothing.
     async fn check_of(&self, content: &Promised) -> Result<Option<Check>, Fault> {
-        let expected = Expected::of(content.sha256, content.md5);
+        let expected = Expected::from(content.fingerprint);
         let opener = match &content.sealing {
             None if matches!(expected, Expected::Nothing) => return Ok(None),
             None => None,
@@ -104,15 +105,17 @@ impl ContentStore {
 enum Expected {
     Sha256(Sha256, Sha256Digest),
     Md5(Md5Hasher, [u8; 16]),
+    Crc64(Crc64Hasher, u64),
     Nothing,
 }
 
-impl Expected {
-    fn of(sha256: Option<Sha256Digest>, md5: Option<[u8; 16]>) -> Self {
-        match (sha256, md5) {
-            (Some(sha256), _) => Self::Sha256(Sha256::new(), sha256),
-            (None, Some(md5)) => Self::Md5(Md5Hasher::default(), md5),
-            (None, None) => Self::Nothing,
+impl From<Option<Fingerprint>> for Expected {
+    fn from(fingerprint: Option<Fingerprint>) -> Self {
+        match fingerprint {
+            Some(Fingerprint::Sha256(wanted)) => Self::Sha256(Sha256::new(), wanted),
+            Some(Fingerprint::Md5(wanted)) => Self::Md5(Md5Hasher::default(), wanted),
+            Some(Fingerprint::Crc64Nvme(wanted)) => Self::Crc64(Crc64Hasher::default(), wanted),
+            None => Self::Nothing,
         }
     }
 }
@@ -129,21 +132,15 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// A content that lies at `stored` as it is; `None` when it is known by no digest.
-    pub(super) fn plain(
-        content: ContentId,
-        stored: Range<u64>,
-        sha256: Option<Sha256Digest>,
-        md5: Option<[u8; 16]>,
-    ) -> Option<Self> {
-        let expected = Expected::of(sha256, md5);
-        (!matches!(expected, Expected::Nothing)).then_some(Self {
+    /// A content that lies at `stored` as it is.
+    pub(super) fn plain(content: ContentId, stored: Range<u64>, fingerprint: Fingerprint) -> Self {
+        Self {
             content: content.0,
             left: stored.end - stored.start,
             stored,
             opener: None,
-            expected,
-        })
+            expected: Expected::from(Some(fingerprint)),
+        }
     }
 
     /// Where its last byte lies, and the one after it begins.
@@ -183,6 +180,7 @@ impl Check {
         match &mut self.expected {
             Expected::Sha256(hasher, _) => hasher.update(bytes),
             Expected::Md5(hasher, _) => hasher.update(bytes),
+            Expected::Crc64(hasher, _) => hasher.update(bytes),
             Expected::Nothing => {}
         }
     }
@@ -196,6 +194,7 @@ impl Check {
                     digest == wanted.0
                 }
                 Expected::Md5(hasher, wanted) => hasher.finish() == wanted,
+                Expected::Crc64(hasher, wanted) => hasher.finish() == wanted,
                 Expected::Nothing => true,
             };
         if is_right {

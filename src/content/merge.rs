@@ -132,8 +132,9 @@ impl ContentStore {
             return Ok(Merged::Nothing);
         };
         work.expect(joined.length);
-        let reader = self.open_unlocated(content, 0..joined.length);
-        let reader = self.proven(reader, content).await?;
+        let all = 0..joined.length;
+        let reader = self.open_unlocated(content, all.clone());
+        let reader = self.proven(reader, content, all).await?;
         let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
         let is_here = self.space_here(joined.space).await? == joined.space;
         if is_small && is_here && !joined.encrypted {

@@ -1,10 +1,12 @@
-//! The bytes of joined parts while they are read, each part held against the digest that it is known by.
+//! The bytes of a content while they are read to be stored anew, held against the digest that it is known by, or each of
+//! its parts against that of the part.
 //!
 //! What is read is to be known by a digest of its own afterwards, which would vouch for whatever a disk gave back: so
-//! nothing is made of bytes whose part was not right to its last byte. A part without a digest, or of which only a
-//! piece was joined, is taken as it is read; where it is encrypted its frames vouch for it.
+//! nothing is made of bytes that were not right to the last. What has no digest, and a part of which only a piece is
+//! read, is taken as it is read; where it is encrypted its frames vouch for it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -15,12 +17,12 @@ use crate::meta::joined;
 use crate::model::fault::Fault;
 use crate::model::ids::ContentId;
 
-/// A reader from the begin of a content, and what its bytes must be.
-pub(super) struct Proven {
+/// A reader of a content, and what its bytes must be.
+pub struct Proven {
     reader: Reader,
     /// What is not read to its end yet, the next first.
     left: VecDeque<Check>,
-    /// Bytes that were read.
+    /// The next byte of the content.
     at: u64,
 }
 
@@ -38,7 +40,7 @@ impl From<Reader> for Proven {
 impl Proven {
     /// The next bytes; `None` after all of them. [`crate::model::fault::Kind::Corrupt`] with the bytes that end a part
     /// which is not what was stored: those before them are not to be used then.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
+    pub async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
         Some(match self.reader.next().await? {
             Ok(bytes) => self.hold(bytes).await,
             Err(fault) => Err(fault),
@@ -62,19 +64,26 @@ impl Proven {
 }
 
 impl ContentStore {
-    /// Reads joined parts from `reader`, which begins at their first byte.
-    pub(super) async fn proven(&self, reader: Reader, of: ContentId) -> Result<Proven, Fault> {
+    /// Holds what `reader` reads, the bytes `range` of a content, against what is known of them.
+    pub async fn proven(
+        &self,
+        reader: Reader,
+        of: ContentId,
+        range: Range<u64>,
+    ) -> Result<Proven, Fault> {
+        let at = range.start;
         let parts = self.meta.scan("find digests of parts", move |session| {
-            Box::pin(joined::parts(session, of))
+            Box::pin(joined::parts(session, of, range))
         });
         let parts = parts.await?.into_iter();
-        let left = parts.filter_map(|part| {
+        let left = parts.map(|part| {
             let range = part.start..part.start + part.length;
-            Check::plain(part.content, range, part.sha256, part.md5)
+            Check::plain(part.content, range, part.fingerprint)
         });
         Ok(Proven {
+            reader,
             left: left.collect(),
-            ..Proven::from(reader)
+            at,
         })
     }
 }
@@ -99,18 +108,23 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::model::digest::Sha256Digest;
+    use crate::model::digest::{Crc64Hasher, Fingerprint, Sha256Digest};
     use crate::model::fault::Kind;
 
     #[test]
     fn each_part_is_held_against_its_own_digest_whatever_the_bytes_come_in() {
         let body = Bytes::from_static(b"abcdefghij");
-        let of = |wanted: &[u8]| Some(Sha256Digest(Sha256::digest(wanted).into()));
+        let of = |wanted: &[u8]| Fingerprint::Sha256(Sha256Digest(Sha256::digest(wanted).into()));
+        let crc = |wanted: &[u8]| {
+            let mut hasher = Crc64Hasher::default();
+            hasher.update(wanted);
+            Fingerprint::Crc64Nvme(hasher.finish())
+        };
         let run = |wanted: [&[u8]; 2], step: usize| {
             // Nothing is known of the bytes between.
             let mut left = VecDeque::from([
-                Check::plain(ContentId(1), 0..4, of(wanted[0]), None).unwrap(),
-                Check::plain(ContentId(2), 6..10, of(wanted[1]), None).unwrap(),
+                Check::plain(ContentId(1), 0..4, of(wanted[0])),
+                Check::plain(ContentId(2), 6..10, crc(wanted[1])),
             ]);
             for at in (0..body.len()).step_by(step) {
                 let piece = body.slice(at..(at + step).min(body.len()));
@@ -126,6 +140,5 @@ mod tests {
                 assert_eq!(run(wrong, step).unwrap_err().kind(), Kind::Corrupt);
             }
         }
-        assert!(Check::plain(ContentId(1), 0..4, None, None).is_none());
     }
 }

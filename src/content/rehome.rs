@@ -242,6 +242,7 @@ impl Leaf {
                 let runs = [NewRun {
                     content: self.id,
                     length: self.digests.length,
+                    crc64nvme: Some(self.digests.crc64nvme),
                     blob: stored.blob(),
                     sealing,
                 }];

@@ -12,6 +12,7 @@ use super::mirrored::{Mirrored, StoredBlob};
 use super::receive::{Incoming, compute};
 use super::sealing::{plain_capacity, stored_length};
 use crate::meta::contents::{NewBlob, Sealing};
+use crate::model::digest::Crc64Hasher;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::ContentId;
 
@@ -35,6 +36,8 @@ struct Open {
     sealing: Option<Sealing>,
     /// Bytes of the body in it.
     length: u64,
+    /// Of those, where the frames of their encryption do not vouch for them, and no digest of the whole body does.
+    crc64nvme: Option<Crc64Hasher>,
 }
 
 /// A finished blob that holds one run of a body, as a content.
@@ -43,6 +46,8 @@ pub(super) struct Segment {
     pub(super) content: ContentId,
     /// Bytes of the body in it.
     pub(super) length: u64,
+    /// The checksum of those, if they lie there as they are and may be a piece of the body only.
+    pub(super) crc64nvme: Option<u64>,
     /// How they are encrypted.
     pub(super) sealing: Option<Sealing>,
     stored: StoredBlob,
@@ -54,6 +59,7 @@ impl Segment {
         Self {
             content,
             length: stored.blob().size,
+            crc64nvme: None,
             sealing: None,
             stored,
         }
@@ -86,7 +92,7 @@ impl<'a> Target<'a> {
             store,
             incoming,
             finished: Vec::new(),
-            open: Open::begin(store, incoming, first, incoming.length).await?,
+            open: Open::begin(store, incoming, first, 0).await?,
             written: 0,
         })
     }
@@ -132,11 +138,7 @@ impl<'a> Target<'a> {
 
     async fn roll_over(&mut self) -> Result<(), Fault> {
         let content = ContentId(self.store.uids.next()?);
-        let left = self
-            .incoming
-            .length
-            .map(|length| length.saturating_sub(self.written));
-        let next = Open::begin(self.store, self.incoming, content, left).await?;
+        let next = Open::begin(self.store, self.incoming, content, self.written).await?;
         let full = std::mem::replace(&mut self.open, next);
         let segment = full.finish(self.incoming).await?;
         self.finished.push(segment);
@@ -145,14 +147,15 @@ impl<'a> Target<'a> {
 }
 
 impl Open {
-    /// Nothing is asked of a backend, and no memory taken, before the first write. `left` is what is still to come
-    /// of the body.
+    /// Nothing is asked of a backend, and no memory taken, before the first write. `before` is how much of the body
+    /// lies in other blobs.
     async fn begin(
         store: &ContentStore,
         incoming: &Incoming,
         content: ContentId,
-        left: Option<u64>,
+        before: u64,
     ) -> Result<Self, Fault> {
+        let left = incoming.length.map(|length| length.saturating_sub(before));
         let (sealer, sealing) = match store.begin_sealing(&incoming.seal, content).await? {
             None => (None, None),
             Some((sealer, sealing)) => (Some(sealer), Some(sealing)),
@@ -162,10 +165,12 @@ impl Open {
         if let Some(left) = left {
             blob.expect_size(stored_length(&incoming.seal, left.min(length_max)));
         }
+        let is_piece = before > 0 || left.is_none_or(|left| left > length_max);
         Ok(Self {
             content,
             blob,
             length_max,
+            crc64nvme: (is_piece && sealer.is_none()).then(Crc64Hasher::default),
             sealer,
             sealing,
             length: 0,
@@ -184,6 +189,9 @@ impl Open {
             }
         };
         self.length += length as u64;
+        if let Some(hasher) = &mut self.crc64nvme {
+            hasher.update(&stored);
+        }
         self.blob.write(stored).await
     }
 
@@ -195,6 +203,7 @@ impl Open {
         Ok(Segment {
             content: self.content,
             length: self.length,
+            crc64nvme: self.crc64nvme.map(Crc64Hasher::finish),
             sealing: self.sealing,
             stored: self.blob.finish(expected).await?,
         })

@@ -6,8 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::session::Row;
 use crate::model::acl::Acl;
-use crate::model::digest::{Checksum, ChecksumAlgorithm, ChecksumKind, ObjectChecksum};
+use crate::model::digest::{
+    Checksum, ChecksumAlgorithm, ChecksumKind, Fingerprint, ObjectChecksum, Sha256Digest,
+};
 use crate::model::fault::{Fault, Kind};
 use crate::model::object::{Encryption, Headers, Lock, Retention, RetentionMode, Tags};
 
@@ -232,6 +235,17 @@ pub(super) fn kind_from_column(text: &str) -> Option<ChecksumKind> {
     [ChecksumKind::FullObject, ChecksumKind::Composite]
         .into_iter()
         .find(|kind| kind.as_str() == text)
+}
+
+/// What three columns from `first` on, `sha256`, `md5` and `crc64nvme`, say of the bytes of their content.
+pub(super) fn fingerprint(row: &Row<'_>, first: usize) -> Result<Option<Fingerprint>, Fault> {
+    let sha256 = row.opt_array(first)?.map(Sha256Digest);
+    let crc64nvme = row.opt_int(first + 2)?.map(|crc| crc as u64);
+    Ok(Fingerprint::strongest(
+        sha256,
+        row.opt_array(first + 1)?,
+        crc64nvme,
+    ))
 }
 
 #[cfg(test)]

@@ -299,6 +299,8 @@ pub struct NewRun<'a> {
     pub content: ContentId,
     /// Bytes of the content in it.
     pub length: u64,
+    /// The checksum of those, if they lie there as they are.
+    pub crc64nvme: Option<u64>,
     /// The blob.
     pub blob: &'a NewBlob,
     /// How the bytes are encrypted; `None` for bytes as they are.
@@ -438,7 +440,8 @@ async fn delete_blob(session: &mut Session, blob: &NewBlob) -> Result<(), Fault>
         .await
 }
 
-/// A run's own content: without digests, because only its composite is known by them.
+/// A run's own content: without digests, because only its composite is known by them, and with a checksum for whoever
+/// looks at its blob.
 async fn insert_run(
     session: &mut Session,
     new: &NewContent<'_>,
@@ -451,13 +454,14 @@ async fn insert_run(
         .transpose()?;
     session
         .execute(
-            "INSERT INTO contents (id, space_id, length, kind, depth, created, blob_id, blob_offset,
+            "INSERT INTO contents (id, space_id, length, kind, depth, crc64nvme, created, blob_id, blob_offset,
                                    stored_length, coding, key_wrapped, key_id)
-             VALUES ($1, $2, $3, 'stored', 0, $4, $5, 0, $6, $7, $8, $9)",
+             VALUES ($1, $2, $3, 'stored', 0, $4, $5, $6, 0, $7, $8, $9, $10)",
             params![
                 run.content.0,
                 new.space.0,
                 run.length as i64,
+                run.crc64nvme.map(|crc| crc as i64),
                 new.now,
                 run.blob.id.0,
                 run.blob.size as i64,
@@ -580,8 +584,13 @@ async fn insert(
 
 /// Has the transaction run again: what it found to stand was collected before it could be locked.
 pub fn collected_meanwhile(session: &mut Session, operation: &'static str) -> Fault {
+    overtaken(session, operation, "collected in between")
+}
+
+/// Has the transaction run again, and says why.
+pub fn overtaken(session: &mut Session, operation: &'static str, why: &'static str) -> Fault {
     session.lost_race();
-    Fault::new(Kind::Busy, operation).context("collected in between")
+    Fault::new(Kind::Busy, operation).context(why)
 }
 
 /// Inserts a composite content whose extents lie one after the other. It has no digest: it is never found,

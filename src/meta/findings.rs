@@ -5,7 +5,7 @@ use super::contents::Sealing;
 use super::copies::{self, AnyCopy, CopyState};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
-use crate::model::digest::Sha256Digest;
+use crate::model::digest::Fingerprint;
 use crate::model::fault::{Fault, Kind};
 use crate::model::finding::{Listed, LostObject, Problem};
 use crate::model::ids::{BlobId, ContentId, KeyVersionId, Uid};
@@ -39,10 +39,8 @@ pub struct Promised {
     pub stored_length: u64,
     /// How they are encrypted.
     pub sealing: Option<Sealing>,
-    /// The digest of the content.
-    pub sha256: Option<Sha256Digest>,
-    /// A weaker one; none either for a piece of a content that lies in several blobs.
-    pub md5: Option<[u8; 16]>,
+    /// What its bytes must have; none for a piece of a content that was stored before pieces had a checksum.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// What the rows say of a blob.
@@ -74,7 +72,8 @@ pub async fn promise(session: &mut Session, blob: BlobId) -> Result<Option<Promi
     copies.retain(|copy| copy.state == CopyState::Live);
     let contents = session
         .query(
-            "SELECT id, blob_offset, length, COALESCE(stored_length, length), coding, key_wrapped, key_id, sha256, md5
+            "SELECT id, blob_offset, length, COALESCE(stored_length, length), coding, key_wrapped, key_id, sha256, md5,
+                    crc64nvme
              FROM contents WHERE blob_id = $1 ORDER BY blob_offset, id",
             params![blob.0],
             promised,
@@ -103,8 +102,7 @@ fn promised(row: &Row<'_>) -> Result<Promised, Fault> {
         length: row.size(2)?,
         stored_length: row.size(3)?,
         sealing,
-        sha256: row.opt_array(7)?.map(Sha256Digest),
-        md5: row.opt_array(8)?,
+        fingerprint: codec::fingerprint(row, 7)?,
     })
 }
 

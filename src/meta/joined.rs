@@ -1,10 +1,12 @@
 //! Joined parts as a merge finds them, and what it makes of them.
 
+use std::ops::Range;
+
 use super::catalog::CONTENTS;
 use super::session::{Session, params};
-use super::{contents, releases};
+use super::{codec, contents, releases};
 use crate::model::content::{DEPTH_MAX, Extent};
-use crate::model::digest::{Digests, Sha256Digest};
+use crate::model::digest::{Digests, Fingerprint};
 use crate::model::fault::Fault;
 use crate::model::ids::{ContentId, SpaceId};
 
@@ -23,7 +25,7 @@ pub struct Joined {
     pub extents: u64,
 }
 
-/// A run of joined parts that is a whole content with digests of its own.
+/// A run of a content that is a whole content with digests of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The content.
@@ -32,44 +34,69 @@ pub struct Part {
     pub start: u64,
     /// Bytes.
     pub length: u64,
-    /// Its digest.
-    pub sha256: Option<Sha256Digest>,
-    /// A weaker one; one of the two is there.
-    pub md5: Option<[u8; 16]>,
+    /// What its bytes must have.
+    pub fingerprint: Fingerprint,
 }
 
-/// The parts of a composite that are known by digests, in order; what is made of parts and not known itself, by its own.
-pub async fn parts(session: &mut Session, id: ContentId) -> Result<Vec<Part>, Fault> {
+/// What of the bytes `range` of a content its rows vouch for, in order: all of them by what it is known by itself, or
+/// those of its parts that lie wholly in them and are known; what is made of parts and not known itself, by its own.
+pub async fn parts(
+    session: &mut Session,
+    id: ContentId,
+    range: Range<u64>,
+) -> Result<Vec<Part>, Fault> {
+    let own = session
+        .query_one(
+            "SELECT length, sha256, md5, crc64nvme FROM contents WHERE id = $1",
+            params![id.0],
+            |row| Ok((row.size(0)?, codec::fingerprint(row, 1)?)),
+        )
+        .await?;
+    if let Some((length, Some(fingerprint))) = own
+        && range == (0..length)
+    {
+        return Ok(vec![Part {
+            content: id,
+            start: 0,
+            length,
+            fingerprint,
+        }]);
+    }
     let mut found = Vec::new();
     let mut waiting = vec![(id, 0, 1)];
     while let Some((composite, before, depth)) = waiting.pop() {
         let children = session
             .query(
-                "SELECT e.start, e.length, c.id, c.kind, c.sha256, c.md5
+                "SELECT e.start, e.length, c.id, c.kind, c.sha256, c.md5, c.crc64nvme
                  FROM extents e JOIN contents c ON c.id = e.child_id
                  WHERE e.content_id = $1 AND e.child_offset = 0 AND e.length = c.length AND e.length > 0
                  ORDER BY e.ordinal",
                 params![composite.0],
                 |row| {
-                    let part = Part {
-                        content: ContentId(row.int(2)?),
-                        start: before + row.size(0)?,
-                        length: row.size(1)?,
-                        sha256: row.opt_array(4)?.map(Sha256Digest),
-                        md5: row.opt_array(5)?,
-                    };
-                    Ok((part, row.str(3)? == "composite"))
+                    let (start, length) = (before + row.size(0)?, row.size(1)?);
+                    let content = ContentId(row.int(2)?);
+                    let part = codec::fingerprint(row, 4)?.map(|fingerprint| Part {
+                        content,
+                        start,
+                        length,
+                        fingerprint,
+                    });
+                    let is_composite = row.str(3)? == "composite";
+                    Ok((part, is_composite.then_some((content, start))))
                 },
             )
             .await?;
-        for (part, is_composite) in children {
-            if part.sha256.is_some() || part.md5.is_some() {
-                found.push(part);
-            } else if is_composite && depth < DEPTH_MAX {
-                waiting.push((part.content, part.start, depth + 1));
+        for child in children {
+            match child {
+                (Some(part), _) => found.push(part),
+                (None, Some((composite, start))) if depth < DEPTH_MAX => {
+                    waiting.push((composite, start, depth + 1));
+                }
+                (None, _) => {}
             }
         }
     }
+    found.retain(|part| range.start <= part.start && part.start + part.length <= range.end);
     found.sort_by_key(|part| part.start);
     Ok(found)
 }
@@ -109,8 +136,8 @@ pub async fn find(session: &mut Session, id: ContentId) -> Result<Option<Joined>
     }))
 }
 
-/// Makes a composite known by its digests, unless it is so deep that what will refer to it would be too deep. When an equal content came first the row's uniqueness has the transaction
-/// run again.
+/// Makes a composite known by its digests, unless it is so deep that what will refer to it would be too deep. When an
+/// equal content came first the row's uniqueness has the transaction run again.
 pub async fn set_digests(
     session: &mut Session,
     id: ContentId,

@@ -2,9 +2,10 @@
 //! contents of another placement's spaces, and the statements that repoint them.
 
 use super::catalog::{CONTENTS, OBJECTS, SPACES, VERSIONS};
+use super::codec;
 use super::session::{Row, Session, key, params};
 use crate::model::content::Extent;
-use crate::model::digest::{Digests, Sha256Digest};
+use crate::model::digest::{Digests, Fingerprint, Sha256Digest};
 use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, SpaceId, Uid};
 use crate::model::names::ObjectKey;
@@ -224,13 +225,15 @@ pub struct Identity {
     pub digests: Option<Digests>,
     /// Whether it is found by its digest.
     pub shared: bool,
+    /// What its bytes must have; a piece of a longer body has that without digests.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// What a content is known by; `None` when it is gone.
 pub async fn identity(session: &mut Session, id: ContentId) -> Result<Option<Identity>, Fault> {
     session
         .query_one(
-            "SELECT space_id, length, sha256, md5, crc32, crc32c, crc64nvme, sha1 FROM contents WHERE id = $1",
+            "SELECT space_id, length, sha256, md5, crc64nvme, crc32, crc32c, sha1 FROM contents WHERE id = $1",
             params![id.0],
             |row| {
                 let sha256 = row.opt_array(2)?;
@@ -240,9 +243,9 @@ pub async fn identity(session: &mut Session, id: ContentId) -> Result<Option<Ide
                         length: row.size(1)?,
                         sha256: Sha256Digest(sha256.unwrap_or_default()),
                         md5,
-                        crc32: row.int(4)? as u32,
-                        crc32c: row.int(5)? as u32,
-                        crc64nvme: row.int(6)? as u64,
+                        crc64nvme: row.int(4)? as u64,
+                        crc32: row.int(5)? as u32,
+                        crc32c: row.int(6)? as u32,
                         sha1: row.opt_array(7)?,
                     }),
                 };
@@ -250,6 +253,7 @@ pub async fn identity(session: &mut Session, id: ContentId) -> Result<Option<Ide
                     space: SpaceId(row.int(0)?),
                     digests,
                     shared: sha256.is_some(),
+                    fingerprint: codec::fingerprint(row, 2)?,
                 })
             },
         )

@@ -296,6 +296,15 @@ impl Digests {
         };
         Some(Checksum { algorithm, value })
     }
+
+    /// Whether the bytes have this fingerprint.
+    pub fn have(&self, fingerprint: Fingerprint) -> bool {
+        match fingerprint {
+            Fingerprint::Sha256(sha256) => self.sha256 == sha256,
+            Fingerprint::Md5(md5) => self.md5 == md5,
+            Fingerprint::Crc64Nvme(crc64nvme) => self.crc64nvme == crc64nvme,
+        }
+    }
 }
 
 /// The slower half of a body's hashing, alone so that it can run beside the other half.
@@ -316,6 +325,51 @@ impl Md5Hasher {
     /// The MD5 of all bytes added.
     pub fn finish(self) -> [u8; 16] {
         self.0.finalize().into()
+    }
+}
+
+/// Computes a CRC-64/NVME.
+pub struct Crc64Hasher(crc_fast::Digest);
+
+impl Default for Crc64Hasher {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Crc64Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes added.
+    pub fn finish(self) -> u64 {
+        self.0.finalize()
+    }
+}
+
+/// The strongest of what a content's row says of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// Of what is found by its digest.
+    Sha256(Sha256Digest),
+    /// Of what is found by nobody.
+    Md5([u8; 16]),
+    /// Of a piece of a content that lies in several blobs: it tells what a disk or a line did to the bytes, and not
+    /// what somebody did on purpose.
+    Crc64Nvme(u64),
+}
+
+impl Fingerprint {
+    /// Of the digests that a row has.
+    pub fn strongest(
+        sha256: Option<Sha256Digest>,
+        md5: Option<[u8; 16]>,
+        crc64nvme: Option<u64>,
+    ) -> Option<Self> {
+        let weaker = || md5.map(Self::Md5).or(crc64nvme.map(Self::Crc64Nvme));
+        sha256.map(Self::Sha256).or_else(weaker)
     }
 }
 

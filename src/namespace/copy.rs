@@ -229,7 +229,7 @@ impl Namespace {
         self.put(put, received).await
     }
 
-    /// Reads a range of an object as a new body for `target`.
+    /// Reads a range of an object as a new body for `target`. [`Kind::Corrupt`] where it is not what was stored.
     pub(super) async fn read_again(
         &self,
         source: &CopySource,
@@ -239,7 +239,9 @@ impl Namespace {
         checksum: Option<ChecksumAlgorithm>,
     ) -> Result<Received, Condition> {
         let length = range.end - range.start;
-        let reader = self.open(object, range, source.customer_key.clone());
+        let reader = self.open(object, range.clone(), source.customer_key.clone());
+        let content = object.version.content;
+        let reader = self.content.proven(reader, content, range).await?;
         let body = unfold(reader, |mut reader| async {
             let next = reader.next().await?;
             Some((next.map_err(Into::into), reader))
