@@ -51,7 +51,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -250,7 +249,7 @@ impl ContentStore {
             }
             receive::Holding::Stored(segments) => {
                 let runs: Vec<_> = segments.iter().map(target::Segment::run).collect();
-                received.renewed.store(false, Ordering::SeqCst);
+                received.begin_renewal(session).await?;
                 Linked::To(match contents::insert_stored(session, &new, &runs).await? {
                     Placed::As(id) => id,
                     Placed::Lost(id) => received.renew(session, id, &new, &runs).await?,

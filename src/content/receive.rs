@@ -12,7 +12,6 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -20,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use super::ContentStore;
 use super::open::Token;
+use super::renew::Renewal;
 use super::sealing::Seal;
 use super::target::{Segment, Target};
 use crate::meta::contents::{self, Known, Sealing};
@@ -96,8 +96,8 @@ pub struct Received {
     pub(super) shared: bool,
     pub(super) new_id: ContentId,
     pub(super) holding: Holding,
-    /// Whether the content that was lost got these bytes, in the transaction that ran last.
-    pub(super) renewed: AtomicBool,
+    /// Whether an equal content that was lost got these bytes.
+    pub(super) renewal: Renewal,
     pub(super) uids: Arc<UidGenerator>,
     /// Keeps the sweep from this blob until the transaction has ended.
     _open: Token,
@@ -294,7 +294,7 @@ impl ContentStore {
             shared: true,
             new_id: ContentId(self.uids.next()?),
             holding,
-            renewed: AtomicBool::new(false),
+            renewal: Renewal::default(),
             uids: Arc::clone(&self.uids),
             _open: self.open.write(),
         })
@@ -381,7 +381,7 @@ impl Begun {
             shared: incoming.is_shared(),
             new_id: self.id,
             holding,
-            renewed: AtomicBool::new(false),
+            renewal: Renewal::default(),
             uids: self.uids,
             _open: self.open,
         }
