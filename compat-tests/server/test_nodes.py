@@ -1,10 +1,11 @@
 """Three nodes on one database: any node serves any request, and what one has answered all others know."""
 
+import json
 import random
-import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -281,16 +282,29 @@ def test_commands_need_no_data_directory_of_their_own(cluster, tmp_path):
     assert not beside.data_dir.exists(), "a command that only reads rows made a data directory"
 
 
-def test_clocks_follow_the_database(cluster, clients, rng):
-    faketime = shutil.which("faketime")
-    if not faketime:
-        pytest.skip("faketime is not installed")
-    skewed = Server(cluster.home / f"skewed{random.random()}", env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": "skewed"})
-    skewed.arguments = cluster.nodes[0].arguments
+@pytest.fixture
+def clock_library():
+    """What a process loads to have a clock of its own."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         pytest.skip("libfaketime is not installed")
-    skewed.env |= {"LD_PRELOAD": str(library), "FAKETIME": "+5m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def test_commands_go_by_the_time_of_the_database(cluster, tmp_path, clock_library):
+    env = cluster.nodes[0].env | clock_library | {"FAKETIME": "+40d"}
+    beside = Server(tmp_path / "elsewhere", env=env, arguments=cluster.nodes[0].arguments)
+    beside.create_tenant("ahead")
+    tenants = json.loads(beside.command("tenants", "list", "--json").stdout)
+    created = next(tenant["created"] for tenant in tenants if tenant["name"] == "ahead")
+    assert abs(datetime.fromisoformat(created).timestamp() - time.time()) < 60
+    beside.command("tenants", "delete", "ahead")
+
+
+def test_clocks_follow_the_database(cluster, clients, rng, clock_library):
+    skewed = Server(cluster.home / f"skewed{random.random()}", env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": "skewed"})
+    skewed.arguments = cluster.nodes[0].arguments
+    skewed.env |= clock_library | {"FAKETIME": "+5m"}
     skewed.start()
     try:
         # What is stored goes by the database's clock. Signatures are held against the machine's own, within the 15 minutes
@@ -307,19 +321,13 @@ def test_clocks_follow_the_database(cluster, clients, rng):
 
 
 @pytest.mark.op("PutObject")
-def test_a_step_of_a_nodes_clock_ends_nothing_early(cluster, clients, rng):
-    library = next(iter(__import__("glob").glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
-    if not library:
-        pytest.skip("libfaketime is not installed")
+def test_a_step_of_a_nodes_clock_ends_nothing_early(cluster, clients, rng, clock_library):
     step = cluster.home / "step"
     step.write_text("+0\n")
     name = f"stepped{rng.random()}"
     stepped = Server(cluster.home / name, env=cluster.nodes[0].env | {"OSPROXY_NODE__NAME": name})
     stepped.arguments = cluster.nodes[0].arguments
-    stepped.env |= {
-        "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    stepped.env |= clock_library | {"FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_CACHE_DURATION": "1"}
     clients[0].create_bucket(Bucket="steps")
     rule = {"ID": "month", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}
     clients[0].put_bucket_lifecycle_configuration(Bucket="steps", LifecycleConfiguration={"Rules": [rule]})

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::directory::Held;
 use super::stores::{Stores, called, open_meta};
 use super::{Error, Secret};
+use crate::cluster;
 use crate::config::Config;
 use crate::import::{Import, Numbers, Places, Report};
 use crate::meta::identities;
 use crate::meta::original::Original;
-use crate::model::clock::Clock;
 use crate::model::fault::{Fault, Kind};
 use crate::model::file::bucket_names;
 use crate::model::progress::Tell;
@@ -57,8 +57,10 @@ pub async fn import(config: &Config, order: &ImportOrder, tell: Tell<'_>) -> Res
     // Before this process becomes a node, so that it is none that mints such numbers.
     let metrics = Metrics::new();
     let meta = open_meta(config, held.path(), &metrics).await?;
-    let clock = Clock::System;
-    let numbers = Numbers::reserve(&meta, &original, clock.now()).await;
+    let numbers = match cluster::clock_of(&meta).await {
+        Ok(clock) => Numbers::reserve(&meta, &original, clock.now()).await,
+        Err(fault) => Err(fault),
+    };
     meta.close().await;
     let numbers = numbers?;
     let stores = Stores::open(config, &held, &metrics, None).await?;

@@ -47,7 +47,7 @@ impl Operator {
         let metrics = Metrics::new();
         let meta = open_meta(&config, &dir, &metrics).await?;
         let hints = Hints::start(&config.redis, Role::Command, &metrics)?;
-        let clock = Clock::System;
+        let clock = cluster::clock_of(&meta).await?;
         Ok(Self {
             registry: Registry::new(meta.clone(), clock.clone(), hints.bell(Topic::Access)),
             hints,

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::Error;
 use super::directory::{self, Held};
 use super::stores::{open_blobs, open_meta};
+use crate::cluster;
 use crate::config::Config;
 use crate::keys::MasterKey;
 use crate::manifest::{self, Options, Recovery, Report};
-use crate::model::clock::Clock;
 use crate::model::progress::Tell;
 use crate::telemetry::Metrics;
 
@@ -24,11 +24,12 @@ pub async fn recover(config: &Config, options: &Options, tell: Tell<'_>) -> Resu
     let was_there = directory::database(dir).exists();
     let metrics = Metrics::new();
     let blobs = open_blobs(config, dir, &metrics).await?;
+    let meta = open_meta(config, dir, &metrics).await?;
     let recovery = Recovery {
-        meta: open_meta(config, dir, &metrics).await?,
+        clock: cluster::clock_of(&meta).await?,
+        meta,
         blobs: blobs.clone(),
         master_key,
-        clock: Clock::System,
         scratch: dir.join(SCRATCH),
     };
     let outcome = manifest::recover(&recovery, options, tell).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::directory::{self, Held};
 use crate::blob::{self, BackendConfig, BlobStore, Event, Observer};
-use crate::cluster::{Heart, Hints, Node, Oldest, PeerKey, Peers, Role, Topic, Who};
+use crate::cluster::{self, Heart, Hints, Node, Oldest, PeerKey, Peers, Role, Topic, Who};
 use crate::config::{self, Config};
 use crate::content::{self, ContentStore};
 use crate::keys::{Keys, MasterKey};
@@ -53,10 +53,7 @@ impl Stores {
         address: Option<String>,
     ) -> Result<Self, Error> {
         let meta = open_meta(config, held.path(), metrics).await?;
-        let clock = match meta.is_shared() {
-            true => Clock::adjusted(),
-            false => Clock::System,
-        };
+        let clock = cluster::clock_of(&meta).await?;
         let blobs = open_blobs(config, held.path(), metrics).await?;
         check_lineage(&meta, &blobs).await?;
         let who = Who {

@@ -224,9 +224,6 @@ impl Node {
             true => draw_id()?,
             false => i64::from(ONLY_WORKER),
         };
-        if shared {
-            set_clock(&life, &clock).await?;
-        }
         let (now, lease) = (clock.now(), config.lease());
         let who = Arc::new(who);
         let entering = Arc::clone(&who);
@@ -599,6 +596,16 @@ fn may_be_silent(row: &nodes::NodeRow, now: Millis) -> Duration {
     let lease = (row.lease_until - row.beaten).clamp(0, LEASE_MAX_SECONDS as Millis * 1000);
     let left = (row.beaten + lease - now).clamp(0, lease);
     Duration::from_millis(left as u64)
+}
+
+/// The time that an install goes by: its database's where that is a server, and this machine's otherwise.
+pub async fn clock_of(meta: &MetaStore) -> Result<Clock, Fault> {
+    if !meta.is_shared() {
+        return Ok(Clock::System);
+    }
+    let clock = Clock::adjusted();
+    set_clock(&meta.for_life(), &clock).await?;
+    Ok(clock)
 }
 
 /// Puts the clock right by the database's, as far as the way there allows.
