@@ -141,8 +141,7 @@ async fn metrics(State(parts): State<Arc<Parts>>) -> Response {
 /// A client that leaves ends the pass; what is left is done by the next.
 async fn gc(State(parts): State<Arc<Parts>>, headers: HeaderMap) -> Response {
     told::answer(&headers, async move |tell| {
-        let report = parts.collector.pass(&tell).await;
-        report.map_err(|fault| Refusal::of(&fault))
+        parts.collector.pass(&tell).await
     })
     .await
 }
@@ -154,8 +153,7 @@ async fn fsck(
     Json(order): Json<FsckOrder>,
 ) -> Response {
     told::answer(&headers, async move |tell| {
-        let report = parts.collector.fsck(&order, &tell).await;
-        report.map_err(|fault| Refusal::of(&fault))
+        parts.collector.fsck(&order, &tell).await
     })
     .await
 }
@@ -186,14 +184,7 @@ async fn keys(
     Json(command): Json<KeyCommand>,
 ) -> Response {
     told::answer(&headers, async move |tell| {
-        let report = parts.keyring.run(command, &tell).await;
-        report.map_err(|error| match error {
-            KeyError::Fault(fault) => Refusal::of(&fault),
-            error => Refusal {
-                status: StatusCode::CONFLICT,
-                error: error.to_string(),
-            },
-        })
+        parts.keyring.run(command, &tell).await
     })
     .await
 }
@@ -204,8 +195,8 @@ struct Refusal {
     error: String,
 }
 
-impl Refusal {
-    fn of(fault: &Fault) -> Self {
+impl From<&Fault> for Refusal {
+    fn from(fault: &Fault) -> Self {
         tracing::warn!(%fault, "admin request failed");
         let status = match fault.kind() {
             Kind::Busy | Kind::Unavailable | Kind::Full => StatusCode::SERVICE_UNAVAILABLE,
@@ -220,6 +211,24 @@ impl Refusal {
     }
 }
 
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::from(&fault)
+    }
+}
+
+impl From<KeyError> for Refusal {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Fault(fault) => fault.into(),
+            error => Self {
+                status: StatusCode::CONFLICT,
+                error: error.to_string(),
+            },
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (self.status, Json(json!({ "error": self.error }))).into_response()
@@ -227,7 +236,7 @@ impl IntoResponse for Refusal {
 }
 
 fn failed(fault: &Fault) -> Response {
-    Refusal::of(fault).into_response()
+    Refusal::from(fault).into_response()
 }
 
 fn refusal(status: StatusCode, error: &str) -> Response {

@@ -40,13 +40,14 @@ pub(super) enum Line<T> {
 
 /// Answers with what `work` comes to, in lines to whom accepts them. Work goes on while the answer is read, and ends
 /// with it.
-pub(super) async fn answer<T, F>(
+pub(super) async fn answer<T, E, F>(
     headers: &HeaderMap,
     work: impl FnOnce(Box<dyn Fn(Progress) + Send + Sync>) -> F,
 ) -> Response
 where
     T: Serialize + Send + 'static,
-    F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    E: Into<Refusal> + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
 {
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let (told, progress) = watch::channel(Progress::new("begun", 0, None));
@@ -56,7 +57,7 @@ where
     if accepted != Some(LINES) {
         return match work.await {
             Ok(report) => Json(report).into_response(),
-            Err(refusal) => refusal.into_response(),
+            Err(error) => error.into().into_response(),
         };
     }
     let mut ticks = interval(LINE_INTERVAL);
@@ -67,7 +68,7 @@ where
         tokio::select! {
             biased;
             outcome = &mut work => {
-                let line = match outcome {
+                let line = match outcome.map_err(Into::into) {
                     Ok(report) => Line::Report(report),
                     Err(Refusal { status, error }) => Line::Failure {
                         status: status.as_u16(),
