@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySql, Postgres};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool};
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Database, MySql, Postgres};
 
 use super::address::Address;
 use super::{Durability, QUEUE_WAIT};
@@ -62,6 +62,22 @@ impl Pool {
     }
 }
 
+fn in_turns<D: Database>(connections: u32) -> PoolOptions<D> {
+    PoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(QUEUE_WAIT)
+        .idle_timeout(IDLE_MAX)
+        .test_before_acquire(false)
+        .before_acquire(|connection: &mut D::Connection, rested| {
+            Box::pin(async move {
+                if rested.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
 fn postgres(options: PgConnectOptions, connections: u32, durability: Durability) -> PgPool {
     let commit = match durability {
         Durability::Durable => "on",
@@ -77,37 +93,12 @@ fn postgres(options: PgConnectOptions, connections: u32, durability: Durability)
         ("lock_timeout", lock.as_str()),
         ("idle_in_transaction_session_timeout", silence.as_str()),
     ]);
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(QUEUE_WAIT)
-        .idle_timeout(IDLE_MAX)
-        .test_before_acquire(false)
-        .before_acquire(|connection, rested| {
-            Box::pin(async move {
-                if rested.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(options)
+    in_turns(connections).connect_lazy_with(options)
 }
 
 fn mysql(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
     let options = options.disable_statement_logging();
-    MySqlPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(QUEUE_WAIT)
-        .idle_timeout(IDLE_MAX)
-        .test_before_acquire(false)
-        .before_acquire(|connection, rested| {
-            Box::pin(async move {
-                if rested.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
+    in_turns::<MySql>(connections)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 let settings = format!(
