@@ -140,6 +140,29 @@ async fn joined_parts_get_back_the_part_and_the_whole() {
 }
 
 #[tokio::test]
+async fn joined_parts_bring_back_an_equal_whole_that_was_lost() {
+    for length in [BLOB_BYTES, 5 << 20] {
+        let (dir, clock) = fresh();
+        let install = Install::open(dir.path(), &clock).await;
+        let parts = [bytes(1, length), bytes(2, length)];
+        let body: Bytes = parts.concat().into();
+        install.put("whole", body.clone()).await;
+        flip(&files(dir.path(), "local")[0], 1000);
+        assert_eq!(scrub(&install).await.left, 1);
+        join(&install, "joined", &parts).await;
+        let content = joined(&install).await[0];
+        let work = Work::new(None, None);
+        let merged = install.content.merge(content, &work).await.unwrap();
+        assert_eq!(merged, Merged::Shared);
+        assert_reads(&install, &["whole", "joined"], &body).await;
+        install.collect_all().await;
+        install.collect_all().await;
+        assert_mended(&install, &dir, "local", 1).await;
+        assert_reads(&install, &["whole", "joined"], &body).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_lost_is_possessed_by_nobody_until_it_comes_again() {
     let (dir, clock) = fresh();
     let install = Install::open(dir.path(), &clock).await;

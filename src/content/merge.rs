@@ -6,7 +6,8 @@
 //!                      else nothing is changed, so that nothing is known by the digest of wrong bytes
 //!                  --> equal bytes are known: one extent of those, and the parts are given up
 //!                  --> they are not: the composite itself is known by its digests from here on
-//!   many small parts: written anew as one content, and that is what it is an extent of
+//!   many small parts, or equal bytes are known and lost: written anew as one content, and that, or the one that was
+//!                  lost and lies where they were written, is what it is an extent of
 //! ```
 //!
 //! The composite keeps its id, so that no version changes and whoever reads it goes on: what it read from stays for the
@@ -131,29 +132,61 @@ impl ContentStore {
         let Some(joined) = found.await? else {
             return Ok(Merged::Nothing);
         };
+        let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
+        let may_write = !joined.encrypted && self.space_here(joined.space).await? == joined.space;
+        if is_small && may_write {
+            return self.merge_anew(content, &joined, work).await;
+        }
+        let reader = self.read_parts(content, &joined, work).await?;
+        let digests = self.digest_whole(&joined, reader, work).await?;
+        // Two cannot be known by one digest: whoever sends the bytes of the one that is lost mends it, and here they are.
+        if may_write && self.is_lost(joined.space, &digests).await? {
+            return self.merge_anew(content, &joined, work).await;
+        }
+        let outcome = self.end_merge(content, Whole::Read(digests), work).await;
+        outcome.map(|(merged, _)| merged)
+    }
+
+    async fn merge_anew(
+        self: &Arc<Self>,
+        content: ContentId,
+        joined: &Joined,
+        work: &Work,
+    ) -> Result<Merged, Fault> {
+        let reader = self.read_parts(content, joined, work).await?;
+        let incoming = incoming(joined.space, joined.length);
+        let received = Arc::new(self.rewrite(incoming, reader, work).await?);
+        received.begin_commit();
+        let whole = Whole::Written(Arc::clone(&received));
+        let outcome = self.end_merge(content, whole, work).await;
+        let settled = match &outcome {
+            Ok((_, Some(stands))) => Ok(*stands),
+            Ok((_, None)) => Err(None),
+            Err(fault) => Err(Some(fault.kind())),
+        };
+        self.settle(&received, settled);
+        outcome.map(|(merged, _)| merged)
+    }
+
+    async fn read_parts(
+        self: &Arc<Self>,
+        content: ContentId,
+        joined: &Joined,
+        work: &Work,
+    ) -> Result<Proven, Fault> {
         work.expect(joined.length);
         let all = 0..joined.length;
         let reader = self.open_unlocated(content, all.clone());
-        let reader = self.proven(reader, content, all).await?;
-        let is_small = joined.length / joined.extents.max(1) < SMALL_PART_BYTES;
-        let is_here = self.space_here(joined.space).await? == joined.space;
-        if is_small && is_here && !joined.encrypted {
-            let incoming = incoming(joined.space, joined.length);
-            let received = Arc::new(self.rewrite(incoming, reader, work).await?);
-            received.begin_commit();
-            let whole = Whole::Written(Arc::clone(&received));
-            let outcome = self.end_merge(content, whole, work).await;
-            let settled = match &outcome {
-                Ok((_, Some(stands))) => Ok(*stands),
-                Ok((_, None)) => Err(None),
-                Err(fault) => Err(Some(fault.kind())),
-            };
-            self.settle(&received, settled);
-            return outcome.map(|(merged, _)| merged);
-        }
-        let digests = self.digest_whole(&joined, reader, work).await?;
-        let outcome = self.end_merge(content, Whole::Read(digests), work).await;
-        outcome.map(|(merged, _)| merged)
+        self.proven(reader, content, all).await
+    }
+
+    /// Whether an equal content is known and lost.
+    async fn is_lost(&self, space: SpaceId, digests: &Digests) -> Result<bool, Fault> {
+        let (sha256, length) = (digests.sha256, digests.length);
+        let standing = self.meta.read("find equal content", move |session| {
+            Box::pin(async move { contents::standing(session, space, &sha256, length).await })
+        });
+        Ok(matches!(standing.await?, Some(Standing::Lost)))
     }
 
     /// Receives the bytes of a content again.
@@ -248,7 +281,7 @@ async fn end(
         Whole::Read(digests) => {
             let (sha256, length) = (&digests.sha256, digests.length);
             match contents::standing(session, joined.space, sha256, length).await? {
-                // Two cannot be known by one digest. Whoever sends the bytes, or a scrub, may mend it yet.
+                // It was well when these bytes were read, or they may not be written here.
                 Some(Standing::Lost) => {
                     return Err(Fault::new(Kind::Busy, "merge parts")
                         .context("the equal content that is known is lost"));
