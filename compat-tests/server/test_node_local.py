@@ -153,6 +153,7 @@ def test_a_pause_of_the_collector_holds_on_a_nodes_own_disk_too(cluster, rng):
 
 def test_a_pause_of_the_sweep_holds_on_the_nodes_own_disks_too(cluster):
     cluster.nodes[0].command("jobs", "pause", "sweep")
+    time.sleep(6)  # a sweep that is under way sees it within 5 s
     # No row names it, and it is as old as can be.
     stray = "00000000000000010000000000000001"
     for node in cluster.nodes:
