@@ -5,11 +5,12 @@ use osproxy::model::digest::ETag;
 use osproxy::model::ids::EPOCH;
 use osproxy::model::progress::untold;
 use osproxy::namespace::{
-    CompleteRequest, Condition, FillRequest, NamedPart, NewUpload, PART_MIN_BYTES, UploadId, Wanted,
+    CompleteRequest, Condition, FillRequest, NamedPart, PART_MIN_BYTES, UploadId, Wanted,
 };
 use tempfile::TempDir;
 
 use crate::install::{BLOB_BYTES, GRACE_MILLIS, Install, backend_root, bytes, key};
+use crate::moves::{begin, part};
 
 fn fresh() -> (TempDir, Clock) {
     (
@@ -191,30 +192,11 @@ async fn a_read_longer_than_the_grace_still_gets_every_byte() {
 }
 
 async fn upload_two_parts(install: &Install) -> (UploadId, Vec<NamedPart>) {
-    let new = NewUpload::default();
-    let id = install
-        .namespace
-        .create_upload(&install.bucket, &key("big"), new)
-        .await
-        .unwrap();
-    let row = install
-        .namespace
-        .upload(&install.bucket, &key("big"), id)
-        .await
-        .unwrap();
+    let id = begin(install, "big").await;
     let mut named = Vec::new();
     for number in [1u32, 2] {
-        let received = install.receive(bytes(number as u8, 5 * 1024 * 1024)).await;
-        let part = install
-            .namespace
-            .put_part(&row, number, None, None, received)
-            .await
-            .unwrap();
-        named.push(NamedPart {
-            number,
-            etag: Some(part.etag),
-            checksums: Vec::new(),
-        });
+        let body = bytes(number as u8, 5 * 1024 * 1024);
+        named.push(part(install, "big", id, number, body).await);
     }
     (id, named)
 }

@@ -13,11 +13,11 @@ use osproxy::model::fault::{Fault, Kind};
 use osproxy::model::finding::{Problem, Repair};
 use osproxy::model::ids::{ContentId, SenderId};
 use osproxy::model::progress::untold;
-use osproxy::namespace::{Holder, NamedPart, NewUpload, PutRequest, Wanted};
+use osproxy::namespace::{Holder, NewUpload, PutRequest, Wanted};
 use osproxy::tasks::{Backlog, JobFilter};
 
 use crate::install::{BLOB_BYTES, Install, backend_root, bytes, key};
-use crate::moves::{begin, complete, fresh, join};
+use crate::moves::{begin, complete, fresh, join, put_part};
 use crate::scrub::{files, flip, fsck, names, told};
 
 /// Two parts of this length are long enough to stay as they are.
@@ -337,22 +337,8 @@ async fn encrypted_parts_are_merged_and_bad_ones_are_not() {
         .unwrap();
     let mut named = Vec::new();
     for (number, part) in (1..).zip(&parts) {
-        let row = install
-            .namespace
-            .upload(&install.bucket, &key("sealed"), upload)
-            .await
-            .unwrap();
         let received = install.receive_for(Wanted::S3, part.clone()).await.1;
-        let written = install
-            .namespace
-            .put_part(&row, number, None, None, received)
-            .await
-            .unwrap();
-        named.push(NamedPart {
-            number,
-            etag: Some(written.etag),
-            checksums: Vec::new(),
-        });
+        named.push(put_part(&install, "sealed", upload, number, received, None).await);
     }
     complete(&install, "sealed", upload, named).await;
     let content = joined(&install).await[0];
@@ -454,22 +440,8 @@ async fn join_as(install: &Install, name: &str, bodies: &[Bytes], senders: [Opti
     let upload = begin(install, name).await;
     let mut parts = Vec::new();
     for (index, (body, sender)) in bodies.iter().zip(senders).enumerate() {
-        let row = install
-            .namespace
-            .upload(&install.bucket, &key(name), upload)
-            .await
-            .unwrap();
         let (number, received) = (index as u32 + 1, install.receive(body.clone()).await);
-        let written = install
-            .namespace
-            .put_part(&row, number, None, sender, received)
-            .await
-            .unwrap();
-        parts.push(NamedPart {
-            number,
-            etag: Some(written.etag),
-            checksums: Vec::new(),
-        });
+        parts.push(put_part(install, name, upload, number, received, sender).await);
     }
     complete(install, name, upload, parts).await;
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use osproxy::content::{Copied, Route, Work};
+use osproxy::content::{Copied, Received, Route, Work};
 use osproxy::meta::buckets;
 use osproxy::model::bucket::Versioning;
 use osproxy::model::clock::Clock;
 use osproxy::model::fault::Fault;
-use osproxy::model::ids::{BlobId, EPOCH};
+use osproxy::model::ids::{BlobId, EPOCH, SenderId};
 use osproxy::model::progress::untold;
 use osproxy::namespace::{
     Bell, CompleteRequest, Condition, NamedPart, NewUpload, ReceiveError, UploadId, Wanted,
@@ -105,15 +105,27 @@ pub async fn part(
     number: u32,
     body: Bytes,
 ) -> NamedPart {
+    let received = install.receive(body).await;
+    put_part(install, name, upload, number, received, None).await
+}
+
+/// A part whose bytes were received, as `sender`'s.
+pub async fn put_part(
+    install: &Install,
+    name: &str,
+    upload: UploadId,
+    number: u32,
+    received: Received,
+    sender: Option<SenderId>,
+) -> NamedPart {
     let row = install
         .namespace
         .upload(&install.bucket, &key(name), upload)
         .await
         .unwrap();
-    let received = install.receive(body).await;
     let written = install
         .namespace
-        .put_part(&row, number, None, None, received)
+        .put_part(&row, number, None, sender, received)
         .await
         .unwrap();
     NamedPart {
