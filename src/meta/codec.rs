@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::session::Row;
 use crate::model::acl::Acl;
 use crate::model::digest::{
-    Checksum, ChecksumAlgorithm, ChecksumKind, Fingerprint, ObjectChecksum, Sha256Digest,
+    Checksum, ChecksumAlgorithm, ChecksumKind, Digests, Fingerprint, ObjectChecksum, Sha256Digest,
 };
 use crate::model::fault::{Fault, Kind};
 use crate::model::object::{Encryption, Headers, Lock, Retention, RetentionMode, Tags};
@@ -235,6 +235,36 @@ pub(super) fn kind_from_column(text: &str) -> Option<ChecksumKind> {
     [ChecksumKind::FullObject, ChecksumKind::Composite]
         .into_iter()
         .find(|kind| kind.as_str() == text)
+}
+
+/// The columns that [`digests`] reads, and [`fingerprint`] of them.
+macro_rules! digest_columns {
+    () => {
+        "sha256, md5, crc64nvme, length, crc32, crc32c, sha1"
+    };
+}
+pub(super) use digest_columns;
+
+/// The digests in the columns of [`digest_columns`] from `first` on; `None` when the content was stored without. The
+/// SHA-256 is zeros where the content is not found by it.
+pub(super) fn digests(row: &Row<'_>, first: usize) -> Result<Option<Digests>, Fault> {
+    let Some(md5) = row.opt_array(first + 1)? else {
+        return Ok(None);
+    };
+    Ok(Some(Digests {
+        sha256: Sha256Digest(row.opt_array(first)?.unwrap_or_default()),
+        md5,
+        crc64nvme: row.int(first + 2)? as u64,
+        length: row.size(first + 3)?,
+        crc32: row.int(first + 4)? as u32,
+        crc32c: row.int(first + 5)? as u32,
+        sha1: row.opt_array(first + 6)?,
+    }))
+}
+
+/// The same of a content that is found by its digests: it has them.
+pub(super) fn known_digests(row: &Row<'_>, first: usize) -> Result<Digests, Fault> {
+    digests(row, first)?.ok_or_else(|| corrupt("digests"))
 }
 
 /// What three columns from `first` on, `sha256`, `md5` and `crc64nvme`, say of the bytes of their content.

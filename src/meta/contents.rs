@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::catalog;
-use super::codec;
+use super::codec::{self, digest_columns};
 use super::copies::{self, AnyCopy, CopyState};
 use super::findings::{self, suspect};
 use super::session::{Row, Session, params};
 use crate::model::clock::Millis;
 use crate::model::content::Extent;
-use crate::model::digest::{Digests, Sha256Digest};
+use crate::model::digest::Digests;
 use crate::model::fault::{Fault, Kind};
 use crate::model::ids::{BlobId, ContentId, KeyVersionId, SenderId, SpaceId};
 
@@ -181,20 +181,13 @@ pub async fn backends_below(session: &mut Session, id: ContentId) -> Result<Vec<
 pub async fn digests(session: &mut Session, id: ContentId) -> Result<Option<Digests>, Fault> {
     let found = session
         .query_one(
-            "SELECT sha256, length, md5, crc32, crc32c, crc64nvme, sha1 FROM contents
-             WHERE id = $1 AND md5 IS NOT NULL AND sha256 IS NOT NULL",
+            concat!(
+                "SELECT ",
+                digest_columns!(),
+                " FROM contents WHERE id = $1 AND md5 IS NOT NULL AND sha256 IS NOT NULL"
+            ),
             params![id.0],
-            |row| {
-                Ok(Digests {
-                    sha256: Sha256Digest(row.array(0)?),
-                    length: row.size(1)?,
-                    md5: row.array(2)?,
-                    crc32: row.int(3)? as u32,
-                    crc32c: row.int(4)? as u32,
-                    crc64nvme: row.int(5)? as u64,
-                    sha1: row.opt_array(6)?,
-                })
-            },
+            |row| codec::known_digests(row, 0),
         )
         .await?;
     Ok(found)

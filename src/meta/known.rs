@@ -1,5 +1,6 @@
 //! Contents as they are found by digest: those that are known, without those whose bytes are lost.
 
+use super::codec::{self, digest_columns};
 use super::findings::{self, suspect};
 use super::session::{Session, params};
 use crate::model::digest::{Digests, Sha256Digest};
@@ -49,7 +50,9 @@ pub async fn standing(
     let found = session
         .query_one(
             concat!(
-                "SELECT c.id, c.md5, c.crc32, c.crc32c, c.crc64nvme, c.sha1, ",
+                "SELECT id, ",
+                digest_columns!(),
+                ", ",
                 suspect!(),
                 " FROM contents c WHERE c.space_id = $1 AND c.sha256 = $2 AND c.length = $3"
             ),
@@ -57,17 +60,9 @@ pub async fn standing(
             |row| {
                 let known = Known {
                     id: ContentId(row.int(0)?),
-                    digests: Digests {
-                        length,
-                        sha256: *sha256,
-                        md5: row.array(1)?,
-                        crc32: row.int(2)? as u32,
-                        crc32c: row.int(3)? as u32,
-                        crc64nvme: row.int(4)? as u64,
-                        sha1: row.opt_array(5)?,
-                    },
+                    digests: codec::known_digests(row, 1)?,
                 };
-                Ok((known, row.int(6)? != 0))
+                Ok((known, row.int(8)? != 0))
             },
         )
         .await?;
@@ -89,7 +84,9 @@ pub async fn find_by_md5(
     let found = session
         .query(
             concat!(
-                "SELECT c.id, c.length, c.sha256, c.crc32, c.crc32c, c.crc64nvme, c.sha1, ",
+                "SELECT id, ",
+                digest_columns!(),
+                ", ",
                 suspect!(),
                 " FROM contents c
                  WHERE c.space_id = $1 AND c.md5 = $2 AND c.md5 IS NOT NULL AND c.kind <> 'inline'
@@ -100,17 +97,9 @@ pub async fn find_by_md5(
             |row| {
                 let known = Known {
                     id: ContentId(row.int(0)?),
-                    digests: Digests {
-                        length: row.size(1)?,
-                        sha256: Sha256Digest(row.array(2)?),
-                        md5: *md5,
-                        crc32: row.int(3)? as u32,
-                        crc32c: row.int(4)? as u32,
-                        crc64nvme: row.int(5)? as u64,
-                        sha1: row.opt_array(6)?,
-                    },
+                    digests: codec::known_digests(row, 1)?,
                 };
-                Ok((known, row.int(7)? != 0))
+                Ok((known, row.int(8)? != 0))
             },
         )
         .await?;

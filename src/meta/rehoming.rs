@@ -2,10 +2,10 @@
 //! contents of another placement's spaces, and the statements that repoint them.
 
 use super::catalog::{CONTENTS, OBJECTS, SPACES, VERSIONS};
-use super::codec;
+use super::codec::{self, digest_columns};
 use super::session::{Row, Session, key, params};
 use crate::model::content::Extent;
-use crate::model::digest::{Digests, Fingerprint, Sha256Digest};
+use crate::model::digest::{Digests, Fingerprint};
 use crate::model::fault::Fault;
 use crate::model::ids::{BucketId, ContentId, SenderId, SpaceId, Uid};
 use crate::model::names::ObjectKey;
@@ -233,27 +233,18 @@ pub struct Identity {
 pub async fn identity(session: &mut Session, id: ContentId) -> Result<Option<Identity>, Fault> {
     session
         .query_one(
-            "SELECT space_id, length, sha256, md5, crc64nvme, crc32, crc32c, sha1 FROM contents WHERE id = $1",
+            concat!(
+                "SELECT space_id, ",
+                digest_columns!(),
+                " FROM contents WHERE id = $1"
+            ),
             params![id.0],
             |row| {
-                let sha256 = row.opt_array(2)?;
-                let digests = match row.opt_array(3)? {
-                    None => None,
-                    Some(md5) => Some(Digests {
-                        length: row.size(1)?,
-                        sha256: Sha256Digest(sha256.unwrap_or_default()),
-                        md5,
-                        crc64nvme: row.int(4)? as u64,
-                        crc32: row.int(5)? as u32,
-                        crc32c: row.int(6)? as u32,
-                        sha1: row.opt_array(7)?,
-                    }),
-                };
                 Ok(Identity {
                     space: SpaceId(row.int(0)?),
-                    digests,
-                    shared: sha256.is_some(),
-                    fingerprint: codec::fingerprint(row, 2)?,
+                    digests: codec::digests(row, 1)?,
+                    shared: row.opt_bytes(1)?.is_some(),
+                    fingerprint: codec::fingerprint(row, 1)?,
                 })
             },
         )
