@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -42,6 +43,10 @@ const MEND_INTERVAL: Duration = Duration::from_secs(15);
 const EXPIRED_KEYS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between two looks for jobs that ended long ago.
 const ENDED_JOBS_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long jobs may take at the end to record how far they are.
+const JOBS_DEADLINE: Duration = Duration::from_secs(12);
+/// How long the access logs that wait may take at the end.
+const LOGS_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the last manifest may take at the end.
 const LAST_MANIFEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two tries to join again.
@@ -310,9 +315,13 @@ impl Running {
             peers.stop().await;
         }
         self.runner.stop().await;
-        self.jobs.stop().await;
+        if timeout(JOBS_DEADLINE, self.jobs.stop()).await.is_err() {
+            tracing::warn!("jobs that were under way are left to the end of their leases");
+        }
         // All requests are in their logs by now.
-        self.logs.deliver().await;
+        if timeout(LOGS_DEADLINE, self.logs.deliver()).await.is_err() {
+            tracing::warn!("lines of access logs were lost");
+        }
         write_last_manifest(&self.stores).await;
         self.stores.close().await;
         if let Err(error) = RunFile::remove(self.held.path()) {
@@ -448,7 +457,7 @@ async fn write_last_manifest(stores: &Stores) {
     let Some(manifests) = &stores.manifests else {
         return;
     };
-    match tokio::time::timeout(LAST_MANIFEST_DEADLINE, manifests.write()).await {
+    match timeout(LAST_MANIFEST_DEADLINE, manifests.write()).await {
         Ok(Ok(_)) => {}
         Ok(Err(fault)) => tracing::warn!(%fault, "write last manifest"),
         Err(_) => tracing::warn!("the last manifest is left to the next start"),

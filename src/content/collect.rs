@@ -95,7 +95,9 @@ impl ContentStore {
         let condemned = self
             .delete_condemned(Whose::Common, tell, &mut report)
             .await;
-        let outdated = self.delete_outdated(open_read, tell, &mut report).await;
+        let outdated = self
+            .delete_outdated(Whose::Common, open_read, tell, &mut report)
+            .await;
         judged.and(condemned).and(outdated)?;
         Ok(report)
     }
@@ -145,11 +147,16 @@ impl ContentStore {
         }
     }
 
-    /// Deletes condemned blobs on this node's own disk, which no other node does.
+    /// Deletes condemned blobs and old copies on this node's own disk, which no other node does.
     pub async fn collect_own(&self, tell: Tell<'_>) -> Result<CollectReport, Fault> {
         let mut report = CollectReport::default();
         if self.here.is_some() {
-            self.delete_condemned(Whose::Own, tell, &mut report).await?;
+            let open_read = self.horizon(0).await?.0;
+            let condemned = self.delete_condemned(Whose::Own, tell, &mut report).await;
+            let outdated = self
+                .delete_outdated(Whose::Own, open_read, tell, &mut report)
+                .await;
+            condemned.and(outdated)?;
         }
         Ok(report)
     }
@@ -220,10 +227,7 @@ impl ContentStore {
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = self.clock.now() - self.retention() + 1;
-        let node = match whose {
-            Whose::Common => None,
-            Whose::Own => self.here.as_ref().map(|here| here.node.clone()),
-        };
+        let node = self.node_of(whose);
         let mut after = (Millis::MIN, BlobId(i64::MIN));
         loop {
             let node = node.clone();
@@ -257,6 +261,14 @@ impl ContentStore {
         }
     }
 
+    /// The node on whose disk they lie; `None` for those that every node reaches.
+    fn node_of(&self, whose: Whose) -> Option<String> {
+        match whose {
+            Whose::Common => None,
+            Whose::Own => self.here.as_ref().map(|here| here.node.clone()),
+        }
+    }
+
     /// How long bytes stay that only a restored database would ask for.
     fn retention(&self) -> Millis {
         self.config.blob_retention_seconds as Millis * 1000
@@ -266,17 +278,22 @@ impl ContentStore {
     /// and what a crash leaves is the sweep's.
     async fn delete_outdated(
         &self,
+        whose: Whose,
         open_read: Millis,
         tell: Tell<'_>,
         report: &mut CollectReport,
     ) -> Result<(), Fault> {
         let before = open_read.min(self.clock.now() - self.retention() + 1);
+        let node = self.node_of(whose);
         let mut after = (i64::MIN, BlobId(i64::MIN));
         loop {
+            let node = node.clone();
             let copies = self
                 .meta
                 .scan("find old copies", move |session| {
-                    Box::pin(copies::outdated(session, before, after, ROUND))
+                    Box::pin(async move {
+                        copies::outdated(session, node.as_deref(), before, after, ROUND).await
+                    })
                 })
                 .await?;
             let Some(last) = copies.last() else {
@@ -494,6 +511,12 @@ impl ContentStore {
                 })
             })
             .await
+    }
+
+    /// Whether this node lists and deletes at a backend itself: none of it lies on another node's disk.
+    pub async fn reaches(&self, backend: i64) -> Result<bool, Fault> {
+        let backend = self.backend(backend).await?;
+        Ok(self.blobs.backends().any(|name| name == backend.name))
     }
 
     /// Sweeps one backend whose blobs were moved away, and counts what is left there. Where nothing may be taken for an

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use tokio::sync::{Notify, watch};
@@ -145,7 +145,8 @@ impl Carrier {
 /// Rows that were read a moment ago. One is used again for a time, and not any more once the bell has rung after it
 /// began to be read.
 pub struct Remembered<K, V> {
-    rows: Cache<K, (u64, V)>,
+    rows: Cache<K, (Reading, V)>,
+    time: Duration,
     changed: Bell,
 }
 
@@ -154,13 +155,14 @@ where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// At most `capacity` rows for `time` each. `changed` is rung when one of them may have changed.
+    /// At most `capacity` rows, each for `time` from the begin of its reading. `changed` is rung when one of them may have changed.
     pub fn new(capacity: u64, time: Duration, changed: Bell) -> Self {
         Self {
             rows: Cache::builder()
                 .max_capacity(capacity)
                 .time_to_live(time)
                 .build(),
+            time,
             changed,
         }
     }
@@ -171,19 +173,23 @@ where
         K: std::borrow::Borrow<Q>,
         Q: std::hash::Hash + Eq + ?Sized,
     {
-        let (rings, row) = self.rows.get(key)?;
-        (rings == self.changed.rings()).then_some(row)
+        let (read, row) = self.rows.get(key)?;
+        let is_good = read.rings == self.changed.rings() && read.begun.elapsed() < self.time;
+        is_good.then_some(row)
     }
 
     /// To be asked before a row is read, and given to [`Remembered::insert`]: a change that is committed in between
     /// makes the row an old one from the start.
     pub fn begin(&self) -> Reading {
-        Reading(self.changed.rings())
+        Reading {
+            rings: self.changed.rings(),
+            begun: Instant::now(),
+        }
     }
 
     /// Remembers a row.
     pub fn insert(&self, key: K, row: V, reading: Reading) {
-        self.rows.insert(key, (reading.0, row));
+        self.rows.insert(key, (reading, row));
     }
 
     /// Forgets a row, here alone.
@@ -203,7 +209,10 @@ where
 
 /// When a read began.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading(u64);
+pub struct Reading {
+    rings: u64,
+    begun: Instant,
+}
 
 #[cfg(test)]
 mod tests {
@@ -286,6 +295,16 @@ mod tests {
         let rows = Remembered::new(10, LONG, bell.clone());
         let reading = rows.begin();
         bell.ring_here();
+        rows.insert("a".to_owned(), 1, reading);
+        assert_eq!(rows.get("a"), None);
+    }
+
+    #[test]
+    fn a_row_that_took_long_to_read_is_as_old_as_the_begin_of_that() {
+        let time = Duration::from_millis(50);
+        let rows = Remembered::new(10, time, Bell::default());
+        let reading = rows.begin();
+        std::thread::sleep(time);
         rows.insert("a".to_owned(), 1, reading);
         assert_eq!(rows.get("a"), None);
     }

@@ -205,27 +205,42 @@ pub async fn count_missing(session: &mut Session) -> Result<u64, Fault> {
     Ok(found.unwrap_or(0))
 }
 
-const OUTDATED: &str = "SELECT p.blob_id, p.backend_id FROM copies p CROSS JOIN blobs b
-     WHERE p.state = 'deleting' AND p.state <> 'live' AND p.since < $1
-       AND p.backend_id >= $2 AND (p.backend_id > $2 OR p.blob_id > $3)
-       AND b.id = p.blob_id AND b.state = 'live'
-     ORDER BY p.backend_id, p.blob_id LIMIT $4";
+macro_rules! outdated {
+    ($where:literal) => {
+        concat!(
+            "SELECT p.blob_id, p.backend_id FROM copies p CROSS JOIN blobs b CROSS JOIN backends k
+             WHERE p.state = 'deleting' AND p.state <> 'live' AND p.since < $1
+               AND p.backend_id >= $2 AND (p.backend_id > $2 OR p.blob_id > $3)
+               AND b.id = p.blob_id AND b.state = 'live' AND k.id = p.backend_id AND ",
+            $where,
+            " ORDER BY p.backend_id, p.blob_id LIMIT $4"
+        )
+    };
+}
+const OUTDATED: &str = outdated!("k.node IS NULL");
+const OUTDATED_ON: &str = outdated!("k.node = $5");
 
 /// Old copies of live blobs that were given up before `before`, above `after` in order of backend and blob, at most
-/// `limit`.
+/// `limit`: on the own disk of `node`, which deletes them, or where every node reaches them.
 pub async fn outdated(
     session: &mut Session,
+    node: Option<&str>,
     before: Millis,
     after: (i64, BlobId),
     limit: usize,
 ) -> Result<Vec<(BlobId, i64)>, Fault> {
-    session
-        .query(
-            OUTDATED,
-            params![before, after.0, after.1.0, limit as i64],
-            |row| Ok((BlobId(row.int(0)?), row.int(1)?)),
-        )
-        .await
+    let (after, limit) = ((after.0, after.1.0), limit as i64);
+    let decode = |row: &Row<'_>| Ok((BlobId(row.int(0)?), row.int(1)?));
+    match node {
+        None => {
+            let params = params![before, after.0, after.1, limit];
+            session.query(OUTDATED, params, decode).await
+        }
+        Some(node) => {
+            let params = params![before, after.0, after.1, limit, node];
+            session.query(OUTDATED_ON, params, decode).await
+        }
+    }
 }
 
 /// Takes away the row of an old copy that was given up before `before`, under its blob's lock; its name, when the
@@ -323,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn copies_that_wait_are_found_without_a_look_at_the_others() {
         let mut session = sqlite::blank().unwrap();
-        for (sql, count) in [(MISSING, 3), (OUTDATED, 4)] {
+        for (sql, count) in [(MISSING, 3), (OUTDATED, 4), (OUTDATED_ON, 5)] {
             let sql = format!("EXPLAIN QUERY PLAN {sql}");
             let params = vec![0_i64.into(); count];
             let plan = session

@@ -48,6 +48,7 @@ impl Collector {
         let mut collect = self.collect(tell).await?;
         let own = self.collect_own(tell).await?;
         collect.blobs += own.blobs;
+        collect.old_copies += own.old_copies;
         collect.failed += own.failed;
         let mut sweep = self.sweep(tell).await?;
         let own = self.sweep_own(tell).await?;

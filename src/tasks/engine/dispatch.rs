@@ -78,8 +78,10 @@ impl Dispatcher {
                 }
             };
             if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
-                self.measure().await;
-                measured = Some(tokio::time::Instant::now());
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.measure() => measured = Some(tokio::time::Instant::now()),
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -139,7 +141,11 @@ impl Dispatcher {
         if room.is_empty() {
             return Ok(Duration::MAX);
         }
-        let look = self.look(room).await?;
+        let look = tokio::select! {
+            // A database that does not answer does not keep the node from its end.
+            () = self.stop.cancelled() => return Ok(Duration::MAX),
+            look = self.look(room) => look?,
+        };
         let mut left = false;
         for (_, id, kind) in look.due {
             if self.stop.is_cancelled() {

@@ -48,6 +48,10 @@ const WRITES_PAUSE: Duration = Duration::from_secs(1);
 const FAILED_PAUSE: Duration = Duration::from_secs(15);
 /// Pause before it is asked again whether the old copies are deleted.
 const EMPTYING_PAUSE: Duration = Duration::from_secs(10);
+/// Pause before the last steps of a move away from a node's own disk are left to that node again.
+const OWNER_PAUSE: Duration = Duration::from_secs(2);
+/// How long an object may be there after its row has gone, before it counts as left.
+const DELETION_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a move has another rate, or was ended, while a pass is under way.
 const WATCHED_EVERY: Duration = Duration::from_secs(1);
 /// Blobs copied at a time.
@@ -343,7 +347,7 @@ impl Mover {
             .await
     }
 
-    /// Waits until the old copies are deleted, then counts what is left.
+    /// Waits until the old copies are deleted, then counts what is left: on a node's own disk, where that runs.
     async fn empty(&self, row: &MoveRow, work: &Work) -> Result<Outcome, Fault> {
         let source = row.source;
         let (wanted, unsettled) = self
@@ -368,7 +372,16 @@ impl Mover {
         if unsettled {
             return Ok(Outcome::More(EMPTYING_PAUSE));
         }
-        let swept = self.content.sweep_source(source).await?;
+        if !self.content.reaches(source).await? {
+            // What lies on a node's own disk only that node counts: the next to claim the job may be it.
+            return Ok(Outcome::More(OWNER_PAUSE));
+        }
+        let mut swept = self.content.sweep_source(source).await?;
+        if swept.foreign > 0 {
+            // An old copy's row goes before its bytes do, and who deletes them may be between the two.
+            tokio::time::sleep(DELETION_PAUSE).await;
+            swept = self.content.sweep_source(source).await?;
+        }
         if swept.ours > wanted {
             // Not named by any row, and too young to be taken for an orphan.
             return Ok(Outcome::More(EMPTYING_PAUSE));
