@@ -23,6 +23,7 @@ os.environ |= {
 }
 
 import pytest
+import urllib3.util
 
 from support import database
 from support.endpoint import Endpoint, Identity
@@ -129,6 +130,13 @@ def queue_arn(request):
         return os.environ["EVENT_QUEUE_ARN"]
     except KeyError:
         pytest.skip("no queue for events: set EVENT_QUEUE_ARN")
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """botocore sends a body when nothing was answered to its head within a second; here it waits as long as it takes."""
+    wait = urllib3.util.wait_for_read
+    monkeypatch.setattr(urllib3.util, "wait_for_read", lambda sock, timeout=None: wait(sock, 60 if timeout == 1 else timeout))
 
 
 @pytest.fixture

@@ -229,7 +229,7 @@ async fn runs_that_stand_keep_no_other_job_from_its_turn() {
     for _ in 0..slots + 2 {
         standing.push(insert(&meta, "standing", None).await);
     }
-    let mut node = Node::start(dir.path(), 1, |engine| {
+    let mut node = Node::start_steady(dir.path(), 1, |engine| {
         engine.register(Standing);
         engine.register(Quick);
     })

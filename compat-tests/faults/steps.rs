@@ -344,7 +344,8 @@ async fn a_bucket_whose_rules_fail_fails_the_run_after_the_others_had_their_turn
         calendar: Calendar::new(DAY),
         metrics: Metrics::new(),
     };
-    let _node = jobs::Node::start(dir.path(), 7, move |engine| engine.register(handler)).await;
+    let _node =
+        jobs::Node::start_steady(dir.path(), 7, move |engine| engine.register(handler)).await;
     let job = jobs::insert(&install.meta, "lifecycle", None).await;
     let job = jobs::until(&install.meta, job, |job| {
         job.reason.is_some() || job.state.is_ended()

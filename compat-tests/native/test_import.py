@@ -6,7 +6,9 @@ The old install is made here: its two tables on a real database, and its objects
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -258,8 +260,8 @@ def collected(server, rng):
     blobs = server.data_dir / "blobs"
     before = {path for path in blobs.rglob("*") if path.is_file()}
     s3.put_object(Bucket="image", Key="to be deleted", Body=rng.randbytes(70_000))
-    s3.delete_object(Bucket="image", Key="to be deleted")
     [blob] = {path for path in blobs.rglob("*") if path.is_file()} - before
+    s3.delete_object(Bucket="image", Key="to be deleted")
     collect(server, blob)
 
 
@@ -361,8 +363,8 @@ def test_objects_may_be_kept_for_ever(server, old, rng):
     s3.delete_object(Bucket="image", Key=f"{uid}.png")
     # Sent and deleted later, and collected: then the adopted one was, too.
     s3.put_object(Bucket="image", Key="later", Body=gone)
-    s3.delete_object(Bucket="image", Key="later")
     [blob] = [path for path in (server.data_dir / "blobs").glob("*/*") if path.is_file()]
+    s3.delete_object(Bucket="image", Key="later")
     collect(server, blob)
     assert (old.root / "image" / f"{uid}.png").read_bytes() == data
     assert ok(client.download_links(uid)) is None
@@ -504,7 +506,14 @@ copies_required = 1
     files = {old.file(f"{number}.png", data): data for number in range(3) for data in [rng.randbytes(30_000)]}
     files[old.file_in_parts("parts.mp4", pieces)] = b"".join(pieces)
     assert adopted(server, old)["adopted"] == len(files)
-    wait_until(lambda: len([it for it in root.glob("*/*") if it.is_file()]) == 5, 60, "a copy of each at the mirror")
+
+    def is_mirrored():
+        # A copy is there before its row says so, and only then it is read.
+        with closing(sqlite3.connect(f"file:{server.data_dir}/meta.db?mode=ro", uri=True)) as rows:
+            missing = rows.execute("SELECT COUNT(*) FROM copies WHERE state = 'missing'").fetchone()
+        return missing == (0,) and len([it for it in root.glob("*/*") if it.is_file()]) == 5
+
+    wait_until(is_mirrored, 60, "a copy of each at the mirror")
     assert server.stop() == 0
     old.root.rename(old.root.parent / "gone")
     old.root.mkdir()

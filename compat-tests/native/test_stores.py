@@ -7,6 +7,9 @@ from support.native import V1, ok, refused
 from support.redis import Redis
 from support.wait import wait_until
 
+# A database that is away is waited for, some seconds by each request.
+pytestmark = pytest.mark.timeout(400)
+
 
 def started(make):
     try:

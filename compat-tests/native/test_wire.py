@@ -228,7 +228,8 @@ def test_operations_are_counted_and_no_signature_is_logged(own_native_server):
     [link] = ok(client.download_links(uid))
     client.download(link["url"])
     signature = parameters(link["url"])["signature"]
-    assert server.metric("osproxy_requests_total", operation="native.v0.upload", status="200") == 1
-    assert server.metric("osproxy_requests_total", operation="native.v0.download", status="200") == 1
-    assert any("native.v0.download" in line for line in server.log)
+    for name in ("native.v0.upload", "native.v0.download"):
+        count = lambda: server.metric("osproxy_requests_total", operation=name, status="200")
+        wait_until(lambda: count() == 1, 30, f"the count of {name}")
+    wait_until(lambda: any("native.v0.download" in line for line in server.log), 30, "the line in the log")
     assert not any(signature in line for line in server.log)

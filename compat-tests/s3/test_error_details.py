@@ -51,11 +51,17 @@ def test_the_condition_that_failed(raw, kept, method, name, value):
 
 def test_who_signed(raw, kept):
     signer = raw.signer()
-    spoil = lambda pairs: [(n, v[:-4] + "0000" if n == "authorization" else v) for n, v in pairs]
+    spoilt = lambda signature: signature[:-1] + ("1" if signature.endswith("0") else "0")
+    sent = []
+
+    def spoil(pairs):
+        sent.append(spoilt(dict(pairs)["authorization"]))
+        return [(n, sent[-1] if n == "authorization" else v) for n, v in pairs]
+
     answer = raw.request("GET", f"/{kept}/k", edit=spoil)
     says(answer, "SignatureDoesNotMatch", 403, AWSAccessKeyId=signer.identity.access_key)
-    assert answer.xml.findtext("SignatureProvided").endswith("0000")
-    spoil = lambda query: [(n, v[:-4] + "0000" if n == "X-Amz-Signature" else v) for n, v in query]
+    assert answer.xml.findtext("SignatureProvided") == sent[-1][-64:]
+    spoil = lambda query: [(n, spoilt(v) if n == "X-Amz-Signature" else v) for n, v in query]
     answer = raw.presigned("GET", f"/{kept}/k", edit=spoil)
     says(answer, "SignatureDoesNotMatch", 403, AWSAccessKeyId=signer.identity.access_key)
     other = lambda pairs: [(n, v.replace(signer.identity.access_key, "NOBODYSKEY0000000001")) for n, v in pairs]

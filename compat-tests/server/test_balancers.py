@@ -13,7 +13,8 @@ def balanced(request, tmp_path, server):
     """The server behind a balancer, in place of each of its nodes."""
     kind = request.param.split()[0]
     nodes = [(server.s3_port, server.admin_port)] * 3
-    balancer = Balancer(kind, tmp_path, nodes, buffers="buffers" in request.param)
+    # All three are one server, which may be slow for a moment and is not to be done without.
+    balancer = Balancer(kind, tmp_path, nodes, buffers="buffers" in request.param, falls=60)
     if not balancer.program:
         pytest.skip(f"{kind} is not installed")
     with balancer:

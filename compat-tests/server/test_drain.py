@@ -41,7 +41,7 @@ def test_running_download_is_finished(loaded):
         status, _, received = read_head(sock)
         assert status == 200
         server.signal()
-        wait_until(lambda: is_refused(raw), 10, "no new connections")
+        wait_until(lambda: is_refused(raw), 30, "no new connections")
         assert server.process.poll() is None
         pieces = [received]
         while sum(map(len, pieces)) < SIZE and (piece := sock.recv(1 << 20)):
@@ -54,9 +54,9 @@ def test_running_upload_is_finished(loaded):
     server, _ = loaded()
     raw = Raw(server.endpoint)
     with closing(raw.begin("PUT", "/bucket/new", length=1_000_000, body=b"x" * 500_000)) as sock:
-        wait_until(lambda: server.metric("osproxy_open_connections") > 0, 10, "the upload")
+        wait_until(lambda: server.metric("osproxy_requests_in_flight") >= 2, 30, "the upload, beside who asks")
         server.signal()
-        wait_until(lambda: is_refused(raw), 10, "no new connections")
+        wait_until(lambda: is_refused(raw), 30, "no new connections")
         sock.sendall(b"x" * 500_000)
         assert read_answer(sock).status == 200
     assert server.wait() == 0
@@ -70,7 +70,7 @@ def test_idle_connections_do_not_hold_it_up(loaded):
     sockets = [raw.socket() for _ in range(10)]
     raw.request("GET", "/")
     server.signal()
-    assert server.wait(10) == 0
+    assert server.wait(25) == 0
     for sock in sockets:
         sock.close()
 
@@ -80,7 +80,7 @@ def test_deadline_cuts_what_does_not_end(loaded):
     with closing(Raw(server.endpoint).begin("GET", "/bucket/k")) as sock:
         assert read_head(sock)[0] == 200
         server.signal()
-        server.wait(15)
+        server.wait(25)
 
 
 def test_sigint_stops_it_too(loaded):
@@ -90,12 +90,13 @@ def test_sigint_stops_it_too(loaded):
 
 
 def test_a_delayed_drain_says_so_and_serves_on(own_server):
-    server = own_server(env={"OSPROXY_HTTP__DRAIN_DELAY_SECONDS": "5"})
+    server = own_server(env={"OSPROXY_HTTP__DRAIN_DELAY_SECONDS": "15"})
     s3 = server.endpoint.client()
     s3.create_bucket(Bucket="bucket")
+    late = server.endpoint.client()
     server.signal()
-    wait_until(lambda: server.admin("/readyz")[0] == 503, 4, "the word that it stops")
+    wait_until(lambda: server.admin("/readyz")[0] == 503, 10, "the word that it stops")
     # A client that comes now is served as before.
-    server.endpoint.client().put_object(Bucket="bucket", Key="late", Body=b"x")
-    wait_until(lambda: is_refused(Raw(server.endpoint)), 15, "no new connections")
+    late.put_object(Bucket="bucket", Key="late", Body=b"x")
+    wait_until(lambda: is_refused(Raw(server.endpoint)), 60, "no new connections")
     assert server.wait() == 0

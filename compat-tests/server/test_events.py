@@ -1,6 +1,7 @@
 """Events on their way to webhooks, Redis streams and queues: what they say, their order, and that none is lost."""
 
 import json
+import statistics
 import time
 
 import pytest
@@ -217,18 +218,23 @@ def test_a_webhook_gets_every_event_in_order_and_at_once(own_server, hook):
     server, s3 = started(own_server, env)
     wait_until(lambda: len(hook.received) == 1, what="the test event")
     assert hook.received[0][1]["Event"] == "s3:TestEvent"
-    began = time.monotonic()
     names = [f"k{number:03}" for number in range(100)]
-    for name in names:
-        s3.put_object(Bucket="bucket", Key=name, Body=b"x")
-    wait_until(lambda: len(hook.records()) >= 100, what="the events")
-    # Much sooner than the look that comes without a ring.
-    assert time.monotonic() - began < 9
+    put(s3, names)
+    wait_until(lambda: len(hook.records()) >= 100, 60, what="the events")
     assert [key for _, key in named(hook.records())] == names
     headers = {name.lower(): value for name, value in hook.received[1][0].items()}
     assert headers["authorization"] == "Bearer secret" and headers["content-type"] == "application/json"
     wait_until(lambda: report(server, "hook")["delivered"] == 101, what="the count")
-    assert server.metric("osproxy_events_total", target="hook", outcome="delivered") == 101
+    wait_until(lambda: server.metric("osproxy_events_total", target="hook", outcome="delivered") == 101, what="the metric")
+
+    def took(key):
+        began = time.monotonic()
+        put(s3, [key])
+        wait_until(lambda: key in keys_of(hook), 60, f"the event of {key}")
+        return time.monotonic() - began
+
+    # Much sooner than the look that comes without a ring; the machine may stand still for a while, but not each time.
+    assert any(took(f"late{number}") < 5 for number in range(3))
 
 
 def test_an_event_is_sent_again_until_it_is_taken(own_server, hook):
@@ -278,11 +284,13 @@ def test_a_dead_target_holds_up_neither_requests_nor_other_targets(own_server, h
     server, s3 = started(own_server, webhook(hook) | webhook(dead, "DEAD"))
     s3.create_bucket(Bucket="other")
     notify(s3, "dead", bucket="other")
-    began = time.monotonic()
+    times = []
     for number in range(20):
+        began = time.monotonic()
         s3.put_object(Bucket="other", Key=f"k{number}", Body=b"x")
         s3.put_object(Bucket="bucket", Key=f"k{number}", Body=b"x")
-    assert time.monotonic() - began < 20
+        times.append(time.monotonic() - began)
+    assert statistics.median(times) < 2
     wait_until(lambda: len(hook.records()) == 20, what="the events")
     assert report(server, "dead")["waiting"] == 21
 
@@ -343,8 +351,9 @@ def test_a_cancelled_delivery_is_made_again(own_server, hook):
     put(s3, ["a"])
     server.stop()
     server.start()
-    wait_until(lambda: keys_of(hook) == ["a"], what="the event")
-    assert sorted(jobs().values()) == ["cancelled", "running"]
+    # One that is cut off when the server stops is sent again.
+    wait_until(lambda: set(keys_of(hook)) == {"a"}, what="the event")
+    wait_until(lambda: sorted(jobs().values()) == ["cancelled", "running"], what="the run of the new job")
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
@@ -365,7 +374,8 @@ def test_another_node_delivers_when_the_one_that_did_is_killed(own_server, reque
     for number in range(20):
         put(clients["one" if number % 2 else "two"], [f"k{number:02}"])
     expected = [f"k{number:02}" for number in range(20)]
-    wait_until(lambda: keys_of(hook) == expected, deadline=60, what="the events")
+    # A node that stands still for as long as its lease is overtaken, and what it sent comes twice.
+    wait_until(lambda: list(dict.fromkeys(keys_of(hook))) == expected, deadline=60, what="the events")
     names = {node["id"]: node["name"] for node in json.loads(nodes["one"].command("nodes", "--json").stdout)}
     (job,) = delivery(nodes["one"]).values()
     assert job["state"] == "running"

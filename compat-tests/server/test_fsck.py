@@ -224,12 +224,20 @@ def test_the_scrub_finds_a_flipped_byte_by_itself_names_the_key_and_mends_it(mir
         return len([path for path in blobs(server, "a") if path.read_bytes() == body(0, 100 * KIB)]) == 1
 
     wait_until(is_mended, 60, "the copy to be written anew")
-    wait_until(lambda: any("bad copy replaced" in line for line in server.log), 10, "the log to tell of it")
+    wait_until(lambda: any("bad copy replaced" in line for line in server.log), 30, "the log to tell of it")
     line = next(line for line in server.log if "bad copy replaced" in line)
     assert "bucket/plain0" in line and "bucket/twin" in line
-    # Both copies are bad: nothing to mend it from, and it stays known.
+    # Both copies are bad: nothing to mend it from, and it stays known. No scrub comes between the two.
+    server.command("jobs", "pause", "scrub")
+
+    def is_at_rest():
+        [scrub] = json.loads(server.command("jobs", "list", "--json", "--type", "scrub").stdout)["jobs"]
+        return scrub["state"] == "waiting"
+
+    wait_until(is_at_rest, what="the end of the pass")
     for root in ("a", "b"):
         flip(blob_of(server, body(3, 100 * KIB), root), 9)
+    server.command("jobs", "resume", "scrub")
     both = [("corrupt", "none", ("bucket/plain3",))] * 2
 
     def is_known():

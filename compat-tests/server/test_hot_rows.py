@@ -61,7 +61,7 @@ def test_rows_that_are_held_keep_no_node_from_anything_else(tmp_path, postgres):
                     assert client.head_object(Bucket="bucket", Key=f"free {turn}")["ContentLength"] == 1
                     assert client.head_object(Bucket="bucket", Key="held")["ETag"] == etag
                     assert client.list_parts(Bucket="bucket", Key="held upload", UploadId=upload.id)["UploadId"]
-                    assert cluster.nodes[0].admin("/readyz")[0] == 200
+                    wait_until(lambda: cluster.nodes[0].admin("/readyz")[0] == 200, 20, "a node that is ready")
                     assert all(float(age) < LEASE * 1000 for age in cluster.query(ages)), "a node missed its beats"
                 told = sum((writer.told for writer in wanting), Counter())
                 assert set(told) == {"busy"}, told

@@ -23,7 +23,7 @@ def sibling(server, endpoint):
     """Another access key of the same tenant."""
     identity = server.create_key("default", "SIBLINGACCESSKEY0001", "siblingsecretkeysiblingsecretkeysibling1")
     raw = Raw(endpoint.as_identity(identity))
-    wait_until(lambda: raw.request("GET", "/").status == 200, 5, "the sibling's key")
+    wait_until(lambda: raw.request("GET", "/").status == 200, 30, "the sibling's key")
     yield raw
     server.command("keys", "delete", identity.access_key)
 
@@ -66,7 +66,7 @@ def asks_for_the_body(raw, bucket, body, **options):
 
 @pytest.mark.op("PutObject")
 @pytest.mark.parametrize("size", [4096, SIZE, 5_000_000])
-def test_boto3_puts_known_content_without_sending_it(s3, endpoint, bucket, rng, size):
+def test_boto3_puts_known_content_without_sending_it(s3, endpoint, bucket, rng, size, patient):
     body = rng.randbytes(size)
     with CountingProxy(endpoint.address) as proxy:
         client = endpoint.at(proxy.url).client()
@@ -81,7 +81,7 @@ def test_boto3_puts_known_content_without_sending_it(s3, endpoint, bucket, rng, 
 
 
 @pytest.mark.op("UploadPart")
-def test_known_parts_are_not_sent(s3, endpoint, bucket, rng):
+def test_known_parts_are_not_sent(s3, endpoint, bucket, rng, patient):
     body = rng.randbytes(MIN_PART)
     s3.put_object(Bucket=bucket, Key="known", Body=body)
     with CountingProxy(endpoint.address) as proxy:

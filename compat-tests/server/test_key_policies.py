@@ -39,7 +39,7 @@ def narrow(server, endpoint, key, tmp_path):
         )
         assert key.access_key in made.stdout
         client = endpoint.as_identity(key).client()
-        wait_until(lambda: known(client), 5, "the new key")
+        wait_until(lambda: known(client), 15, "the new key")
         return client
 
     yield give
@@ -139,7 +139,7 @@ def test_a_policy_is_set_shown_and_deleted_on_a_running_server(server, narrow, k
     file = tmp_path / "new.json"
     file.write_text(text)
     server.command("keys", "policy", "set", key.access_key, file)
-    wait_until(reads, 5, "the new policy")
+    wait_until(reads, 15, "the new policy")
     assert server.command("keys", "policy", "show", key.access_key).stdout.strip() == text
     server.command("keys", "policy", "delete", key.access_key)
 
@@ -149,7 +149,7 @@ def test_a_policy_is_set_shown_and_deleted_on_a_running_server(server, narrow, k
         except mine.exceptions.ClientError:
             return False
 
-    wait_until(lists, 5, "the end of the policy")
+    wait_until(lists, 15, "the end of the policy")
     assert server.command("keys", "policy", "show", key.access_key).stdout.strip() == "none"
     shown = json.loads(server.command("keys", "policy", "show", key.access_key, "--json").stdout)
     assert shown == {"access_key": key.access_key, "policy": None}

@@ -94,28 +94,40 @@ def test_body_that_stalls_is_refused_and_nothing_is_kept(impatient):
         impatient.endpoint.client().head_object(Bucket="bucket", Key="k")
 
 
-def test_client_that_does_not_read_is_dropped(impatient):
-    s3 = impatient.endpoint.client()
-    s3.put_object(Bucket="bucket", Key="k", Body=b"x" * 50_000_000)
-    before = impatient.metric("osproxy_open_connections")
-    with closing(Raw(impatient.endpoint).begin("GET", "/bucket/k")):
-        wait_until(lambda: impatient.metric("osproxy_open_connections") > before, 10, "the download")
-        wait_until(lambda: impatient.metric("osproxy_open_connections") <= before, CLOSED_WITHIN, "its end")
-
-
-def test_slow_reader_that_goes_on_reading_is_served(impatient):
-    body = b"0123456789abcdef" * 500_000
-    s3 = impatient.endpoint.client()
+def with_write_timeout(own_server, seconds, body):
+    """A server that has `body`, and waits for so long for a client to take a piece of an answer."""
+    server = own_server(env={"OSPROXY_HTTP__WRITE_TIMEOUT_SECONDS": str(seconds)})
+    s3 = server.endpoint.client()
+    s3.create_bucket(Bucket="bucket")
     s3.put_object(Bucket="bucket", Key="k", Body=body)
-    with closing(Raw(impatient.endpoint).begin("GET", "/bucket/k")) as sock:
+    return server
+
+
+def test_client_that_does_not_read_is_dropped(own_server):
+    server = with_write_timeout(own_server, 1, b"x" * 50_000_000)
+    with closing(Raw(server.endpoint).begin("GET", "/bucket/k")) as sock:
         status, _, received = read_head(sock)
         assert status == 200
+        wait_until(lambda: server.metric("osproxy_rejected_total", reason="write timeout") == 1, 60, "its end")
+        assert len(received) + len(read_to_the_end(sock)) < 50_000_000
+
+
+def test_slow_reader_that_goes_on_reading_is_served(own_server):
+    body = b"0123456789abcdef" * 2_000_000
+    server = with_write_timeout(own_server, 6, body)
+    began = time.monotonic()
+    with closing(Raw(server.endpoint).begin("GET", "/bucket/k")) as sock:
+        status, _, rest = read_head(sock)
+        assert status == 200
+        received = bytearray(rest)
         while len(received) < len(body):
-            piece = sock.recv(400_000)
-            assert piece, "cut off while reading"
-            received += piece
-            time.sleep(0.02)  # what makes the reader slow
-    assert received == body
+            until = min(len(body), len(received) + 4_000_000)
+            while len(received) < until:
+                piece = sock.recv(400_000)
+                assert piece, "cut off while reading"
+                received += piece
+            time.sleep(1)  # what makes the reader slow: in all longer than the server waits
+    assert received == body and time.monotonic() - began > 6
 
 
 # --- large ---
@@ -206,14 +218,14 @@ def test_requests_over_the_limit_are_told_to_slow_down(own_server):
         sock = raw.begin("PUT", "/bucket/k", headers={"expect": "100-continue"}, length=10)
         return sock if read_answer(sock).status == 100 else None
 
-    held = [wait_until(admitted, 10, "room for an upload") for _ in range(2)]
+    held = [wait_until(admitted, 30, "room for an upload") for _ in range(2)]
     answer = assert_refused(raw.request("GET", "/bucket"), "SlowDown", 503)
     assert int(answer.headers["retry-after"]) > 0
     for sock in held:
         sock.sendall(b"x" * 10)
         assert read_answer(sock).status == 200
         sock.close()
-    wait_until(lambda: raw.request("GET", "/bucket").status == 200, 10, "room again")
+    wait_until(lambda: raw.request("GET", "/bucket").status == 200, 30, "room again")
 
 
 def test_connections_over_the_limit_wait_their_turn(own_server):

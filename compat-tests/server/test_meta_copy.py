@@ -15,11 +15,16 @@ from support.portrait import furnish, portrait
 from support.server import BINARY
 from support.wait import wait_until
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.timeout(600)]
 
 OTHER = Identity("OTHERACCESSKEY000001", "othersecretkeyothersecretkeyothersecret1")
 EVENTS = {"OSPROXY_NOTIFICATION__TARGET__KEPT__KIND": "queue"}
 QUEUE = "arn:aws:sqs:us-east-1:default:kept"
+# Whether something waits for the table of objects, in this database and not in another of the server.
+WAITING = """
+    SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'objects'::regclass
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 def copy(source, target, check=True, **env):
@@ -126,8 +131,7 @@ def test_a_copy_that_was_killed_is_not_served_and_is_started_again(furnished, ow
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: postgres.query(url, waiting) == ["t"], 60, "the copy at the lock")
+        wait_until(lambda: postgres.query(url, WAITING) == ["t"], 60, "the copy at the lock")
         assert process.poll() is None
         process.kill()
         process.wait(30)
@@ -148,12 +152,12 @@ def test_a_served_source_is_refused(own_server, postgres, tmp_path):
     assert not (tmp_path / "to" / "meta.db").exists()
 
     url = postgres.create()
-    node = own_server("node", env={"OSPROXY_META__URL": url, "OSPROXY_NODE__LEASE_SECONDS": "3"})
+    node = own_server("node", env={"OSPROXY_META__URL": url, "OSPROXY_NODE__LEASE_SECONDS": "10"})
     done = copy(url, tmp_path / "to", check=False)
     assert done.returncode == 1 and "serves from it" in done.stderr
     node.kill()
     # It counts as alive until its lease has run out.
-    wait_until(lambda: copy(url, tmp_path / "late", check=False).returncode == 0, 30, "the end of the lease")
+    wait_until(lambda: copy(url, tmp_path / "late", check=False).returncode == 0, 60, "the end of the lease")
     # Paused processes of that node could not write any more: its fence is gone.
     assert postgres.query(url, "SELECT count(*) FROM fences") == ["0"]
 
@@ -181,8 +185,7 @@ def test_a_source_that_a_command_writes_to_meanwhile_is_not_taken_for_copied(own
             stderr=subprocess.PIPE,
             text=True,
         )
-        waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: postgres.query(url, waiting) == ["t"], 60, "the copy at the lock")
+        wait_until(lambda: postgres.query(url, WAITING) == ["t"], 60, "the copy at the lock")
         server.command(*words)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1 and "it was written to during the copy" in told and "start the copy again" in told, told

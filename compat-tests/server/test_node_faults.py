@@ -19,7 +19,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from support import database
-from support.cluster import FAILED, Cluster, Load
+from support.cluster import FAILED, Cluster, Load, serves
 from support.keys import MIN_PART
 from support.multipart import Upload
 from support.threads import Threads
@@ -30,6 +30,7 @@ from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 TIMES = HASTY | SWEEPING | {
+    "OSPROXY_JOBS__LEASE_SECONDS": "5",
     "OSPROXY_HTTP__DRAIN_TIMEOUT_SECONDS": "3",
     "OSPROXY_HTTP__BODY_TIMEOUT_SECONDS": "300",
 }
@@ -51,25 +52,8 @@ def on_postgres(tmp_path, postgres):
         nodes.no_panic()
 
 
-def serves(node, deadline=60):
-    """Waits until a node is ready and puts; one that finds itself dead first refuses and then is away for a moment."""
-    client = node.endpoint.client()
-
-    def ready():
-        try:
-            client.put_object(Bucket="bucket", Key="serves", Body=b"x")
-            return node.admin("/readyz")[0] == 200
-        except ClientError as error:
-            assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
-            return False
-        except FAILED:
-            return False
-
-    wait_until(ready, deadline, "a node that is ready")
-
-
 def is_expelled(cluster, node_id):
-    return wait_until(lambda: node_id not in cluster.node_ids(), 40, "the others to declare the node dead")
+    return wait_until(lambda: node_id not in cluster.node_ids(), 120, "the others to declare the node dead")
 
 
 def rejoined(cluster, number, before):
@@ -188,7 +172,7 @@ def test_a_node_paused_in_the_middle_of_a_body_does_not_acknowledge_it(cluster, 
     body = rng.randbytes(4_000_000)
     node = cluster.nodes[1]
     put = SlowPut(node, "half", body)
-    wait_until(lambda: any(cluster.blobs.glob("*/*")), 10, "the first half at the backend")
+    wait_until(lambda: any(cluster.blobs.glob("*/*")), 60, "the first half at the backend")
     expelled = pause(cluster, 1)
     expelled()
     node.signal(signal.SIGCONT)
@@ -227,7 +211,7 @@ def test_a_node_paused_in_the_middle_of_a_commit_does_it_whole_or_not_at_all(on_
     thread = threading.Thread(target=put, daemon=True)
     thread.start()
     waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%objects%'"
-    wait_until(lambda: cluster.query(waiting)[0] != "0", 20, "a commit that waits")
+    wait_until(lambda: cluster.query(waiting)[0] != "0", 60, "a commit that waits")
     node_id = id_of(cluster, 1)
     cluster.nodes[1].signal(signal.SIGSTOP)
     holder.release()
@@ -434,7 +418,7 @@ def test_an_upload_to_a_vendor_loses_no_acknowledged_part_whenever_nodes_are_kil
         return lie == cluster.names() | {"osproxy-install"}
 
     # What the killed ones left half-written goes, and nothing else does.
-    wait_until(settled, 60, "as many blobs at the vendor as rows name")
+    wait_until(settled, 120, "as many blobs at the vendor as rows name")
     whole()
 
 

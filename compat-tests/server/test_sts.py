@@ -158,7 +158,7 @@ def test_a_session_ends_with_its_parent(server, endpoint, s3, held):
         except client_of(own, "sts").exceptions.ClientError:
             return None
 
-    credentials = wait_until(begun, 5, "the new key")
+    credentials = wait_until(begun, 15, "the new key")
     mine = client_of(endpoint, "s3", credentials)
     assert mine.get_object(Bucket=held, Key="a/1")["Body"].read() == b"one"
 
@@ -171,11 +171,11 @@ def test_a_session_ends_with_its_parent(server, endpoint, s3, held):
             return False
 
     server.command("keys", "disable", parent.access_key)
-    wait_until(lambda: not works(), 5, "the end of the disabled key's session")
+    wait_until(lambda: not works(), 15, "the end of the disabled key's session")
     server.command("keys", "enable", parent.access_key)
-    wait_until(works, 5, "the enabled key's session")
+    wait_until(works, 15, "the enabled key's session")
     server.command("keys", "delete", parent.access_key)
-    wait_until(lambda: not works(), 5, "the end of the deleted key's session")
+    wait_until(lambda: not works(), 15, "the end of the deleted key's session")
 
 
 def test_temporary_keys_are_not_listed_among_keys(server, sts):

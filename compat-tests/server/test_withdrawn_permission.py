@@ -14,7 +14,7 @@ def test_a_commit_asks_again(s3, stranger, bucket):
     half = b"x" * 50_000
     sock = raw.begin("PUT", f"/{bucket}/late", length=2 * len(half), body=half)
     # The request was admitted once another one of its kind is.
-    wait_until(lambda: stranger.client().put_object(Bucket=bucket, Key="other", Body=b"y"), 5, "the admission")
+    wait_until(lambda: stranger.client().put_object(Bucket=bucket, Key="other", Body=b"y"), 15, "the admission")
     s3.delete_bucket_policy(Bucket=bucket)
     sock.sendall(half)
     answer = read_answer(sock)
@@ -29,7 +29,7 @@ def test_a_change_that_does_not_matter_is_no_obstacle(s3, stranger, bucket, sett
     raw = Raw(stranger)
     half = b"x" * 50_000
     sock = raw.begin("PUT", f"/{bucket}/late", length=2 * len(half), body=half)
-    wait_until(lambda: stranger.client().put_object(Bucket=bucket, Key="other", Body=b"y"), 5, "the admission")
+    wait_until(lambda: stranger.client().put_object(Bucket=bucket, Key="other", Body=b"y"), 15, "the admission")
     if settings == "versioning":
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     else:

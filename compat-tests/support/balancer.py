@@ -21,9 +21,10 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 class Balancer:
     """A balancer of one kind, in front of three nodes that are given by their ports of S3 and of administration; as a
-    context manager it runs. `buffers`: nginx takes a whole upload before it passes it on."""
+    context manager it runs. `buffers`: nginx takes a whole upload before it passes it on. `falls`: HAProxy takes a node for
+    one that is down after so many checks."""
 
-    def __init__(self, kind, directory, nodes, buffers=False):
+    def __init__(self, kind, directory, nodes, buffers=False, falls=None):
         self.kind = kind
         self.directory = Path(directory)
         self.port = free_port()
@@ -39,6 +40,8 @@ class Balancer:
         text = self._replaced(text, pattern, replacement.format(self.port))
         if buffers:
             text = self._replaced(text, r"proxy_request_buffering off;", "proxy_request_buffering on;")
+        if falls and kind == "haproxy":
+            text = self._replaced(text, r"\bfall 2\b", f"fall {falls}")
         self._write(text)
 
     def _replaced(self, text, pattern, replacement):
@@ -64,7 +67,7 @@ class Balancer:
         with open(self.directory / "balancer.log", "wb") as log:
             self.process = subprocess.Popen([self.program, *words, self.file], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            wait_until(self._answers, 15, f"{self.kind} on its port")
+            wait_until(self._answers, 60, f"{self.kind} on its port")
         except BaseException:
             self.__exit__()
             raise
@@ -72,7 +75,7 @@ class Balancer:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def _answers(self):
         assert self.process.poll() is None, (self.directory / "balancer.log").read_text()

@@ -172,7 +172,7 @@ class Cluster:
         """A pass of the collector and a sweep, now."""
         self.nodes[node].command("gc")
 
-    def settles(self, deadline=60):
+    def settles(self, deadline=120):
         """Waits until what lies at the backend is what rows name: no more and no less."""
 
         def same():
@@ -188,6 +188,23 @@ class Cluster:
         missing = self.live_names() - self.files()
         missing &= self.live_names()  # collected between the two looks
         assert not missing, f"{len(missing)} blobs that rows name are gone"
+
+
+def serves(node, deadline=60):
+    """Waits until a node is ready and puts; one that finds itself dead first refuses and then is away for a moment."""
+    client = node.endpoint.client()
+
+    def ready():
+        try:
+            client.put_object(Bucket="bucket", Key="serves", Body=b"x")
+            return node.admin("/readyz")[0] == 200
+        except ClientError as error:
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+            return False
+        except FAILED:
+            return False
+
+    wait_until(ready, deadline, "a node that is ready")
 
 
 class Load(Threads):
@@ -264,10 +281,10 @@ class Load(Threads):
 
     def _client(self, clients, rng):
         """A client of some node; a node that was started again has another port."""
-        node = rng.choice(self.cluster.nodes)
-        if node.s3_port not in clients:
-            clients[node.s3_port] = node.endpoint.client(read_timeout=self.patience, connect_timeout=5)
-        return clients[node.s3_port]
+        endpoint = rng.choice(self.cluster.nodes).endpoint
+        if endpoint.url not in clients:
+            clients[endpoint.url] = endpoint.client(read_timeout=self.patience, connect_timeout=5)
+        return clients[endpoint.url]
 
     def _note(self, error, what):
         if isinstance(error, ClientError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from .ports import free_port
 from .vendors import BUCKET, RcloneS3, S3Process
 
 SERVER_HEADER = "NimbusStore/7.1"
@@ -242,7 +243,7 @@ class FaultyVendor(S3Process):
 
     def start(self):
         self.real.start()
-        self.port = 0
+        self.port = free_port()
         self.revive()
         return self
 
@@ -262,7 +263,6 @@ class FaultyVendor(S3Process):
         """Listens again, at the same address."""
         if self._server is None:
             self._server = _Server(("127.0.0.1", self.port), self)
-            self.port = self._server.server_address[1]
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def heal(self):

@@ -32,7 +32,10 @@ class Answer:
     @property
     def code(self):
         """The S3 error code, or None for an answer without an error document."""
-        return self.xml.findtext("Code") if self.body.startswith(b"<") else None
+        try:
+            return self.xml.findtext("Code") if self.body.startswith(b"<") else None
+        except ElementTree.ParseError:  # an object that happens to begin so
+            return None
 
 
 def parse_xml(text):

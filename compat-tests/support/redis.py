@@ -78,7 +78,7 @@ class Sentinel(Redis):
             f"port {self.port}",
             "bind 127.0.0.1",
             f"sentinel monitor main 127.0.0.1 {self.primary.port} 1",
-            "sentinel down-after-milliseconds main 1000",
+            "sentinel down-after-milliseconds main 5000",
             "sentinel failover-timeout main 10000",
             f"sentinel auth-pass main {self.primary.password}",
         ]

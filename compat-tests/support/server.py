@@ -17,7 +17,7 @@ BINARY = Path(os.environ.get("COMPAT_BINARY", TOP / "target" / "release" / "ospr
 ROOT = Identity("ROOTACCESSKEY0000001", "rootsecretkeyrootsecretkeyrootsecretkey1")
 DOMAIN = "s3.localhost"
 WEBSITE_DOMAIN = "s3-website.localhost"
-READY_DEADLINE = 30.0
+READY_DEADLINE = 120.0
 STOP_DEADLINE = 60.0
 
 

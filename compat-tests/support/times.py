@@ -11,7 +11,7 @@ SWEEPING = {"OSPROXY_STORAGE__SWEEP_INTERVAL_SECONDS": "1"}
 # Jobs are looked for every second.
 POLLING = {"OSPROXY_JOBS__POLL_SECONDS": "1"}
 # After this a node that does not renew its lease is declared dead.
-LEASE_SECONDS = 3
+LEASE_SECONDS = 6
 LEASING = {"OSPROXY_NODE__LEASE_SECONDS": str(LEASE_SECONDS)}
 # Nodes on which whatever could be declared dead or collected too early is.
 HASTY = LEASING | COLLECTING

@@ -827,10 +827,10 @@ mod tests {
                 bell.ring();
             }
             assert!(heard.has_changed().unwrap());
-            assert!(began.elapsed() < Duration::from_secs(1));
+            assert!(began.elapsed() < Duration::from_secs(20));
             let usual = Duration::from_secs(1);
             assert_eq!(bell.patience(usual), usual);
-            tokio::time::timeout(2 * FAREWELL_MAX + usual, hints.close())
+            tokio::time::timeout(2 * FAREWELL_MAX + 10 * usual, hints.close())
                 .await
                 .unwrap();
         }

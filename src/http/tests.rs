@@ -470,13 +470,18 @@ async fn stalled_body_fails_in_the_hands_of_the_facade() {
 
 #[tokio::test]
 async fn slow_body_that_keeps_moving_is_read_to_its_end() {
-    let server = Running::start(quick()).await;
+    let config = Config {
+        body_timeout_seconds: NonZeroU64::new(5).unwrap(),
+        ..quick()
+    };
+    let server = Running::start(config).await;
     let mut client = server.connect().await;
     client
         .send("PUT /read HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n")
         .await;
+    // All of it takes longer than may pass between two pieces.
     for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         client.send("x").await;
     }
     assert_eq!(client.answer().await.text(), "read 6");
